@@ -1,0 +1,343 @@
+"""Making the node so: compare, write, run puppet, look again; all of it or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+import typing
+
+from om_agent import errors
+from om_agent import ini
+from om_agent import proc
+from om_agent import render
+from om_agent.apply import files
+from om_agent.apply import puppet
+from om_agent.plan import layout
+from om_agent.plan import router
+from om_agent.plan import services
+
+_SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
+_RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a restart
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing that is not as it should be.
+
+    :param action: ``create``, ``change`` or ``remove`` a file or key, ``restart`` or ``stop`` a unit.
+    :param path: of the file, or the name of the unit.
+    :param detail: which key.
+    :param old: a key's present value, which may hold a password, as may ``new``: for `om_agent.report` to mask.
+    """
+
+    action: str
+    path: str
+    detail: str = ""
+    old: str = dataclasses.field(default="", repr=False)
+    new: str = dataclasses.field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.path}{': ' if self.detail else ''}{self.detail}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What apply did.
+
+    :param changes: empty when the node was right already.
+    :param puppet: what puppet says it did.
+    """
+
+    changes: tuple[Change, ...]
+    puppet: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A file of ours with its bytes and owner."""
+
+    file: render.File
+    content: bytes
+    uid: int | None
+    gid: int | None
+
+    def right(self, root: pathlib.Path) -> bool:
+        """Return whether the disk has it so."""
+        return files.same(files.on_disk(root, self.file.path), self.content, self.file.mode, self.uid, self.gid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is on disk beside what should be.
+
+    :param wrong: files of ours to write.
+    :param gone: paths of files of ours to remove.
+    :param hieradata: what puppet reads from now on.
+    :param farewell: what it reads this once instead, to stop and disable units that the node runs no more.
+    :param state: what the next run has to know.
+    """
+
+    changes: tuple[Change, ...]
+    wrong: tuple[Target, ...]
+    gone: tuple[str, ...]
+    needs_puppet: bool
+    hieradata: Target
+    farewell: Target | None
+    state: files.State
+
+
+def recover(root: pathlib.Path, manage_services: bool) -> bool:
+    """End what an interrupted run left behind; return whether there was anything.
+
+    The caller holds the lock.
+    """
+    units = files.recover(root)
+    if units and manage_services:
+        _restart(units)
+    return units is not None
+
+
+def apply(
+    rendered: render.Rendered, host: layout.Host, root: pathlib.Path, puppet_timeout: float, lock: int
+) -> Outcome:
+    """Make the node so. The caller holds the lock, whose descriptor is ``lock``, and has called `recover`.
+
+    :param puppet_timeout: seconds.
+    :raises om_agent.errors.NotReady: when something is missing; nothing was touched.
+    :raises om_agent.errors.ApplyFailed: when something failed; everything is as it was.
+    """
+    check(rendered, host, root)
+    work = compare(rendered, host, root)
+    if not work.changes:
+        return Outcome(())
+    tools = puppet.find_tools(puppet.module_directories()) if work.needs_puppet else None
+    return Outcome(work.changes, _carry_out(rendered, host, root, puppet_timeout, lock, tools, work))
+
+
+def _carry_out(
+    rendered: render.Rendered,
+    host: layout.Host,
+    root: pathlib.Path,
+    puppet_timeout: float,
+    lock: int,
+    tools: puppet.Tools | None,
+    work: Comparison,
+) -> tuple[str, ...]:
+    """Do the work inside one transaction."""
+    edited = [c.path for c in rendered.config_files]
+    stamps = render.stamp_paths(rendered)
+    ours = [*(t.file.path for t in work.wrong), work.hieradata.file.path]
+    units = [*(u.name for u in rendered.units), *(u for c in rendered.config_files for u in c.units)]
+    state_path = f"{layout.STATE_DIR}/state.json"
+    try:
+        transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, state_path], dict.fromkeys(units))
+    except OSError as e:
+        raise errors.ApplyFailed(f"Nothing was changed: {_reason(e)}.") from None
+    try:
+        for target in work.wrong:
+            transaction.put(target.file, target.content, target.uid, target.gid)
+        if work.farewell:
+            transaction.put(work.farewell.file, work.farewell.content, work.farewell.uid, work.farewell.gid)
+        for path in work.gone:
+            transaction.remove(path)
+        said: tuple[str, ...] = ()
+        if tools:
+            transaction.phase(files.PUPPET)
+            said = puppet.run(tools, root, puppet_timeout, lock)
+            _look_again(rendered, root)
+        if work.farewell:
+            transaction.put(work.hieradata.file, work.hieradata.content, work.hieradata.uid, work.hieradata.gid)
+        files.write(files.on_disk(root, state_path), files.dump_state(work.state), 0o600)
+        transaction.commit()
+    except BaseException as e:
+        began = transaction.roll_back()
+        if began and host.manage_services:
+            _restart(units)
+        if isinstance(e, OSError):
+            raise errors.ApplyFailed(f"Everything is as it was before: {_reason(e)}.") from None
+        if isinstance(e, errors.ApplyFailed):
+            raise errors.ApplyFailed(f"Everything is as it was before: {e}") from None
+        raise
+    return said
+
+
+def _reason(e: OSError) -> str:
+    """Return a sentence for an error of the operating system."""
+    if files.full_disk(e):
+        return f"the disk is full ({e.filename or 'writing a file'}); free some space and run again"
+    return f"{e.filename or 'a file'} cannot be written ({e.strerror}); mend that and run again"
+
+
+def _restart(units: typing.Iterable[str]) -> None:
+    """Queue a restart of those units that run: their configuration is another one now. Never waits for one, since a
+    unit may itself be waiting for this run."""
+    systemctl = proc.find("systemctl")
+    names = list(dict.fromkeys(units))
+    if systemctl and names:
+        proc.run([systemctl, "try-restart", "--no-block", *names], _RESTART_TIMEOUT)
+
+
+# -- comparing -------------------------------------------------------------------------------------------------------
+
+
+def compare(rendered: render.Rendered, host: layout.Host, root: pathlib.Path, dry: bool = False) -> Comparison:
+    """Return what has to be done; writes at most, at first use, this node's own random key.
+
+    :param dry: write nothing at all and start no program: a new SASL database is then empty.
+    :raises om_agent.errors.ApplyFailed: when a SASL database is needed and cannot be made.
+    """
+    state = files.load_state(root)
+    targets, new_state = _targets(rendered, host, root, state, dry)
+    wrong = [t for t in targets if not t.right(root)]
+    gone = [p for p in state.files if p not in new_state.files and os.path.lexists(files.on_disk(root, p))]
+    keys = [c for file in rendered.config_files for c in key_changes(file, root)]
+    retired = [u for u in state.units if u not in new_state.units]
+    farewell = _hieradata(rendered, host, targets, retired) if retired else None
+    stamps = _stale_stamps(rendered, targets, root) if host.manage_services else []
+    changes = [Change("change" if files.on_disk(root, t.file.path).exists() else "create", t.file.path) for t in wrong]
+    changes += [*(Change("remove", p) for p in gone), *keys]
+    changes += [*(Change("restart", u) for u in stamps), *(Change("stop", u) for u in retired)]
+    needs_puppet = bool(keys or stamps or retired)
+    return Comparison(tuple(changes), tuple(wrong), tuple(gone), needs_puppet, targets[-1], farewell, new_state)
+
+
+def _targets(
+    rendered: render.Rendered, host: layout.Host, root: pathlib.Path, state: files.State, dry: bool
+) -> tuple[list[Target], files.State]:
+    """Return every file of ours with its bytes, the hieradata last, and the state that having them all makes."""
+    targets, sasl = [], {}
+    for file in rendered.files:
+        content = file.content
+        if content is None:
+            content, sasl[file.path] = _sasl_database(file, root, state, dry)
+        targets.append(Target(file, content, host.uids.get(file.owner), host.gids.get(file.group)))
+    root_ids = host.uids.get("root"), host.gids.get("root")
+    hiera_config = render.hiera_config(host)
+    targets.append(Target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, *root_ids))
+    targets.append(_hieradata(rendered, host, targets, ()))
+    paths, units = tuple(t.file.path for t in targets), tuple(u.name for u in rendered.units)
+    return targets, files.State(paths, units, sasl)
+
+
+def _hieradata(
+    rendered: render.Rendered, host: layout.Host, targets: list[Target], retired: typing.Iterable[str]
+) -> Target:
+    content = render.hieradata(rendered, host, _digests(targets), retired)
+    file = render.File(layout.HIERADATA, content, mode=0o600, secret=True)
+    return Target(file, content, host.uids.get("root"), host.gids.get("root"))
+
+
+def _digests(targets: typing.Iterable[Target]) -> dict[str, str]:
+    return {t.file.path: files.digest(t.content) for t in targets}
+
+
+def _sasl_database(
+    file: render.File, root: pathlib.Path, state: files.State, dry: bool
+) -> tuple[bytes, tuple[str, str]]:
+    """Return a SASL database's bytes: those on disk while they are ours and say the same, else new ones."""
+    fingerprint = render.fingerprint(file.users, files.load_key(root, make=not dry))
+    present = files.read(files.on_disk(root, file.path))
+    if present is not None and state.sasl.get(file.path) == (fingerprint, files.digest(present)):
+        return present, (fingerprint, files.digest(present))
+    content = b"" if dry else make_sasl_database(file.users)
+    return content, (fingerprint, files.digest(content))
+
+
+def make_sasl_database(users: typing.Sequence[router.SaslUser]) -> bytes:
+    """Return a new SASL database; passwords go to saslpasswd2 through its standard input.
+
+    :raises om_agent.errors.NotReady: when saslpasswd2 is not installed.
+    :raises om_agent.errors.ApplyFailed: when it fails.
+    """
+    tool = proc.find("saslpasswd2", ("/usr/sbin",))
+    if not tool:
+        raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
+    with tempfile.TemporaryDirectory(prefix="om-agent-") as directory:  # 0700
+        path = pathlib.Path(directory) / "users"
+        for user in users:
+            command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, user.name]
+            result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())
+            if result.returncode != 0 or not path.exists():
+                raise errors.ApplyFailed(
+                    f"saslpasswd2 could not add the user {errors.quoted(user.name)} (exit code {result.returncode}). "
+                    "See that the sasldb plugin of Cyrus SASL is installed (Debian: libsasl2-modules-db)."
+                )
+        return path.read_bytes()
+
+
+def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathlib.Path) -> list[str]:
+    """Return the units of ours that were not yet restarted with the present files."""
+    digests = _digests(targets)
+    return [
+        unit.name
+        for unit, path in zip(rendered.units, render.stamp_paths(rendered))
+        if files.read(files.on_disk(root, path)) != render.unit_digest(unit, digests).encode() + b"\n"
+    ]
+
+
+def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
+    """Return what puppet has to do to one service's file; the values themselves are not in it."""
+    path = files.on_disk(root, file.path)
+    try:
+        text: str | None = path.read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        text = None
+    keys = ini.read(text or "")
+    changes = []
+    for s in file.settings:
+        value = s.value.reveal() if s.value else None
+        if not ini.holds(keys, s.section, s.key, value):
+            old = [v.text for v in keys.get((s.section, s.key), [])]
+            action = "remove" if value is None else "change" if old else "create"
+            changes.append(Change(action, file.path, f"[{s.section}] {s.key}", "; ".join(old), value or ""))
+    if text is not None and path.stat().st_mode & 0o7777 != file.mode:
+        changes.append(Change("change", file.path, f"mode 0{file.mode:o}"))
+    return changes
+
+
+def _look_again(rendered: render.Rendered, root: pathlib.Path) -> None:
+    """Fail when puppet says that all is well and a file says otherwise."""
+    left = [str(c) for file in rendered.config_files for c in key_changes(file, root)]
+    if left:
+        raise errors.ApplyFailed(
+            f"puppet reported success, but this is still to do: {'; '.join(left[:5])}. "
+            "Another program may be editing the same files: stop it and run again."
+        )
+
+
+def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> None:
+    """Fail before anything is written when the node lacks something.
+
+    :raises om_agent.errors.NotReady: with every problem.
+    """
+    problems = [
+        errors.problem(r.path, "missing-file", what=r.what, key=r.key)
+        for r in rendered.requires
+        if not os.path.isfile(r.path if host.prefix else files.on_disk(root, r.path))
+    ]
+    for name in sorted({n for f in rendered.files for n in (f.owner, f.group)}):
+        if not host.target and name not in host.uids and name not in host.gids:
+            problems.append(errors.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
+    for file in rendered.config_files:
+        problems += _check_editable(file, root)
+    if problems:
+        raise errors.NotReady(problems)
+
+
+def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[errors.Problem]:
+    path = files.on_disk(root, file.path)
+    if not os.path.lexists(path):
+        return []
+    if path.is_symlink() or not path.is_file():
+        found = "a symbolic link" if path.is_symlink() else "a directory or device"
+        return [errors.problem(str(path), "not-a-file", found=found)]
+    if not os.access(path, os.R_OK | os.W_OK):
+        return [errors.problem(str(path), "read-only")]
+    keys = ini.read(path.read_bytes().decode(errors="surrogateescape"))
+    return [
+        errors.problem(str(path), "continued-key", key=s.key, section=s.section)
+        for s in file.settings
+        if ini.ambiguous(keys, s.section, s.key)
+    ]

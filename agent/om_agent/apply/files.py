@@ -1,0 +1,379 @@
+"""Files on disk, changed all together or not at all.
+
+A transaction is a journal and a copy of every file that may change, beside that file: putting back is a rename, which
+needs no space, so it works on a full disk. The journal goes through the phases
+
+    prepare -> active -> puppet -> committed
+
+and says at any instant, to this process or to the next one after a SIGKILL, what to do: before ``active`` nothing was
+touched, from ``active`` on the copies go back, after ``committed`` they are thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import stat
+import time
+import typing
+
+from om_agent import errors
+from om_agent import render
+from om_agent.plan import layout
+
+PREPARE, ACTIVE, PUPPET, COMMITTED = "prepare", "active", "puppet", "committed"
+
+_OLD = ".om-agent-old"
+_NEW = ".om-agent-new"
+_LOCK_POLL = 0.1  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What the last successful apply left: no secret is in it.
+
+    :param files: paths of the files that are ours.
+    :param units: units of ours that run here.
+    :param sasl: by path of a SASL database: (fingerprint of its users, SHA-256 of its bytes).
+    """
+
+    files: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    sasl: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
+    """Return where ``path`` is below ``root``."""
+    return root / path.lstrip("/")
+
+
+def state_dir(root: pathlib.Path) -> pathlib.Path:
+    """Return the agent's own directory below ``root``."""
+    return on_disk(root, layout.STATE_DIR)
+
+
+@contextlib.contextmanager
+def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
+    """Hold the node's lock; yields the descriptor, which puppet inherits, so that a puppet that outlives a killed
+    agent still keeps the next one waiting.
+
+    :param timeout: seconds to wait for another agent.
+    :raises om_agent.errors.Busy: when it does not finish in time.
+    :raises om_agent.errors.ApplyFailed: when the state directory cannot be made.
+    """
+    directory = state_dir(root)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as e:
+        raise errors.ApplyFailed(f"{directory} cannot be used: {e.strerror}. Run om-agent as root, or free some space.") from None
+    try:
+        _wait_for_lock(descriptor, directory / "lock", timeout)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: pathlib.Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise errors.Busy(
+                    f"Another om-agent, or a puppet that it started, still holds {path} after {timeout:.0f} s. "
+                    "Wait for it to end, or see what it hangs on (fuser tells its process id)."
+                ) from None
+            time.sleep(_LOCK_POLL)
+        else:
+            return
+
+
+# -- single files ----------------------------------------------------------------------------------------------------
+
+
+def write(path: pathlib.Path, content: bytes, mode: int, uid: int | None = None, gid: int | None = None) -> None:
+    """Replace ``path`` by a whole new file, durably; a symbolic link there is replaced, not followed."""
+    new = path.with_name(f".{path.name}{_NEW}")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            if uid is not None or gid is not None:
+                os.fchown(stream.fileno(), -1 if uid is None else uid, -1 if gid is None else gid)
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: pathlib.Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of ``content`` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(path: pathlib.Path) -> bytes | None:
+    """Return the content of a regular file; None when there is none, or when it is a link or anything else."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def same(path: pathlib.Path, content: bytes, mode: int, uid: int | None, gid: int | None) -> bool:
+    """Return whether ``path`` is a regular file of just this content, mode and owner."""
+    if read(path) != content:
+        return False
+    found = path.lstat()
+    owned = uid in (None, found.st_uid) and gid in (None, found.st_gid)
+    return owned and stat.S_IMODE(found.st_mode) == mode
+
+
+# -- state -----------------------------------------------------------------------------------------------------------
+
+
+def load_state(root: pathlib.Path) -> State:
+    """Return what the last apply left; an unreadable state counts as none, since apply compares with the disk."""
+    try:
+        raw = json.loads((state_dir(root) / "state.json").read_bytes())
+        sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
+        return State(tuple(map(str, raw["files"])), tuple(map(str, raw["units"])), sasl)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return State()
+
+
+def dump_state(state: State) -> bytes:
+    """Return the bytes of ``state.json``."""
+    return json.dumps({"version": 1, **dataclasses.asdict(state)}, indent=2).encode() + b"\n"
+
+
+def load_key(root: pathlib.Path, make: bool) -> bytes:
+    """Return this node's own random key; it never leaves the node.
+
+    :param make: keep a new one at first use.
+    """
+    path = state_dir(root) / "key"
+    key = read(path)
+    if key is None or len(key) != 32:
+        key = secrets.token_bytes(32)
+        if make:
+            write(path, key, 0o600)
+    return key
+
+
+# -- transaction -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Transaction:
+    """A journal in use. `begin` makes one, `commit` or `roll_back` ends it."""
+
+    root: pathlib.Path
+    journal: dict[str, typing.Any]
+
+    def phase(self, name: str) -> None:
+        """Enter the next phase, durably."""
+        entered = {**self.journal, "phase": name}
+        write(_journal_path(self.root), json.dumps(entered).encode(), 0o600)
+        self.journal = entered  # only now: a phase that is not on disk has not begun
+
+    def put(self, file: render.File, content: bytes, uid: int | None, gid: int | None) -> None:
+        """Write one file of ours."""
+        write(on_disk(self.root, file.path), content, file.mode, uid, gid)
+
+    def remove(self, path: str) -> None:
+        """Remove one file."""
+        with contextlib.suppress(FileNotFoundError):
+            on_disk(self.root, path).unlink()
+
+    def commit(self) -> None:
+        """Keep everything."""
+        self.phase(COMMITTED)
+        _finish(self.root, self.journal)
+
+    def roll_back(self) -> bool:
+        """Put everything back; return whether puppet had begun, so that units may run with what is now gone.
+
+        :raises om_agent.errors.RollbackFailed: when a file cannot be put back; the journal stays.
+        """
+        return _restore(self.root, self.journal)
+
+
+def begin(root: pathlib.Path, paths: typing.Iterable[str], units: typing.Iterable[str]) -> Transaction:
+    """Copy every file that may change, and make the directories that are missing.
+
+    :param paths: files that will be written, edited or removed.
+    :param units: units to restart should everything be put back after puppet ran.
+    """
+    entries, directories = [], []
+    for path in dict.fromkeys(paths):
+        entry = _describe(on_disk(root, path))
+        if entry is None:
+            raise errors.NotReady([errors.problem(str(on_disk(root, path)), "not-a-file", found="a directory or device")])
+        entries.append(entry)
+        directories += _missing_parents(on_disk(root, path))
+    journal = {"phase": PREPARE, "entries": entries, "directories": list(dict.fromkeys(directories)), "units": list(units)}
+    transaction = Transaction(root, journal)
+    try:
+        transaction.phase(PREPARE)
+        for directory in journal["directories"]:
+            os.mkdir(directory, 0o755)
+            os.chmod(directory, 0o755)  # whatever the umask
+        for entry in entries:
+            _copy_aside(entry)
+        transaction.phase(ACTIVE)
+    except BaseException:
+        with contextlib.suppress(errors.RollbackFailed):
+            transaction.roll_back()
+        raise
+    return transaction
+
+
+def recover(root: pathlib.Path) -> tuple[str, ...] | None:
+    """End what an interrupted run left behind.
+
+    :return: None when there was nothing; else the units that may run with a configuration that is gone.
+    :raises om_agent.errors.RollbackFailed: when a file cannot be put back.
+    """
+    path = _journal_path(root)
+    content = read(path)
+    if content is None:
+        return None
+    try:
+        journal = json.loads(content)
+    except ValueError:
+        raise errors.RollbackFailed(
+            f"{path} is damaged, so what an interrupted run left cannot be put back. "
+            f"Look for files that end in {_OLD} beside the configuration files, then remove {path}."
+        ) from None
+    began = _restore(root, journal)
+    return tuple(journal["units"]) if began else ()
+
+
+def _journal_path(root: pathlib.Path) -> pathlib.Path:
+    return state_dir(root) / "journal.json"
+
+
+def _missing_parents(path: pathlib.Path) -> list[str]:
+    missing = []
+    for parent in path.parents:
+        if parent.exists():
+            break
+        missing.append(str(parent))
+    return missing[::-1]
+
+
+def _describe(path: pathlib.Path) -> dict[str, typing.Any] | None:
+    """Return what has to be known to put ``path`` back; None when it is neither a file nor a link nor absent."""
+    entry: dict[str, typing.Any] = {"path": str(path), "old": "", "link": ""}
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return entry
+    if stat.S_ISLNK(mode):
+        entry["link"] = os.readlink(path)
+        return entry
+    entry["old"] = str(path.with_name(f".{path.name}{_OLD}"))
+    return entry if stat.S_ISREG(mode) else None
+
+
+def _copy_aside(entry: dict[str, typing.Any]) -> None:
+    """Copy one file beside itself with owner, mode, times and labels, never readable to more than the original."""
+    if not entry["old"]:
+        return
+    source, old = pathlib.Path(entry["path"]), pathlib.Path(entry["old"])
+    with contextlib.suppress(FileNotFoundError):
+        old.unlink()
+    descriptor = os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as to, open(source, "rb") as original:
+        shutil.copyfileobj(original, to)
+        to.flush()
+        found = os.fstat(original.fileno())
+        with contextlib.suppress(PermissionError):  # as somebody else than root one's own files are all there is
+            os.fchown(to.fileno(), found.st_uid, found.st_gid)
+        shutil.copystat(source, old)
+        os.fsync(to.fileno())
+    _sync_directory(old.parent)
+
+
+def _restore(root: pathlib.Path, journal: dict[str, typing.Any]) -> bool:
+    """Put back or throw away the copies, as the phase says; see the head of this module."""
+    phase = journal["phase"]
+    if phase in (PREPARE, COMMITTED):
+        _finish(root, journal, remove_directories=phase == PREPARE)
+        return False
+    failures = []
+    for entry in journal["entries"]:
+        try:
+            _put_back(entry)
+        except OSError as e:
+            failures.append(f"{entry['path']} ({e.strerror})")
+    if failures:
+        raise errors.RollbackFailed(
+            f"These files could not be put back: {', '.join(failures)}. Mend that and run om-agent apply again: "
+            "it goes on where it stopped."
+        )
+    _finish(root, journal, remove_directories=True)
+    return bool(phase == PUPPET)
+
+
+def _put_back(entry: dict[str, typing.Any]) -> None:
+    path = pathlib.Path(entry["path"])
+    if entry["old"]:
+        with contextlib.suppress(FileNotFoundError):  # gone: a run before this one has put it back already
+            os.replace(entry["old"], path)
+            _sync_directory(path.parent)
+        return
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+    if entry["link"]:
+        os.symlink(entry["link"], path)
+
+
+def _finish(root: pathlib.Path, journal: dict[str, typing.Any], remove_directories: bool = False) -> None:
+    """Remove copies, unfinished files and the journal, the journal last."""
+    for entry in journal["entries"]:
+        path = pathlib.Path(entry["path"])
+        for leftover in (entry["old"], str(path.with_name(f".{path.name}{_NEW}"))):
+            if leftover:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(leftover)
+    if remove_directories:
+        for directory in reversed(journal["directories"]):
+            with contextlib.suppress(OSError):  # somebody else's file may be in it by now
+                os.rmdir(directory)
+    with contextlib.suppress(FileNotFoundError):
+        _journal_path(root).unlink()
+    _sync_directory(state_dir(root))
+
+
+def full_disk(error: OSError) -> bool:
+    """Return whether ``error`` says that there is no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

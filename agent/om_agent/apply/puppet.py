@@ -1,0 +1,178 @@
+"""Running puppet, and judging what it did by its exit code and its own report, never by the look of its output."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sysconfig
+import typing
+
+import yaml
+
+from om_agent import errors
+from om_agent import proc
+from om_agent.apply import files
+from om_agent.plan import layout
+
+MODULE = "om_messaging"
+NEEDS = (MODULE, "stdlib", "inifile")
+# Where puppet is when it does not come from the distribution, and where modules are: Debian, RDO, TripleO.
+_PUPPET_DIRECTORIES = ("/opt/puppetlabs/bin", "/usr/bin")
+_MODULE_DIRECTORIES = (
+    "/etc/puppet/modules",
+    "/opt/stack/puppet-modules",
+    "/usr/share/openstack-puppet/modules",
+    "/usr/share/puppet/modules",
+    "/etc/puppetlabs/code/modules",
+)
+# Exit codes of --detailed-exitcodes: 0 nothing to do, 2 changed; 4 and 6 failed resources, 1 no catalogue.
+_GOOD = (0, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What a run needs, found before anything is written."""
+
+    puppet: str
+    modules: dict[str, pathlib.Path]
+
+
+def module_directories() -> tuple[pathlib.Path, ...]:
+    """Return where modules are looked for: this project's own first, installed or in its source tree."""
+    own = pathlib.Path(sysconfig.get_path("data")) / "share/om-dual-backends/puppet/modules"
+    shared = pathlib.Path("/usr/share/om-dual-backends/puppet/modules")
+    source = pathlib.Path(__file__).resolve().parents[3] / "puppet/modules"
+    return (source, own, shared, *map(pathlib.Path, _MODULE_DIRECTORIES))
+
+
+def find_tools(directories: typing.Sequence[pathlib.Path]) -> Tools:
+    """Return puppet and the modules.
+
+    :raises om_agent.errors.NotReady: naming everything that is missing.
+    """
+    problems = []
+    puppet = proc.find("puppet", _PUPPET_DIRECTORIES)
+    if not puppet:
+        problems.append(errors.problem("puppet", "no-puppet"))
+    modules = {}
+    for name in NEEDS:
+        found = next((d / name for d in directories if (d / name / "metadata.json").is_file()), None)
+        if found:
+            modules[name] = found
+        else:
+            paths = ", ".join(map(str, directories))
+            problems.append(errors.problem("puppet", "no-module", name=name, paths=paths))
+    if problems:
+        raise errors.NotReady(problems)
+    return Tools(typing.cast(str, puppet), modules)
+
+
+def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[str, ...]:
+    """Apply the module with the hieradata that is on disk below ``root``.
+
+    :param timeout: seconds.
+    :param lock: descriptor of the node's lock, inherited so that a puppet that outlives the agent keeps it.
+    :return: what puppet says it did, a line each, without values.
+    :raises om_agent.errors.ApplyFailed: when the exit code or the report tells of a failure.
+    """
+    work = files.state_dir(root) / "puppet"
+    log = _prepare(work, tools)
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": str(work),
+        "LC_ALL": "C.UTF-8",  # puppet reads the hieradata and the files in the locale's encoding
+    }
+    previous = os.umask(0o077)  # puppet's own files in its work directory are nobody else's business
+    try:
+        result = proc.run(_command(tools, root, work, log), timeout, env=environment, keep_open=(lock,))
+    finally:
+        os.umask(previous)
+    messages = _messages(log)
+    failures = _failures(work)
+    if result.returncode not in _GOOD or failures:
+        told = [m for level, m in messages if level in ("err", "alert", "emerg", "crit")]
+        said = "; ".join(dict.fromkeys(told)) or "it gave no reason"
+        raise errors.ApplyFailed(f"puppet failed (exit code {result.returncode}): {said[:2000]}. Mend that and run again.")
+    return tuple(m for level, m in messages if level == "notice")
+
+
+def _prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
+    """Make puppet's own small world; return the log file."""
+    modules = work / "modules"
+    modules.mkdir(parents=True, exist_ok=True)
+    work.chmod(0o700)
+    for name, target in tools.modules.items():
+        link = modules / name
+        if not (link.is_symlink() and os.readlink(link) == str(target)):
+            with contextlib.suppress(FileNotFoundError):
+                link.unlink()
+            link.symlink_to(target)
+    for stale in ("last_run_summary.yaml", "last_run_report.yaml", "log.jsonl"):  # a failed compile leaves the old one
+        with contextlib.suppress(FileNotFoundError):
+            (work / stale).unlink()
+    log = work / "log.jsonl"
+    log.touch(0o600)
+    return log
+
+
+def _command(tools: Tools, root: pathlib.Path, work: pathlib.Path, log: pathlib.Path) -> list[str]:
+    user = _names()
+    return [
+        tools.puppet,
+        "apply",
+        "--detailed-exitcodes",
+        f"--confdir={work}/conf",
+        f"--vardir={work}/var",
+        f"--publicdir={work}/public",
+        f"--rundir={work}/run",
+        f"--logdir={work}/logs",
+        f"--lastrunfile={work}/last_run_summary.yaml",
+        f"--lastrunreport={work}/last_run_report.yaml",
+        f"--modulepath={work}/modules",
+        f"--hiera_config={files.on_disk(root, layout.HIERA_CONFIG)}",
+        f"--logdest={log}",
+        "--reports=none",
+        "--no-show_diff",
+        f"--user={user[0]}",
+        f"--group={user[1]}",
+        "-e",
+        f"include {MODULE}",
+    ]
+
+
+def _names() -> tuple[str, str]:
+    """Return the names of this user and group: run as root, puppet would give its directories to user puppet."""
+    import grp
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.geteuid()), str(os.getegid())
+
+
+def _messages(log: pathlib.Path) -> list[tuple[str, str]]:
+    """Return (level, "source: message") of every line of the log, Facter's noise about the machine left out."""
+    found = []
+    for line in (files.read(log) or b"").decode(errors="replace").splitlines():
+        try:
+            entry = json.loads(line.strip().strip("[],") or "{}")
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("source") != "Facter" and entry.get("message"):
+            source = "" if entry.get("source") == "Puppet" else f"{entry.get('source')}: "
+            found.append((str(entry.get("level")), source + str(entry["message"]).strip()))
+    return found
+
+
+def _failures(work: pathlib.Path) -> int:
+    """Return how many resources failed or could not be restarted, from puppet's summary; 1 when there is none."""
+    try:
+        summary = yaml.safe_load((work / "last_run_summary.yaml").read_bytes())
+        resources = summary["resources"]
+        return int(resources["failed"]) + int(resources["failed_to_restart"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return 1

@@ -1,0 +1,330 @@
+"""``om-agent``: the only module that knows of arguments, the environment and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+import typing
+
+import om_agent
+from om_agent import apply
+from om_agent import errors
+from om_agent import facts
+from om_agent import metadata
+from om_agent import model
+from om_agent import plan
+from om_agent import render
+from om_agent import report
+from om_agent.apply import files
+from om_agent.plan import layout
+from om_agent.plan import services
+
+_WAIT_SECONDS = 3600.0
+_WAIT_POLL = 1.0
+_LOCK_SECONDS = 300.0
+_PUPPET_SECONDS = 900.0
+
+_EPILOG = """\
+exit codes:
+  0  the desired state holds, or there is no metadata and the present state was kept
+  1  apply failed, and the node is as it was before
+  2  the metadata or the command is invalid, and nothing was touched
+  3  verification found a fault
+
+examples:
+  om-agent validate overcloud.json
+  om-agent plan overcloud.json --node overcloud-controller-0
+  om-agent apply --wait
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="om-agent",
+        description="Make an overcloud node's messaging configuration right, from its Heat metadata.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"om-agent {om_agent.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    validate = commands.add_parser("validate", help="report every problem in the metadata, off the node")
+    validate.add_argument("files", nargs="+", metavar="FILE", help="JSON or YAML; several are merged, a later one wins")
+    validate.add_argument("--node", help="check that this node is in the metadata")
+    validate.add_argument("--json", action="store_true", help="print the problems as JSON")
+
+    planned = commands.add_parser("plan", help="show what apply would do, secrets masked")
+    planned.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    planned.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
+    _add_node_options(planned)
+
+    applied = commands.add_parser("apply", help="make this node so")
+    applied.add_argument("--metadata", nargs="+", action="extend", default=[], metavar="FILE",
+                         help="JSON or YAML (default: OS_CONFIG_FILES, then os-collect-config's os_config_files.json,"
+                              " then tripleo's hieradata)")  # fmt: skip
+    applied.add_argument("--wait", nargs="?", type=_seconds, const=_WAIT_SECONDS, default=0.0, metavar="SECONDS",
+                         help="wait for metadata to appear (default: up to an hour)")  # fmt: skip
+    applied.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
+    applied.add_argument("-v", "--verbose", action="store_true", help="list every change and what puppet did")
+    _add_node_options(applied)
+    _add_apply_options(applied)
+
+    hook = commands.add_parser("hook", help="heat-config hook: deployment on stdin, deploy_* on stdout, exit 0")
+    _add_node_options(hook)
+    _add_apply_options(hook)
+    return parser
+
+
+def _add_node_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", help="the node's name in the metadata (default: its node key, then the host name)")
+    parser.add_argument("--root", type=_root, default=pathlib.Path("/"), metavar="DIR",
+                        help="work below DIR instead of /")  # fmt: skip
+    parser.add_argument("--relocate", action="store_true",
+                        help="put DIR into the paths inside the files too, so that programs outside a chroot find"
+                             " them")  # fmt: skip
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--services", dest="services", action="store_true", default=None,
+                       help="restart the units whose configuration changed (default: where systemd runs)")  # fmt: skip
+    group.add_argument("--no-services", dest="services", action="store_false", help="leave every unit alone")
+
+
+def _add_apply_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lock-timeout", type=_seconds, default=_LOCK_SECONDS, metavar="SECONDS",
+                        help="wait so long for another agent (default: %(default).0f)")  # fmt: skip
+    parser.add_argument("--puppet-timeout", type=_seconds, default=_PUPPET_SECONDS, metavar="SECONDS",
+                        help="end puppet after so long (default: %(default).0f)")  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 86400 * 7:
+        raise argparse.ArgumentTypeError("a number of seconds from 0 to 604800 is needed")
+    return value
+
+
+def _root(text: str) -> pathlib.Path:
+    path = pathlib.Path(os.path.abspath(text))
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a directory")
+    return path
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: typing.Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    commands = {"validate": _validate, "plan": _plan, "apply": _apply, "hook": _hook}
+    try:
+        return commands[args.command](args)
+    except errors.AgentError as e:
+        return _failed(e, getattr(args, "json", False))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.EXIT_OK
+    except KeyboardInterrupt:
+        print("om-agent: interrupted; the node is as it was before.", file=sys.stderr)
+        return errors.EXIT_APPLY_FAILED
+    except OSError as e:
+        print(f"om-agent: {e.filename or 'a file'}: {e.strerror}. Mend that and run again.", file=sys.stderr)
+        return errors.EXIT_APPLY_FAILED
+    except Exception as e:  # a defect; its text may hold a secret, so only where it happened is told
+        print(_defect(e), file=sys.stderr)
+        return errors.EXIT_APPLY_FAILED
+
+
+def _on_sigterm(number: int, frame: object) -> typing.NoReturn:
+    raise KeyboardInterrupt
+
+
+def _defect(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}" if trace else "an unknown place"
+    return f"om-agent: defect: {type(error).__name__} in {place}; the node is as it was before. Please report this."
+
+
+def _failed(error: errors.AgentError, as_json: bool) -> int:
+    problems = getattr(error, "problems", ())
+    if as_json:
+        print(json.dumps({"error": str(error), "problems": report.problems_json(problems)}, indent=2))
+    elif problems:
+        print(report.problems_text(problems), file=sys.stderr)
+    else:
+        print(f"om-agent: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _catalogue() -> dict[str, services.Service]:
+    text = importlib.resources.files("om_agent").joinpath("data/services.yaml").read_text("utf-8")
+    return services.parse_catalogue(text)
+
+
+def _tell(findings: typing.Sequence[errors.Problem]) -> None:
+    if findings:
+        print(report.problems_text(findings), file=sys.stderr)
+
+
+# -- metadata --------------------------------------------------------------------------------------------------------
+
+
+def _raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
+    """Return the raw messaging metadata.
+
+    :raises om_agent.metadata.NoData: when there is none and none was named.
+    """
+    hostname = socket.gethostname()
+    if paths:
+        raw = metadata.select(metadata.read(paths), hostname)
+        if raw is None:
+            raise errors.InvalidInput([errors.problem(", ".join(paths), "no-metadata")])
+        return raw
+    listed = os.environ.get("OS_CONFIG_FILES")
+    found = metadata.from_list_file(root) if listed is None else metadata.from_environment(listed)
+    raw = metadata.select(metadata.read(found), hostname)
+    if raw is None and listed != "":
+        raw = metadata.select(metadata.read(metadata.hieradata_files(root)), hostname)
+    if raw is None:
+        raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
+    return raw
+
+
+def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: float) -> object:
+    deadline = time.monotonic() + seconds
+    told = False
+    while True:
+        try:
+            return _raw(paths, root)
+        except metadata.NoData:
+            if not seconds:
+                raise
+            if time.monotonic() >= deadline:
+                raise errors.ApplyFailed(
+                    f"There was no messaging metadata after {seconds:.0f} s. See that os-collect-config runs and that "
+                    "Heat has the key oslo_messaging for this node."
+                ) from None
+        if not told:
+            print(f"om-agent: waiting up to {seconds:.0f} s for metadata", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(_WAIT_POLL)
+
+
+def _local(d: model.Deployment, asked: str | None) -> model.Node:
+    """Return the node to work on: ``--node``, the metadata's own ``node``, or this host by its whole or first name."""
+    hostname = socket.gethostname()
+    names = [asked] if asked else [d.node] if d.node else [hostname, hostname.partition(".")[0]]
+    return model.local_node(d, names)
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def _validate(args: argparse.Namespace) -> int:
+    d = model.parse(_raw(args.files, pathlib.Path("/")))
+    catalogue = _catalogue()
+    problems = list(services.check_names(d, catalogue))
+    if problems:
+        raise errors.InvalidInput(problems)
+    if args.node:
+        model.local_node(d, [args.node])
+    if args.json:
+        print(json.dumps({"problems": report.problems_json(d.findings)}, indent=2))
+    else:
+        _tell(d.findings)
+        print(f"valid: {len(d.nodes)} nodes, rpc over {d.rpc.scheme.value}, notifications over {d.notify.scheme.value}")
+    return errors.EXIT_OK
+
+
+class _Prepared(typing.NamedTuple):
+    plan: plan.Plan
+    host: layout.Host
+    rendered: render.Rendered
+
+
+def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
+    """Do everything that needs no write."""
+    d = model.parse(raw)
+    catalogue = _catalogue()
+    host = facts.gather(catalogue, args.root, args.relocate, args.services)
+    planned = plan.build(d, _local(d, args.node), catalogue, host)
+    return _Prepared(planned, host, render.render(planned, host))
+
+
+def _plan(args: argparse.Namespace) -> int:
+    ready = _prepare(_raw(args.files, args.root), args)
+    work = apply.compare(ready.rendered, ready.host, args.root, dry=True)
+    _tell(ready.plan.findings)
+    if args.json:
+        print(json.dumps({"node": ready.plan.node.name, "changes": report.changes_json(work.changes)}, indent=2))
+        return errors.EXIT_OK
+    old = {t.file.path: files.read(files.on_disk(args.root, t.file.path)) for t in work.wrong}
+    print(report.plan_text(ready.plan, work, old))
+    return errors.EXIT_OK
+
+
+def _apply(args: argparse.Namespace) -> int:
+    try:
+        node, outcome = _run_apply(lambda: _wait_for_raw(args.metadata, args.root, args.wait), args)
+    except metadata.NoData as e:
+        print(json.dumps({"changes": []}) if args.json else f"om-agent: {e}")
+        return errors.EXIT_OK
+    if args.json:
+        print(json.dumps({"node": node, "changes": report.changes_json(outcome.changes)}, indent=2))
+    else:
+        print(report.outcome_text(node, outcome, args.verbose))
+    return errors.EXIT_OK
+
+
+def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -> tuple[str, apply.Outcome]:
+    """Finish what an interrupted run left, whatever the metadata says now; then apply."""
+    with files.lock(args.root, args.lock_timeout) as lock:
+        recover_services = facts.manages_services(args.root, args.services)
+        if apply.recover(args.root, recover_services):
+            print("om-agent: an interrupted run was undone first", file=sys.stderr)
+    raw = get_raw()  # may wait, and must not keep others out meanwhile
+    with files.lock(args.root, args.lock_timeout) as lock:
+        apply.recover(args.root, recover_services)
+        ready = _prepare(raw, args)
+        _tell(ready.plan.findings)
+        outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock)
+        return ready.plan.node.name, outcome
+
+
+def _hook(args: argparse.Namespace) -> int:
+    """Heat takes the verdict from ``deploy_status_code``; the exit code is always 0, as heat-config wants it."""
+    status, stdout, stderr = errors.EXIT_OK, "", ""
+    outputs: dict[str, str] = {}
+    try:
+        deployment = metadata.parse_text(sys.stdin.buffer.read(), "deployment")
+        if not isinstance(deployment, dict):
+            raise errors.InvalidInput([errors.problem("deployment", "not-a-mapping", type="single value")])
+        node, outcome = _run_apply(lambda: metadata.from_deployment(deployment), args)
+        stdout = report.outcome_text(node, outcome, verbose=True)
+        outputs = {"node": node, "changes": str(len(outcome.changes))}
+    except errors.AgentError as e:
+        status, stderr = e.exit_code, str(e)
+    except KeyboardInterrupt:
+        status, stderr = errors.EXIT_APPLY_FAILED, "interrupted; the node is as it was before"
+    except Exception as e:
+        status, stderr = errors.EXIT_APPLY_FAILED, _defect(e)
+    if stderr:
+        print(stderr, file=sys.stderr)
+    print(report.signal(status, stdout, stderr, outputs))
+    return errors.EXIT_OK

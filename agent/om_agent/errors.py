@@ -1,0 +1,272 @@
+"""Everything that can go wrong, and the sentences in which people hear of it.
+
+AgentError
+  +- InvalidInput          exit 2: the metadata or the command is wrong; nothing was touched
+  +- ApplyFailed           exit 1: the node is as it was before
+       +- NotReady         something that the node must have is missing; nothing was touched
+       +- ProcessFailed    a program could not be started, failed or ran out of time
+       +- Busy             another agent holds the lock
+       +- RollbackFailed   putting the old files back failed too; the next run goes on with it
+
+A `Problem` is one thing to mend: where it is, what is wrong and what to do. Its text comes from `SENTENCES`, so that
+every sentence a person can meet is in this file and each has a stable code that ``--json`` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+EXIT_OK = 0
+EXIT_APPLY_FAILED = 1
+EXIT_INVALID = 2
+EXIT_UNHEALTHY = 3
+
+ERROR = "error"
+WARNING = "warning"
+
+_MAX_ECHO = 60  # characters of a name that a sentence repeats
+_MAX_SHOWN = 1200  # characters of any value in a sentence: lists of known keys are the longest
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing to mend.
+
+    :param path: where, as ``nodes[2].address`` in the metadata, or an absolute file path.
+    :param code: a key of `SENTENCES`; stable, for programs.
+    :param message: one sentence saying what is wrong.
+    :param remedy: one sentence saying how to mend it.
+    :param severity: `ERROR`, or `WARNING` for a finding that does not stop anything.
+    """
+
+    path: str
+    code: str
+    message: str
+    remedy: str
+    severity: str = ERROR
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}. {self.remedy}."
+
+
+class AgentError(Exception):
+    """Root of every error that a person may see; ``str()`` is a clear sentence."""
+
+    exit_code = EXIT_APPLY_FAILED
+
+
+class InvalidInput(AgentError):
+    """The metadata or the command is wrong; carries every problem found."""
+
+    exit_code = EXIT_INVALID
+
+    def __init__(self, problems: typing.Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class ApplyFailed(AgentError):
+    """Applying failed and everything is as it was before."""
+
+
+class NotReady(ApplyFailed):
+    """The node lacks something that applying needs; carries every problem found. Nothing was touched."""
+
+    def __init__(self, problems: typing.Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class RollbackFailed(ApplyFailed):
+    """Applying failed and putting the old files back failed too; the journal stays for the next run."""
+
+
+class ProcessFailed(ApplyFailed):
+    """A program is missing, failed or ran out of time."""
+
+
+class Busy(ApplyFailed):
+    """Another agent is at work on this node."""
+
+
+def problem(path: str, code: str, severity: str = ERROR, **values: object) -> Problem:
+    """Return the `Problem` with the sentence of ``code``; raises KeyError for an unknown code (a programming error)."""
+    message, remedy = SENTENCES[code]
+    shown = {k: _shown(v) for k, v in values.items()}
+    return Problem(path or "metadata", code, message.format(**shown), remedy.format(**shown), severity)
+
+
+def warning(path: str, code: str, **values: object) -> Problem:
+    """Return a finding: something to know that stops nothing."""
+    return problem(path, code, WARNING, **values)
+
+
+def _shown(value: object) -> str:
+    """Return ``value`` fit for one line of text: control characters escaped, long ones cut."""
+    text = value if isinstance(value, str) else str(value)
+    cut = text[:_MAX_SHOWN]
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    return printable if cut == text else printable + "..."
+
+
+def quoted(name: object) -> str:
+    """Return a name from the metadata in quotes, cut to a length that a sentence can hold."""
+    text = str(name)
+    return '"' + (text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "...") + '"'
+
+
+# Values of the metadata are never repeated in a sentence, only names (keys, nodes, services): a password in the wrong
+# place must not end up in a log.
+SENTENCES: dict[str, tuple[str, str]] = {
+    # -- metadata: files
+    "unreadable": ("the file cannot be read: {reason}", "Check the path and its permissions"),
+    "not-json": ("the file is neither JSON nor YAML (line {line}, column {column})", "Mend the syntax at that place"),
+    "not-utf8": ("the file is not UTF-8 text", "Save it as UTF-8"),
+    "too-deep": ("the metadata is nested too deeply to be read", "Mend the file; 20 levels are plenty"),
+    "not-a-mapping": (
+        "the file holds a {type} where a mapping is needed",
+        "Put the metadata under a top-level key oslo_messaging",
+    ),
+    "no-metadata": (
+        "there is no oslo_messaging key and no oslo_messaging_rpc_* hiera key",
+        "Give the file that holds the messaging metadata",
+    ),
+    "no-files": ("no metadata file was named and none was found", "Name one with --metadata, or set OS_CONFIG_FILES"),
+    "duplicate-key": ("the key {key} stands twice in one mapping", "Keep one of the two"),
+    # -- metadata: shape
+    "unknown-key": ("{key} is not a key here", "Remove it, or use one of: {known}"),
+    "missing": ("the value is missing", "Set it; {hint}"),
+    "wrong-type": ("a {found} stands where {wanted} is needed", "Write {wanted}"),
+    "empty": ("the value is empty", "Write {wanted}, or leave the key out"),
+    "out-of-range": ("the number is outside {low} to {high}", "Choose one from {low} to {high}"),
+    "bad-text": ("the text holds a character that cannot stand here ({which})", "Use {wanted}"),
+    "not-one-of": ("the value is not one of the allowed words", "Use one of: {known}"),
+    "not-a-host": (
+        "this is neither a host name, an IPv4 nor an IPv6 address",
+        "Write one host without port, brackets or zone",
+    ),
+    "empty-list": ("the list is empty", "Name at least one {what}, or leave the key out for the default"),
+    "twice": ("{name} stands twice ({first})", "Keep one of the two"),
+    # -- metadata: sense
+    "unknown-node": ("{name} is not the name of a node in nodes", "Use a name from nodes, compared whole"),
+    "not-in-nodes": (
+        "this node, {name}, is not in nodes (names are compared whole)",
+        "Add it to nodes, or set node (or --node) to the name that nodes uses",
+    ),
+    "no-carrier": (
+        "no node carries {half}: there is no node of role controller",
+        "Give a node the role controller, name nodes in {half}.nodes, or external hosts in {half}.hosts",
+    ),
+    "hosts-and-nodes": (
+        "both hosts and nodes are given",
+        "Keep hosts for an external backend, or nodes for one on the overcloud's own nodes",
+    ),
+    "port-collision": (
+        "port {port} on node {node} is claimed by {first} and by {second}",
+        "Give one of them another port",
+    ),
+    "overlap": (
+        "rpc.nodes and notify.nodes overlap without being the same, and both use {scheme}",
+        "Make the two lists equal (one shared backend) or disjoint (two separate ones)",
+    ),
+    "one-mesh": (
+        "rpc and notify both use amqp on different nodes",
+        "Use the same nodes for both: they share one router mesh",
+    ),
+    "shared-differs": (
+        "rpc and notify share one {what}, but their {key} differs",
+        "Give both the same {key}, or use separate nodes",
+    ),
+    "two-passwords": (
+        "rpc and notify name the same user of one {what} with different passwords",
+        "Use two user names, or one password",
+    ),
+    "tls-no-certificate": (
+        "TLS is asked of the clients, but the {what} has no certificate and key",
+        "Set tls.certificate_file and tls.key_file (or tls.certificate and tls.key)",
+    ),
+    "tls-not-on-server": (
+        "TLS is asked of the clients ({half}.tls), but {what}.tls is false",
+        "Make the two agree",
+    ),
+    "tls-not-on-clients": (
+        "{what}.tls is true, but {half}.tls is false: the clients would be refused",
+        "Make the two agree",
+    ),
+    "tls-needs-name": (
+        "TLS needs a host name, and this is an address: the AMQP 1.0 driver cannot verify an address in a certificate",
+        "Give the node a host key with the name that its certificate holds",
+    ),
+    "tls-no-ca": ("a certificate is given, but no CA to verify its peers with", "Set tls.ca_file (or tls.ca)"),
+    "tls-both": ("both a path and PEM text are given for the same thing", "Keep {file_key} or {text_key}"),
+    "tls-half": ("a certificate needs its key, and a key its certificate", "Set both, in the same form"),
+    "not-pem": ("the text is not PEM: there is no line -----BEGIN {what}-----", "Paste the whole PEM block"),
+    "embedded-mesh": (
+        "the embedded engine is one router for development, and {count} nodes would run one",
+        "Use engine qdrouterd or skrouterd, or name one node in {half}.nodes",
+    ),
+    "too-many-routers": (
+        "{count} interior routers, and one network holds at most 128",
+        "Name fewer nodes in {half}.nodes",
+    ),
+    "lone-brokers": (
+        "broker.cluster is false, but {count} nodes would run one broker each, and messages do not cross between them",
+        "Leave broker.cluster true, or name one node in {half}.nodes",
+    ),
+    "mixed-names": (
+        "the names of the broker's nodes mix fully qualified and short ones, and an Erlang cluster cannot",
+        "Use one kind of name for all of them",
+    ),
+    "username-realm": (
+        "the user name holds an @, which separates user and realm in SASL",
+        "Use a user name without @ for a router",
+    ),
+    "not-stored": (
+        "notifications go to a router: nothing stores them, so those sent while no listener is attached are lost",
+        "Use notify.scheme rabbit unless every consumer tolerates that",
+    ),
+    "sites-unused": (
+        "sites are accepted, but this version joins all interior routers in one full mesh",
+        "Nothing needs doing",
+    ),
+    "plaintext": (
+        "{half} runs without TLS: passwords cross the network in the clear",
+        "Set {half}.tls to true and give tls",
+    ),
+    # -- services and the node
+    "unknown-service": ("{name} is not in the service catalogue", "Use names from: {known}"),
+    "mixes-halves": (
+        "{name} mixes up the two backends whatever is configured: {caution}",
+        "Nothing can be configured against it: do without that part of {name}, or give both halves one backend",
+    ),
+    "absent-service": (
+        "{name} is asked for, but its directory {where} is not there",
+        "Install {name}, or take it off services",
+    ),
+    "not-a-file": ("this is {found}, not a regular file", "Move it away"),
+    "read-only": ("the file cannot be written by this user", "Run om-agent as root, or make the file writable"),
+    "continued-key": (
+        "the key {key} in [{section}] stands more than once or goes over several lines, so editing one would not do",
+        "Leave one line of it in the file",
+    ),
+    "no-section": (
+        "{name} is asked for, but there is no section {where}",
+        "Add the filter to the pipeline, or take {name} off services",
+    ),
+    # -- rendered router file
+    "router-entity": ("the router configuration has {count} router entities", "Report this: it is a defect of om-agent"),
+    "router-unknown": ("the router configuration names {name}, which the router does not know", "Report this: it is a defect of om-agent"),
+    "router-no-profile": ("the sslProfile {name} is used and not defined", "Report this: it is a defect of om-agent"),
+    "router-duplicate": ("{name} is defined twice", "Report this: it is a defect of om-agent"),
+    "missing-file": ("the {what} needs this file and it is not there", "Put it there, or correct {key}"),
+    # -- tools
+    "no-puppet": ("puppet is not installed", "Install puppet-agent, or give its path in PATH"),
+    "no-module": (
+        "the puppet module {name} is not in any of {paths}",
+        "Install it (Debian: puppet-module-puppetlabs-{name})",
+    ),
+    "no-saslpasswd": ("saslpasswd2 is not installed", "Install sasl2-bin (Debian) or cyrus-sasl-lib (Red Hat)"),
+    "no-user": ("there is no user or group {name} on this node", "Install the package that makes it ({what})"),
+    "no-data": ("os-collect-config has no metadata", "Nothing was changed; the present state stays"),
+}

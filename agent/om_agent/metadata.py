@@ -1,0 +1,281 @@
+"""Where metadata comes from, and how several files become one raw dict.
+
+os-collect-config leaves a list of JSON files; they are merged as os-apply-config merges them (mappings deeply, a later
+file wins, lists are replaced: os_apply_config/collect_config.py merge_configs). An empty list means *no data*, never
+*reset to defaults*.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import typing
+
+from om_agent import errors
+
+KEY = "oslo_messaging"
+HOOK_GROUP = "om-messaging"
+# Where os-collect-config keeps the list of its files: the present cachedir, then the former one.
+OS_CONFIG_FILES_PATHS = (
+    "var/lib/os-collect-config/os_config_files.json",
+    "var/run/os-collect-config/os_config_files.json",
+)
+HIERADATA_DIR = "etc/puppet/hieradata"
+_MAX_DEPTH = 60
+_LOCATION = re.compile(r"line (\d+), column (\d+)")
+
+
+class NoData(errors.AgentError):
+    """There is no metadata yet: the present state is to be kept. Not a failure."""
+
+    exit_code = errors.EXIT_OK
+
+
+def from_environment(value: str) -> tuple[str, ...]:
+    """Return the files that os-collect-config names in ``OS_CONFIG_FILES``."""
+    return tuple(f for f in value.split(":") if f)
+
+
+def from_list_file(root: pathlib.Path) -> tuple[str, ...]:
+    """Return the files of os-collect-config's ``os_config_files.json``, none when there is no such file.
+
+    :raises om_agent.errors.InvalidInput: when the list is not a list of paths.
+    """
+    for relative in OS_CONFIG_FILES_PATHS:
+        path = root / relative
+        if not path.exists():
+            continue
+        names = read_file(str(path))
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise errors.InvalidInput([errors.problem(str(path), "wrong-type", found="content", wanted="a list of paths")])
+        return tuple(names)
+    return ()
+
+
+def read_file(path: str) -> object:
+    """Return what a JSON or YAML file holds.
+
+    :raises om_agent.errors.InvalidInput: when it cannot be read, is neither, or says a key twice.
+    """
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except (OSError, ValueError) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else "the path is not valid"
+        raise errors.InvalidInput([errors.problem(path, "unreadable", reason=reason)]) from None
+    return parse_text(data, path)
+
+
+def parse_text(data: bytes, path: str) -> object:
+    """Return what JSON or YAML text holds; see `read_file`.
+
+    The parser's own message is never passed on: it quotes a piece of the text, which may be a secret.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise errors.InvalidInput([errors.problem(path, "not-utf8")]) from None
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path), parse_constant=_no_constant)
+    except json.JSONDecodeError as e:
+        if text.lstrip()[:1] in ("{", "["):
+            raise errors.InvalidInput([errors.problem(path, "not-json", line=e.lineno, column=e.colno)]) from None
+    except RecursionError:
+        raise errors.InvalidInput([errors.problem(path, "too-deep")]) from None
+    except ValueError:  # a number of more digits than Python converts, or NaN
+        raise errors.InvalidInput([errors.problem(path, "not-json", line=1, column=1)]) from None
+    return _parse_yaml(text, path)
+
+
+def _no_constant(name: str) -> typing.NoReturn:
+    raise ValueError(name)
+
+
+def _unique(pairs: list[tuple[str, object]], path: str) -> dict[str, object]:
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise errors.InvalidInput([errors.problem(path, "duplicate-key", key=errors.quoted(key))])
+        result[key] = value
+    return result
+
+
+def _parse_yaml(text: str, path: str) -> object:
+    import yaml  # JSON is what a node gets; people's YAML may cost its import
+
+    class Loader(yaml.SafeLoader):
+        """SafeLoader that refuses a key said twice, and an anchor (a few lines of them can grow to gigabytes)."""
+
+        def compose_node(self, parent: typing.Any, index: typing.Any) -> typing.Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(problem_mark=self.peek_event().start_mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: typing.Any, deep: bool = False) -> dict[typing.Any, typing.Any]:
+            pairs = [(self.construct_object(k, deep=True), v) for k, v in node.value]
+            seen = set()
+            for key, _ in pairs:
+                if not isinstance(key, (str, int, float, bool, type(None))) or key in seen:
+                    raise yaml.MarkedYAMLError(problem_mark=node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise errors.InvalidInput([errors.problem(path, "too-deep")]) from None
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise errors.InvalidInput([errors.problem(path, "not-json", line=line, column=column)]) from None
+    except (ValueError, TypeError, OverflowError):  # a date or number that Python cannot hold
+        raise errors.InvalidInput([errors.problem(path, "not-json", line=1, column=1)]) from None
+
+
+def merge(base: object, over: object) -> object:
+    """Return ``base`` overlaid with ``over``: mappings key by key, anything else replaced."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged = dict(base)
+        for key, value in over.items():
+            merged[key] = merge(base[key], value) if key in base else value
+        return merged
+    return over
+
+
+def read(paths: typing.Sequence[str]) -> dict[str, object]:
+    """Return all files merged.
+
+    :raises om_agent.errors.InvalidInput: with every file that cannot be used.
+    """
+    problems: list[errors.Problem] = []
+    merged: object = {}
+    for path in paths:
+        try:
+            value = read_file(path)
+            if value is None:
+                continue
+            if not isinstance(value, dict):
+                kind = "list" if isinstance(value, list) else "single value"
+                raise errors.InvalidInput([errors.problem(path, "not-a-mapping", type=kind)])
+            if _too_deep(value):
+                raise errors.InvalidInput([errors.problem(path, "too-deep")])
+        except errors.InvalidInput as e:
+            problems.extend(e.problems)
+        else:
+            merged = merge(merged, value)
+    if problems:
+        raise errors.InvalidInput(problems)
+    return typing.cast("dict[str, object]", merged)
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
+        if not level:
+            return False
+    return True
+
+
+def select(merged: dict[str, object], hostname: str) -> object | None:
+    """Return the raw value to hand to `om_agent.model.parse`, or None when the metadata says nothing of messaging.
+
+    It is the key ``oslo_messaging``, or that of the newest deployment of group ``om-messaging``, or what tripleo's
+    hiera keys say.
+    """
+    if KEY in merged:
+        return merged[KEY]
+    deployments = merged.get("deployments")
+    for item in reversed(deployments if isinstance(deployments, list) else []):
+        if isinstance(item, dict) and item.get("group") == HOOK_GROUP:
+            return from_deployment(item)
+    if any(isinstance(k, str) and re.fullmatch(r"oslo_messaging_(rpc|notify)_\w+", k) for k in merged):
+        return from_hiera(merged, hostname)
+    return None
+
+
+def from_deployment(deployment: dict[str, object]) -> object:
+    """Return the messaging metadata of one heat-config deployment: its config, overlaid with its inputs of that name.
+
+    :raises om_agent.errors.InvalidInput: when the config is text that is neither JSON nor YAML.
+    """
+    config: object = deployment.get("config") or {}
+    if isinstance(config, str):
+        config = parse_text(config.encode("utf-8", "replace"), "config")
+    if isinstance(config, dict) and KEY in config:
+        config = config[KEY]
+    inputs = deployment.get("inputs")
+    for item in inputs if isinstance(inputs, list) else []:
+        if isinstance(item, dict) and item.get("name") == KEY:
+            value = item.get("value")
+            value = parse_text(value.encode("utf-8", "replace"), "inputs.oslo_messaging") if isinstance(value, str) else value
+            config = merge(config, value)
+    return config
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+# hiera key below oslo_messaging_{rpc,notify}_ -> key of a half (tripleo-heat-templates' global_config_settings).
+_HIERA = {
+    "scheme": "scheme",
+    "port": "port",
+    "user_name": "username",
+    "password": "password",
+    "use_ssl": "tls",
+}
+_HIERA_TLS = {
+    "ca_file": "tripleo::profile::base::qdr::listener_ssl_cert_db",
+    "certificate_file": "tripleo::profile::base::qdr::listener_ssl_cert_file",
+    "key_file": "tripleo::profile::base::qdr::listener_ssl_key_file",
+}
+
+
+def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
+    """Return tripleo's hiera contract in the project's own words.
+
+    ``oslo_messaging_{rpc,notify}_{scheme,user_name,password,use_ssl,port,node_names}`` are what puppet-tripleo reads
+    (manifests/profile/base/*.pp). ``node_names`` hold only the nodes that carry the backend, so the local node joins
+    them as one that carries none. Addresses come from ``..._node_ips`` where tripleo gives them; a URL always holds
+    the names, as puppet-tripleo's does.
+    """
+    result: dict[str, object] = {}
+    nodes: dict[str, dict[str, object]] = {}
+    for half in ("rpc", "notify"):
+        prefix = f"oslo_messaging_{half}_"
+        section = {ours: data[prefix + theirs] for theirs, ours in _HIERA.items() if data.get(prefix + theirs) is not None}
+        names = data.get(prefix + "node_names")
+        if names is not None:
+            section["nodes"] = names
+        if section:
+            result[half] = section
+        ips = data.get(prefix + "node_ips")
+        for i, name in enumerate(names if isinstance(names, list) else []):
+            if isinstance(name, str):
+                has_ip = isinstance(ips, list) and i < len(ips)
+                address = typing.cast("list[object]", ips)[i] if has_ip else name
+                nodes.setdefault(name, {"name": name, "address": address, "host": name})
+    local = next((n for n in nodes if hostname in (n, n.partition(".")[0])), None)
+    if local is None:
+        local = hostname
+        nodes[local] = {"name": local, "role": "compute"}
+    tls = {ours: data[theirs] for ours, theirs in _HIERA_TLS.items() if data.get(theirs)}
+    return {**result, **({"tls": tls} if tls else {}), "nodes": list(nodes.values()), "node": local}
+
+
+def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:
+    """Return tripleo's hieradata files, weakest first, for when os-collect-config's metadata says nothing.
+
+    Hiera takes the first level that knows a key; merging takes the last, so the hierarchy of ``/etc/puppet/hiera.yaml``
+    is read backwards (heat-config-hiera writes it in hiera 3's form). Without that file: by name.
+    """
+    directory = root / HIERADATA_DIR
+    files = {p.stem: str(p) for p in sorted(directory.glob("*.json"))} if directory.is_dir() else {}
+    config = root / "etc/puppet/hiera.yaml"
+    hierarchy: object = None
+    if files and config.is_file():
+        raw = read_file(str(config))
+        hierarchy = (raw.get(":hierarchy") or raw.get("hierarchy")) if isinstance(raw, dict) else None
+    if not isinstance(hierarchy, list):
+        return tuple(files.values())
+    return tuple(files[n] for n in reversed(hierarchy) if isinstance(n, str) and n in files)

@@ -1,0 +1,749 @@
+"""The typed deployment: raw metadata in, frozen dataclasses or every problem at once out.
+
+Pure: no I/O, no clock, no environment. After `parse` nothing in the agent sees a raw dict again. The keys, their
+defaults and their meaning are described for people in ``doc/metadata.rst``; a test compares that page with
+`known_keys`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import hmac
+import ipaddress
+import re
+import typing
+
+from om_agent import errors
+
+# The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
+AMQP_PORT = 31459
+INTER_ROUTER_PORT = 31460
+ROUTER_HTTP_PORT = 31462
+RABBIT_PORT = 5672
+RABBIT_DIST_PORT = 25672
+RABBIT_METRICS_PORT = 15692
+EPMD_PORT = 4369
+
+MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
+MAX_PASSWORD_BYTES = 1024  # saslpasswd2 reads at most 2048 bytes (cyrus-sasl utils/saslpasswd.c PW_BUF_SIZE)
+
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_TRUE = frozenset(("true", "yes", "on", "1", "t", "y"))
+_FALSE = frozenset(("false", "no", "off", "0", "f", "n", ""))
+
+
+class Scheme(enum.Enum):
+    """What carries a half; the value is the transport URL's scheme."""
+
+    RABBIT = "rabbit"
+    AMQP = "amqp"
+
+
+class Engine(enum.Enum):
+    """Which router program runs."""
+
+    QDROUTERD = "qdrouterd"
+    SKROUTERD = "skrouterd"
+    EMBEDDED = "embedded"
+
+
+@dataclasses.dataclass(frozen=True)
+class Secret:
+    """A text that must not be shown; only `reveal` gives it, so that every use can be found by name."""
+
+    _value: str = dataclasses.field(repr=False)
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """An overcloud host.
+
+    :param name: what the metadata calls it; compared whole.
+    :param address: where its own router and broker listen: IP address or host name.
+    :param host: what clients put into a transport URL.
+    :param role: ``controller``, ``compute`` or any other word.
+    :param site: where it stands; a label.
+    """
+
+    name: str
+    address: str
+    host: str
+    role: str
+    site: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """What carries one half, ``rpc`` or ``notify``.
+
+    :param hosts: hosts of the transport URL, in order.
+    :param nodes: names of the nodes that run it; empty for an external one.
+    """
+
+    half: str
+    scheme: Scheme
+    port: int
+    username: str
+    password: Secret
+    virtual_host: str
+    tls: bool
+    hosts: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def external(self) -> bool:
+        """True when somebody else runs it."""
+        return not self.nodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Router:
+    """Settings of every router; seconds and counts."""
+
+    engine: Engine
+    inter_router_port: int
+    http_port: int
+    worker_threads: int
+    link_capacity: int
+    idle_timeout: int
+    tls: bool
+    mesh_password: Secret
+
+
+@dataclasses.dataclass(frozen=True)
+class Broker:
+    """Settings of every broker."""
+
+    cluster: bool
+    erlang_cookie: Secret
+    dist_port: int
+    metrics_port: int
+    mirrored_queues: bool
+    tls: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Tls:
+    """Certificates: paths on the node, or PEM text that the agent writes there. Empty means not given."""
+
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    ca: str
+    certificate: str
+    key: Secret
+
+    @property
+    def has_certificate(self) -> bool:
+        """True when a server can be run with it."""
+        return bool((self.certificate_file and self.key_file) or (self.certificate and self.key.reveal()))
+
+    @property
+    def has_ca(self) -> bool:
+        """True when peers can be verified with more than the system's own authorities."""
+        return bool(self.ca_file or self.ca)
+
+
+@dataclasses.dataclass(frozen=True)
+class Oslo:
+    """What the services' oslo.messaging is told beside the URLs; seconds."""
+
+    notification_driver: str
+    acknowledged_casts: bool
+    rpc_response_timeout: int | None
+    amqp_idle_timeout: int
+    rabbit_heartbeat: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """The whole overcloud's messaging, as every node understands it."""
+
+    rpc: Backend
+    notify: Backend
+    router: Router
+    broker: Broker
+    tls: Tls
+    oslo: Oslo
+    nodes: tuple[Node, ...]
+    node: str
+    services: tuple[str, ...] | None
+    findings: tuple[errors.Problem, ...]
+
+    @property
+    def halves(self) -> tuple[Backend, Backend]:
+        """RPC first, then notifications."""
+        return (self.rpc, self.notify)
+
+    def carried_by(self, node: str, scheme: Scheme) -> tuple[Backend, ...]:
+        """Return the halves of ``scheme`` that the node named ``node`` runs a router or a broker for."""
+        return tuple(b for b in self.halves if b.scheme is scheme and node in b.nodes)
+
+    def by_name(self) -> dict[str, Node]:
+        """Return the nodes by name."""
+        return {n.name: n for n in self.nodes}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Section:
+    """One mapping of the metadata, read key by key; problems go to the list that all sections share."""
+
+    def __init__(self, raw: object, path: str, problems: list[errors.Problem]) -> None:
+        self.path = path
+        self.problems = problems
+        self._asked: list[str] = []
+        self._raw: dict[object, object] = {}
+        if isinstance(raw, dict):
+            self._raw = raw
+        elif raw is not None:
+            self.fail("", "wrong-type", found=_type_name(raw), wanted="a mapping")
+
+    def at(self, key: str) -> str:
+        """Return the path of ``key`` below this section."""
+        return ".".join(p for p in (self.path, key) if p)
+
+    def fail(self, key: str, code: str, **values: object) -> None:
+        """Note a problem at ``key``."""
+        self.problems.append(errors.problem(self.at(key), code, **values))
+
+    def has(self, key: str) -> bool:
+        """Return whether ``key`` is given, null counting as not given."""
+        return self.raw(key) is not None
+
+    def raw(self, key: str) -> object:
+        """Return the raw value of ``key``, or None."""
+        self._asked.append(key)
+        return self._raw.get(key)
+
+    def section(self, key: str) -> _Section:
+        """Return the mapping at ``key``, empty when absent."""
+        return _Section(self.raw(key), self.at(key), self.problems)
+
+    def text(self, key: str, default: str = "", check: typing.Callable[[str], str] | None = None) -> str:
+        """Return the text at ``key``; ``check`` returns what is wanted when the text is not good, else ''."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.fail(key, "wrong-type", found=_type_name(value), wanted="text (in quotes)")
+            return default
+        wanted = check(value) if check else ""
+        if not value and wanted:
+            self.fail(key, "empty", wanted=wanted)
+        elif wanted:
+            self.fail(key, "bad-text", which=_odd_character(value), wanted=wanted)
+        return default if wanted else value
+
+    def password(self, key: str) -> str:
+        """Return the password at ``key``, '' when absent or bad."""
+        return self.text(key, check=_check_password)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        """Return the whole number at ``key``; digits in quotes are taken too, since Heat delivers those."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fail(key, "wrong-type", found=_type_name(value), wanted="a whole number")
+            return default
+        if not low <= value <= high:
+            self.fail(key, "out-of-range", low=low, high=high)
+            return default
+        return value
+
+    def port(self, key: str, default: int) -> int:
+        """Return the TCP port at ``key``."""
+        return self.integer(key, default, 1, 65535)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """Return the truth value at ``key``; Heat's and hiera's spellings of it are taken too."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, (str, int)) and str(value).lower() in _TRUE | _FALSE:
+            return str(value).lower() in _TRUE
+        self.fail(key, "wrong-type", found=_type_name(value), wanted="true or false")
+        return default
+
+    def word(self, key: str, default: str, known: typing.Sequence[str]) -> str:
+        """Return one of ``known``."""
+        value = self.text(key, default)
+        if value in known:
+            return value
+        self.fail(key, "not-one-of", known=", ".join(known))
+        return default
+
+    def names(self, key: str, check: typing.Callable[[str], str], what: str) -> tuple[str, ...] | None:
+        """Return the list of distinct names at ``key``, or None when absent."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            self.fail(key, "wrong-type", found=_type_name(value), wanted="a list")
+            return None
+        if not value:
+            self.fail(key, "empty-list", what=what)
+        good: dict[str, int] = {}
+        for i, item in enumerate(value):
+            at = f"{key}[{i}]"
+            if not isinstance(item, str):
+                self.fail(at, "wrong-type", found=_type_name(item), wanted="text (in quotes)")
+            elif check(item):
+                self.fail(at, "empty" if not item else "bad-text", which=_odd_character(item), wanted=check(item))
+            elif item in good:
+                self.fail(at, "twice", name=errors.quoted(item), first=self.at(f"{key}[{good[item]}]"))
+            else:
+                good[item] = i
+        return tuple(good)
+
+    def done(self) -> None:
+        """Note every key that nobody asked for."""
+        known = ", ".join(sorted(set(self._asked)))
+        for key in self._raw:
+            if key not in self._asked:
+                self.fail("", "unknown-key", key=errors.quoted(key), known=known)
+
+
+def _type_name(value: object) -> str:
+    names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def _odd_character(text: str) -> str:
+    """Return a description of the first character that is seldom welcome, without repeating the text."""
+    for i, c in enumerate(text):
+        if not (c.isascii() and (c.isalnum() or c in "._-")):
+            return f"U+{ord(c):04X} at position {i + 1}"
+    return "its form or length"
+
+
+def _has_surrogate_or_nul(text: str) -> bool:
+    return any(c == "\0" or 0xD800 <= ord(c) <= 0xDFFF for c in text)
+
+
+def _check_password(text: str) -> str:
+    wanted = f"1 to {MAX_PASSWORD_BYTES} bytes of UTF-8 without NUL"
+    if not text or _has_surrogate_or_nul(text):
+        return wanted
+    return "" if len(text.encode()) <= MAX_PASSWORD_BYTES else wanted
+
+
+def _check_username(text: str) -> str:
+    good = text and text.isprintable() and len(text) <= 255 and not _has_surrogate_or_nul(text)
+    return "" if good else "1 to 255 printable characters"
+
+
+def _check_virtual_host(text: str) -> str:
+    good = (not text or text.isprintable()) and len(text) <= 255 and not _has_surrogate_or_nul(text)
+    return "" if good else "at most 255 printable characters"
+
+
+def _check_path(text: str) -> str:
+    good = re.fullmatch(r"/[^\s\x00-\x1f\x7f'\"\\#]*", text) and not _has_surrogate_or_nul(text)
+    return "" if good else "an absolute path without spaces, quotes, # or control characters"
+
+
+def _check_word(text: str) -> str:
+    return "" if _WORD.fullmatch(text) else "up to 64 letters, digits, dots, hyphens and underscores"
+
+
+def _check_cookie(text: str) -> str:
+    return "" if re.fullmatch(r"[A-Za-z0-9_+/=-]{8,255}", text) else "8 to 255 letters, digits and _+/=-"
+
+
+def is_address(host: str) -> bool:
+    """Return whether ``host`` is an IPv4 or IPv6 address (without brackets or zone) rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _check_host(text: str) -> str:
+    dotted_digits = re.fullmatch(r"[0-9.]+", text)  # 1.2.3 or 256.1.1.1: a broken address, not a name
+    name = len(text) <= 253 and not dotted_digits and _HOST_NAME.fullmatch(text)
+    return "" if is_address(text) or name else "a host name, an IPv4 or an IPv6 address, without port, brackets or zone"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def parse(raw: object) -> Deployment:
+    """Return the deployment that ``raw``, the value of the ``oslo_messaging`` key, describes.
+
+    :raises om_agent.errors.InvalidInput: with every problem, each with its path below ``oslo_messaging``.
+    """
+    problems: list[errors.Problem] = []
+    top = _Section(raw, "", problems)
+    if raw is None:
+        top.fail("", "missing", hint="rpc.password and nodes are needed")
+    tls = _parse_tls(top.section("tls"))
+    rpc_section, notify_section = top.section("rpc"), top.section("notify")
+    nodes = _parse_nodes(top, _wants_tls(rpc_section) or _wants_tls(notify_section))
+    rpc = _parse_backend(rpc_section, None, nodes, has_section=True)
+    notify = _parse_backend(notify_section, rpc, nodes, has_section=top.has("notify"))
+    router = _parse_router(top.section("router"), rpc, notify)
+    broker = _parse_broker(top.section("broker"), rpc, notify)
+    oslo = _parse_oslo(rpc_section, notify_section)
+    deployment = Deployment(
+        rpc=rpc,
+        notify=notify,
+        router=router,
+        broker=broker,
+        tls=tls,
+        oslo=oslo,
+        nodes=nodes,
+        node=top.text("node", check=_check_host),
+        services=top.names("services", _check_word, "service"),
+        findings=(),
+    )
+    sites = _parse_sites(top, nodes)
+    for section in (rpc_section, notify_section, top):
+        section.done()
+    if not problems:
+        problems.extend(_check_sense(deployment))
+    if problems:
+        raise errors.InvalidInput(problems)
+    return dataclasses.replace(deployment, findings=tuple(_findings(deployment, sites)))
+
+
+def _wants_tls(section: _Section) -> bool:
+    return str(section.raw("tls")).lower() in _TRUE
+
+
+def _parse_nodes(top: _Section, tls: bool) -> tuple[Node, ...]:
+    raw = top.raw("nodes")
+    if not isinstance(raw, list):
+        code = "missing" if raw is None else "wrong-type"
+        top.fail("nodes", code, hint="list every node with name and address", found=_type_name(raw), wanted="a list")
+        return ()
+    if not raw:
+        top.fail("nodes", "empty-list", what="node")
+    nodes: list[Node] = []
+    seen: dict[str, dict[str, str]] = {"name": {}, "address": {}}
+    for i, item in enumerate(raw):
+        node = _parse_node(_Section(item, f"nodes[{i}]", top.problems), tls)
+        for key, value in (("name", node.name), ("address", node.address)):
+            first = seen[key].setdefault(value, f"nodes[{i}].{key}")
+            if value and first != f"nodes[{i}].{key}":
+                top.fail(f"nodes[{i}].{key}", "twice", name=errors.quoted(value), first=first)
+        nodes.append(node)
+    return tuple(nodes)
+
+
+def _parse_node(section: _Section, tls: bool) -> Node:
+    name = section.text("name", check=_check_host)
+    if not section.has("name"):
+        section.fail("name", "missing", hint="it is how the nodes are told apart")
+    address = section.text("address", name, check=_check_host)
+    host = section.text("host", name if tls else address, check=_check_host)
+    node = Node(
+        name=name,
+        address=address,
+        host=host,
+        role=section.text("role", "controller", check=_check_word),
+        site=section.text("site", "", check=_check_word),
+    )
+    section.done()
+    return node
+
+
+def _parse_backend(
+    section: _Section, other: Backend | None, nodes: tuple[Node, ...], has_section: bool
+) -> Backend:
+    """Return one half; what ``notify`` leaves out it takes from ``other``, the RPC half, as oslo.messaging does."""
+    half = "notify" if other else "rpc"
+    scheme = Scheme(section.word("scheme", (other.scheme if other else Scheme.RABBIT).value, [s.value for s in Scheme]))
+    default_port = RABBIT_PORT if scheme is Scheme.RABBIT else AMQP_PORT
+    if other and other.scheme is scheme:
+        default_port = other.port
+    password = section.password("password")
+    if not section.has("password"):
+        if other is None:
+            section.fail("password", "missing", hint="it is the password of the RPC user")
+        else:
+            password = other.password.reveal()
+    names = section.names("nodes", _check_host, "node")
+    hosts = section.names("hosts", _check_host, "host")
+    if names is not None and hosts is not None:
+        section.fail("hosts", "hosts-and-nodes")
+    username = section.text("username", other.username if other else "openstack", check=_check_username)
+    backend = Backend(
+        half=half,
+        scheme=scheme,
+        port=section.port("port", default_port),
+        username=username,
+        password=Secret(password),
+        virtual_host=section.text("virtual_host", other.virtual_host if other else "", check=_check_virtual_host),
+        tls=section.boolean("tls", other.tls if other else False),
+        hosts=hosts or (),
+        nodes=(),
+    )
+    if hosts is not None:
+        return backend
+    if names is None and other and other.scheme is scheme:
+        return dataclasses.replace(backend, nodes=other.nodes, hosts=other.hosts)
+    return _place(section, backend, names, nodes)
+
+
+def _place(
+    section: _Section, backend: Backend, names: tuple[str, ...] | None, nodes: tuple[Node, ...]
+) -> Backend:
+    """Return ``backend`` carried by the nodes called ``names``, or by every controller."""
+    by_name = {n.name: n for n in nodes}
+    for i, name in enumerate(names or ()):
+        if name not in by_name:
+            section.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
+    carriers = [n for n in nodes if n.role == "controller"] if names is None else [by_name[n] for n in names if n in by_name]
+    if nodes and names is None and not carriers:
+        section.fail("", "no-carrier", half=backend.half)
+    return dataclasses.replace(
+        backend, nodes=tuple(n.name for n in carriers), hosts=tuple(n.host for n in carriers)
+    )
+
+
+def derive(secret: Secret, purpose: str) -> str:
+    """Return a secret for ``purpose`` made from another one: 64 hexadecimal digits, the same on every node."""
+    return hmac.new(secret.reveal().encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+
+def _parse_router(section: _Section, rpc: Backend, notify: Backend) -> Router:
+    amqp = [b for b in (rpc, notify) if b.scheme is Scheme.AMQP]
+    mesh_password = section.password("mesh_password") or derive(rpc.password, "router mesh")
+    router = Router(
+        engine=Engine(section.word("engine", Engine.QDROUTERD.value, [e.value for e in Engine])),
+        inter_router_port=section.port("inter_router_port", INTER_ROUTER_PORT),
+        http_port=section.port("http_port", ROUTER_HTTP_PORT),
+        worker_threads=section.integer("worker_threads", 4, 1, 64),
+        link_capacity=section.integer("link_capacity", 1000, 1, 100000),
+        idle_timeout=section.integer("idle_timeout", 16, 2, 3600),
+        tls=section.boolean("tls", any(b.tls for b in amqp)),
+        mesh_password=Secret(mesh_password),
+    )
+    section.done()
+    return router
+
+
+def _parse_broker(section: _Section, rpc: Backend, notify: Backend) -> Broker:
+    rabbit = [b for b in (rpc, notify) if b.scheme is Scheme.RABBIT]
+    cookie = section.text("erlang_cookie", check=_check_cookie) or derive(rpc.password, "erlang cookie")
+    broker = Broker(
+        cluster=section.boolean("cluster", True),
+        erlang_cookie=Secret(cookie),
+        dist_port=section.port("dist_port", RABBIT_DIST_PORT),
+        metrics_port=section.port("metrics_port", RABBIT_METRICS_PORT),
+        mirrored_queues=section.boolean("mirrored_queues", True),
+        tls=section.boolean("tls", any(b.tls for b in rabbit)),
+    )
+    section.done()
+    return broker
+
+
+def _parse_tls(section: _Section) -> Tls:
+    tls = Tls(
+        ca_file=section.text("ca_file", check=_check_path),
+        certificate_file=section.text("certificate_file", check=_check_path),
+        key_file=section.text("key_file", check=_check_path),
+        ca=section.text("ca", check=lambda t: _check_pem(t, "CERTIFICATE")),
+        certificate=section.text("certificate", check=lambda t: _check_pem(t, "CERTIFICATE")),
+        key=Secret(section.text("key", check=lambda t: _check_pem(t, "PRIVATE KEY"))),
+    )
+    for file_key, text_key in (("ca_file", "ca"), ("certificate_file", "certificate"), ("key_file", "key")):
+        if section.has(file_key) and section.has(text_key):
+            section.fail(text_key, "tls-both", file_key=section.at(file_key), text_key=section.at(text_key))
+    for a, b in (("certificate_file", "key_file"), ("certificate", "key")):
+        if section.has(a) != section.has(b):
+            section.fail(a if section.has(a) else b, "tls-half")
+    section.done()
+    return tls
+
+
+def _check_pem(text: str, what: str) -> str:
+    begin = re.search(rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
+    end = re.search(rf"^-----END ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
+    good = begin and end and text.isascii() and "\0" not in text
+    return "" if good else f"PEM text with a line -----BEGIN {what}----- and its END"
+
+
+def _parse_oslo(rpc: _Section, notify: _Section) -> Oslo:
+    drivers = ("messagingv2", "messaging", "noop", "log", "routing", "test")
+    timeout = rpc.integer("response_timeout", 0, 0, 86400)
+    return Oslo(
+        notification_driver=notify.word("driver", "messagingv2", drivers),
+        acknowledged_casts=rpc.word("delivery", "acknowledged", ("acknowledged", "pre_settled")) == "acknowledged",
+        rpc_response_timeout=timeout or None,
+        # Stock AMQP 1.0 never notices a dead router, and RabbitMQ only after 60 s; with 5 s a frozen router was left
+        # after 6.9 s and lost 2 calls instead of every one (measured, doc/design.rst).
+        amqp_idle_timeout=rpc.integer("idle_timeout", 5, 1, 3600),
+        rabbit_heartbeat=rpc.integer("heartbeat", 30, 2, 3600),
+    )
+
+
+def _parse_sites(top: _Section, nodes: tuple[Node, ...]) -> bool:
+    """Check ``sites``, which a later version uses; return whether sites are named at all."""
+    section = top.section("sites")
+    links = section.raw("links")
+    if links is not None and not isinstance(links, list):
+        section.fail("links", "wrong-type", found=_type_name(links), wanted="a list")
+        links = None
+    known = {n.site for n in nodes if n.site}
+    for i, item in enumerate(links if isinstance(links, list) else ()):
+        link = _Section(item, section.at(f"links[{i}]"), section.problems)
+        link.integer("cost", 1, 1, 1000)
+        for j, name in enumerate(link.names("between", _check_word, "site") or ()):
+            if name not in known:
+                link.fail(f"between[{j}]", "not-one-of", known=", ".join(sorted(known)) or "the sites of nodes")
+        link.done()
+    section.done()
+    return bool(links) or len(known) > 1
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _check_sense(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Yield what is well-formed and yet cannot work."""
+    if d.node and d.node not in d.by_name():
+        yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
+    yield from _check_sharing(d)
+    yield from _check_tls(d)
+    yield from _check_engine(d)
+    yield from _check_ports(d)
+
+
+def _check_sharing(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Two halves of one scheme share one router mesh or broker cluster, or are two separate clusters."""
+    rpc, notify = d.rpc, d.notify
+    if rpc.scheme is not notify.scheme:
+        return
+    what = "router" if rpc.scheme is Scheme.AMQP else "broker"
+    same = set(rpc.nodes) == set(notify.nodes)
+    if rpc.nodes and notify.nodes and not same:
+        if rpc.scheme is Scheme.AMQP:
+            yield errors.problem("notify.nodes", "one-mesh")
+        elif set(rpc.nodes) & set(notify.nodes):
+            yield errors.problem("notify.nodes", "overlap", scheme=rpc.scheme.value)
+    if not same or rpc.external:
+        return
+    for key in ("tls", "port") if rpc.scheme is Scheme.RABBIT else ("tls",):
+        if getattr(rpc, key) != getattr(notify, key):
+            yield errors.problem(f"notify.{key}", "shared-differs", what=what, key=key)
+    if rpc.username == notify.username and rpc.password != notify.password:
+        yield errors.problem("notify.password", "two-passwords", what=what)
+
+
+def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
+    for b in d.halves:
+        what, server_tls = ("router", d.router.tls) if b.scheme is Scheme.AMQP else ("broker", d.broker.tls)
+        if b.scheme is Scheme.AMQP and b.tls:
+            for host in b.hosts:
+                if is_address(host):
+                    yield errors.problem(_host_path(d, b, host), "tls-needs-name")
+        if b.external:
+            continue
+        if b.tls and not server_tls:
+            yield errors.problem(f"{what}.tls", "tls-not-on-server", half=b.half, what=what)
+        if server_tls and not b.tls:
+            yield errors.problem(f"{b.half}.tls", "tls-not-on-clients", half=b.half, what=what)
+        if (b.tls or server_tls) and not d.tls.has_certificate:
+            yield errors.problem(f"{b.half}.tls", "tls-no-certificate", what=what)
+        elif b.tls and not d.tls.has_ca:
+            yield errors.problem("tls", "tls-no-ca")
+
+
+def _host_path(d: Deployment, backend: Backend, host: str) -> str:
+    if backend.external:
+        return f"{backend.half}.hosts[{backend.hosts.index(host)}]"
+    return next(f"nodes[{i}].host" for i, n in enumerate(d.nodes) if n.host == host)
+
+
+def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
+    for b in d.halves:
+        if b.scheme is not Scheme.AMQP:
+            continue
+        if "@" in b.username and not b.external:
+            yield errors.problem(f"{b.half}.username", "username-realm")
+        if d.router.engine is Engine.EMBEDDED and len(b.nodes) > 1:
+            yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
+        if len(b.nodes) > MAX_INTERIORS:
+            yield errors.problem(f"{b.half}.nodes", "too-many-routers", count=len(b.nodes), half=b.half)
+    for b in d.halves:
+        if b.scheme is Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
+            yield errors.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)
+    brokers = [n for b in d.halves if b.scheme is Scheme.RABBIT for n in b.nodes]
+    if len({"." in n for n in brokers}) > 1:
+        yield errors.problem("nodes", "mixed-names")
+
+
+def sockets(d: Deployment, node: str) -> tuple[tuple[int, str], ...]:
+    """Return (port, what listens there, as a metadata path) for everything that this project starts on ``node``."""
+    found: list[tuple[int, str]] = []
+    amqp, rabbit = d.carried_by(node, Scheme.AMQP), d.carried_by(node, Scheme.RABBIT)
+    found += {b.port: (b.port, f"{b.half}.port") for b in reversed(amqp)}.values()
+    if amqp:
+        found.append((d.router.http_port, "router.http_port"))
+        if len(interiors(d)) > 1:
+            found.append((d.router.inter_router_port, "router.inter_router_port"))
+    found += {b.port: (b.port, f"{b.half}.port") for b in reversed(rabbit)}.values()
+    if rabbit:
+        found.append((d.broker.dist_port, "broker.dist_port"))
+        found.append((d.broker.metrics_port, "broker.metrics_port"))
+        found.append((EPMD_PORT, "Erlang's port mapper"))
+    return tuple(found)
+
+
+def interiors(d: Deployment) -> tuple[str, ...]:
+    """Return the names of the nodes that run an interior router, in the order of the metadata."""
+    return next((b.nodes for b in d.halves if b.scheme is Scheme.AMQP and b.nodes), ())
+
+
+def _check_ports(d: Deployment) -> typing.Iterator[errors.Problem]:
+    reported = set()
+    for name in dict.fromkeys(n for b in d.halves for n in b.nodes):
+        claimed: dict[int, str] = {}
+        for port, what in sockets(d, name):
+            first = claimed.setdefault(port, what)
+            if first != what and (first, what) not in reported:
+                reported.add((first, what))
+                yield errors.problem(what, "port-collision", port=port, node=errors.quoted(name), first=first, second=what)
+
+
+def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:
+    if d.notify.scheme is Scheme.AMQP:
+        yield errors.warning("notify.scheme", "not-stored")
+    for b in d.halves:
+        if not b.tls:
+            yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    if sites:
+        yield errors.warning("sites", "sites-unused")
+
+
+def local_node(d: Deployment, names: typing.Sequence[str]) -> Node:
+    """Return the first node called, as a whole name, one of ``names``.
+
+    :raises om_agent.errors.InvalidInput: when none is.
+    """
+    by_name = d.by_name()
+    for name in names:
+        if name in by_name:
+            return by_name[name]
+    raise errors.InvalidInput([errors.problem("node", "not-in-nodes", name=errors.quoted(names[0] if names else ""))])

@@ -1,0 +1,51 @@
+"""Deployment and node in, the node's `Plan` out; pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from om_agent import errors
+from om_agent import model
+from om_agent.plan import broker
+from om_agent.plan import layout
+from om_agent.plan import router
+from om_agent.plan import services
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that this project decides about one node.
+
+    :param router: None when the node runs no router.
+    :param broker: None when the node runs no broker.
+    :param config_files: keys of files that others own.
+    """
+
+    node: model.Node
+    tls: model.Tls
+    router: router.RouterPlan | None
+    broker: broker.BrokerPlan | None
+    config_files: tuple[services.ConfigFile, ...]
+    findings: tuple[errors.Problem, ...]
+    client_requires: tuple[router.Required, ...]
+
+
+def build(
+    d: model.Deployment, node: model.Node, catalogue: dict[str, services.Service], host: layout.Host
+) -> Plan:
+    """Return the plan for ``node``.
+
+    :raises om_agent.errors.InvalidInput: when the node lacks what is asked of it.
+    """
+    uses_tls = any(b.tls for b in d.halves)
+    ca = [router.Required(d.tls.ca_file, "clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
+    config_files = services.build(d, catalogue, host)
+    return Plan(
+        node=node,
+        tls=d.tls,
+        router=router.build(d, node, host),
+        broker=broker.build(d, node, host),
+        config_files=config_files,
+        findings=(*d.findings, *services.findings(d, catalogue, config_files)),
+        client_requires=tuple(ca),
+    )

@@ -1,0 +1,104 @@
+"""Where things are on a node: paths, owners and units by engine and family.
+
+Sources: qpid-dispatch's and skupper-router's unit files and RPM specs (paths, users), Debian's rabbitmq-server package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from om_agent import model
+
+STATE_DIR = "/var/lib/om-agent"
+CONFIG_DIR = "/etc/om-agent"
+HIERADATA = CONFIG_DIR + "/hieradata/messaging.json"
+HIERA_CONFIG = CONFIG_DIR + "/hiera.yaml"
+CA_FILE = CONFIG_DIR + "/tls/ca.pem"
+
+RABBIT_USER = "rabbitmq"
+RABBIT_UNIT = "rabbitmq-server"
+RABBIT_DIR = "/etc/rabbitmq"
+RABBIT_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineLayout:
+    """Where one router engine keeps its things.
+
+    :param user: the service's user and group.
+    :param sasl_name: the program's name to Cyrus SASL: it reads ``<sasl directory>/<sasl_name>.conf``.
+    """
+
+    user: str
+    unit: str
+    directory: str
+    config: str
+    sasl_name: str
+
+    @property
+    def sasl_dir(self) -> str:
+        """Directory of the Cyrus configuration, our own so that a package's file is never edited."""
+        return self.directory + "/sasl2"
+
+    @property
+    def sasl_config(self) -> str:
+        """Cyrus configuration."""
+        return f"{self.sasl_dir}/{self.sasl_name}.conf"
+
+    @property
+    def sasl_database(self) -> str:
+        """Users and passwords."""
+        return self.sasl_dir + "/users.sasldb"
+
+    @property
+    def mesh_password_file(self) -> str:
+        """Password with which this router logs in to its peers."""
+        return self.directory + "/mesh.password"
+
+    def tls(self, name: str) -> str:
+        """Path of ``ca``, ``certificate`` or ``key`` when the metadata holds PEM text."""
+        return f"{self.directory}/tls/{name}.pem"
+
+
+ENGINES = {
+    model.Engine.QDROUTERD: EngineLayout(
+        "qdrouterd", "qdrouterd", "/etc/qpid-dispatch", "/etc/qpid-dispatch/qdrouterd.json", "qdrouterd"
+    ),
+    model.Engine.SKROUTERD: EngineLayout(
+        "skrouterd", "skrouterd", "/etc/skupper-router", "/etc/skupper-router/skrouterd.json", "skrouterd"
+    ),
+    model.Engine.EMBEDDED: EngineLayout(
+        "om-devrouter", "om-devrouter", "/etc/om-devrouter", "/etc/om-devrouter/om-devrouter.json", "om-devrouter"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """What the plan has to know of the machine it is for; gathered by the edge, so that planning stays pure.
+
+    :param family: ``debian`` or ``redhat``.
+    :param directories: the catalogue's directories that are there.
+    :param existing: (permission bits, uid, gid) of the catalogue's files that are there, by path.
+    :param paste_sections: (path, section) of the catalogue's paste files that are there.
+    :param uids: user ids by name; of users that are not there nothing can be owned.
+    :param gids: group ids by name.
+    :param prefix: put before every path that stands *inside* a file: empty, or the root directory when daemons are to
+        be started from it without chroot.
+    :param target: put before every path that is written or edited: the root directory, or empty.
+    :param manage_services: whether units may be restarted here.
+    """
+
+    family: str = "debian"
+    directories: frozenset[str] = frozenset()
+    existing: dict[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
+    paste_sections: frozenset[tuple[str, str]] = frozenset()
+    uids: dict[str, int] = dataclasses.field(default_factory=dict)
+    gids: dict[str, int] = dataclasses.field(default_factory=dict)
+    prefix: str = ""
+    target: str = ""
+    manage_services: bool = True
+
+    def inside(self, path: str) -> str:
+        """Return ``path`` as a file's content must name it."""
+        return self.prefix + path

@@ -1,0 +1,248 @@
+"""The router's configuration: a list of (entity, attributes) that qdrouterd 1.19 and skrouterd 3.4 both accept.
+
+Only modern attribute names are used: the common part of both engines' schemas (python/qpid_dispatch/management/
+qdrouter.json at 1.19.0, skrouter.json at 3.4.2). The router has no check mode and starts happily on a missing
+certificate, an unknown sslProfile or without a router entity, so `check` looks for those before anything is written.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import typing
+
+from om_agent import errors
+from om_agent import model
+from om_agent.plan import layout
+from om_agent.plan import topology
+
+Entity = typing.Tuple[str, typing.Dict[str, typing.Union[str, int, bool]]]
+
+REALM = "overcloud"  # SASL realm of every user; clients are told with sasl_default_realm
+MESH_USER = "router-mesh"
+PROFILE = "messaging"
+
+# oslo.messaging's addresses with its default prefixes (oslo_messaging/_drivers/amqp1_driver/opts.py).
+_DISTRIBUTION = (("multicast", "multicast"), ("unicast", "closest"), ("anycast", "balanced"))
+_PREFIX = "openstack.org/om"
+
+# What both engines take, of what this project writes. Policy and edge entities join when they are rendered.
+_KNOWN: dict[str, frozenset[str]] = {
+    "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
+    "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers")),
+    "listener": frozenset(
+        "name host port role authenticatePeer saslMechanisms sslProfile requireSsl linkCapacity idleTimeoutSeconds "
+        "http healthz metrics websockets".split()
+    ),
+    "connector": frozenset(
+        "name host port role saslMechanisms saslUsername saslPassword sslProfile verifyHostname idleTimeoutSeconds "
+        "linkCapacity".split()
+    ),
+    "address": frozenset(("prefix", "distribution")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SaslUser:
+    """One line of the SASL database."""
+
+    name: str
+    realm: str
+    password: model.Secret
+
+
+@dataclasses.dataclass(frozen=True)
+class Required:
+    """A file that the operator has to provide: where, for what, and which metadata key names it."""
+
+    path: str
+    what: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RouterPlan:
+    """One node's router.
+
+    :param entities: in the order in which they are written.
+    :param users: empty when only certificates authenticate.
+    :param requires: files that must be there before the router starts.
+    :param mesh: whether the router has peers to log in to.
+    """
+
+    engine: model.Engine
+    layout: layout.EngineLayout
+    entities: tuple[Entity, ...]
+    users: tuple[SaslUser, ...]
+    requires: tuple[Required, ...]
+    mesh: bool
+
+
+def build(d: model.Deployment, node: model.Node, host: layout.Host) -> RouterPlan | None:
+    """Return the plan of the router on ``node``, or None when the node runs none."""
+    carried = d.carried_by(node.name, model.Scheme.AMQP)
+    if not carried:
+        return None
+    where = layout.ENGINES[d.router.engine]
+    mesh = len(model.interiors(d)) > 1
+    entities: list[Entity] = [_router(d, node, host, where, mesh)]
+    if d.router.tls:
+        entities.append(_ssl_profile(d, host, where))
+    entities += [_client_listener(d, node, b) for b in {b.port: b for b in reversed(carried)}.values()]
+    entities.append(_http_listener(d, node))
+    if mesh:
+        entities.append(_mesh_listener(d, node))
+        entities += [_connector(d, peer, host, where) for peer in topology.peers(d, node.name)]
+    for half in ("rpc", "notify"):
+        entities += [
+            ("address", {"prefix": f"{_PREFIX}/{half}/{kind}", "distribution": distribution})
+            for kind, distribution in _DISTRIBUTION
+        ]
+    users = {b.username: SaslUser(b.username, REALM, b.password) for b in carried}
+    if mesh and not d.router.tls:
+        users[MESH_USER] = SaslUser(MESH_USER, REALM, d.router.mesh_password)
+    return RouterPlan(d.router.engine, where, tuple(entities), tuple(users.values()), _requires(d), mesh)
+
+
+def _router(
+    d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout, mesh: bool
+) -> Entity:
+    return (
+        "router",
+        {
+            "mode": "interior" if mesh else "standalone",
+            "id": node.name,
+            "workerThreads": d.router.worker_threads,
+            "saslConfigDir": host.inside(where.sasl_dir),
+            "saslConfigName": where.sasl_name,
+        },
+    )
+
+
+def tls_paths(tls: model.Tls, directory: str) -> tuple[str, str, str]:
+    """Return the paths of CA, certificate and key: the operator's own, or below ``directory`` for PEM text."""
+    return (
+        tls.ca_file or (f"{directory}/tls/ca.pem" if tls.ca else ""),
+        tls.certificate_file or f"{directory}/tls/certificate.pem",
+        tls.key_file or f"{directory}/tls/key.pem",
+    )
+
+
+def given_files(tls: model.Tls, what: str) -> tuple[Required, ...]:
+    """Return the files that the metadata names and somebody else puts on the node."""
+    named = (("ca_file", tls.ca_file), ("certificate_file", tls.certificate_file), ("key_file", tls.key_file))
+    return tuple(Required(path, what, f"tls.{key}") for key, path in named if path)
+
+
+def _requires(d: model.Deployment) -> tuple[Required, ...]:
+    return given_files(d.tls, "router") if d.router.tls else ()
+
+
+def _inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
+    """Return a path as the configuration names it: the operator's own paths are never moved below a root."""
+    return path if path in (tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
+
+
+def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
+    ca, certificate, key = (_inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory))
+    return (
+        "sslProfile",
+        {
+            "name": PROFILE,
+            "caCertFile": ca,
+            "certFile": certificate,
+            "privateKeyFile": key,
+            "protocols": "TLSv1.2 TLSv1.3",
+        },
+    )
+
+
+def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backend) -> Entity:
+    listener: dict[str, str | int | bool] = {
+        "name": f"client-{backend.half}",
+        "host": node.address,
+        "port": backend.port,
+        "role": "normal",
+        "authenticatePeer": True,
+        "saslMechanisms": "PLAIN",
+        "linkCapacity": d.router.link_capacity,
+        "idleTimeoutSeconds": d.router.idle_timeout,
+    }
+    if d.router.tls:
+        listener.update(sslProfile=PROFILE, requireSsl=True)
+    return ("listener", listener)
+
+
+def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
+    """Health and metrics only: with websockets off no AMQP can be spoken there."""
+    return (
+        "listener",
+        {
+            "name": "http",
+            "host": node.address,
+            "port": d.router.http_port,
+            "http": True,
+            "healthz": True,
+            "metrics": True,
+            "websockets": False,
+        },
+    )
+
+
+def _mesh_listener(d: model.Deployment, node: model.Node) -> Entity:
+    listener: dict[str, str | int | bool] = {
+        "name": "inter-router",
+        "host": node.address,
+        "port": d.router.inter_router_port,
+        "role": "inter-router",
+        "authenticatePeer": True,
+        "saslMechanisms": "SCRAM-SHA-256",
+        "linkCapacity": d.router.link_capacity,
+        "idleTimeoutSeconds": d.router.idle_timeout,
+    }
+    if d.router.tls:
+        listener.update(sslProfile=PROFILE, requireSsl=True, saslMechanisms="EXTERNAL")
+    return ("listener", listener)
+
+
+def _connector(d: model.Deployment, peer: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
+    connector: dict[str, str | int | bool] = {
+        "name": f"inter-router/{peer.name}",
+        "host": peer.host,
+        "port": d.router.inter_router_port,
+        "role": "inter-router",
+        "linkCapacity": d.router.link_capacity,
+        "idleTimeoutSeconds": d.router.idle_timeout,
+    }
+    if d.router.tls:
+        connector.update(saslMechanisms="EXTERNAL", sslProfile=PROFILE, verifyHostname=True)
+    else:
+        connector.update(
+            saslMechanisms="SCRAM-SHA-256",
+            saslUsername=f"{MESH_USER}@{REALM}",
+            saslPassword=f"file:{host.inside(where.mesh_password_file)}",  # never in clear: $management shows it
+        )
+    return ("connector", connector)
+
+
+def check(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[errors.Problem]:
+    """Yield what is wrong with a rendered configuration that the router itself would not refuse, or only at run time.
+
+    :param path: the file that will hold it, for the sentences.
+    """
+    count = sum(kind == "router" for kind, _ in entities)
+    if count != 1:
+        yield errors.problem(path, "router-entity", count=count)
+    profiles = {a["name"] for kind, a in entities if kind == "sslProfile"}
+    for kind, attributes in entities:
+        for name in sorted(attributes.keys() - _KNOWN.get(kind, frozenset())):
+            yield errors.problem(path, "router-unknown", name=f"{kind}.{name}")
+        if attributes.get("sslProfile", PROFILE) not in (profiles or {PROFILE}) or (
+            "sslProfile" in attributes and not profiles
+        ):
+            yield errors.problem(path, "router-no-profile", name=attributes["sslProfile"])
+    names = collections.Counter((kind, a.get("name") or a.get("prefix") or a.get("id")) for kind, a in entities)
+    sockets = collections.Counter(("socket", f"{a['host']}:{a['port']}") for kind, a in entities if kind == "listener")
+    for (kind, name), times in (names + sockets).items():
+        if times > 1:
+            yield errors.problem(path, "router-duplicate", name=f"{kind} {name}")

@@ -1,0 +1,255 @@
+"""What each OpenStack service on the node must find in its configuration: the catalogue, and keys with their values."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import typing
+
+import yaml
+
+from om_agent import errors
+from om_agent import model
+from om_agent.plan import layout
+from om_agent.plan import router
+from om_agent.plan import transport_url
+
+OSLO = "oslo"
+PASTE = "paste"
+FAMILIES = ("debian", "redhat")
+
+# Every key of these sections that this project may ever write. Those that the present deployment does not want are
+# made absent, so that going to another backend and back ends where it began.
+_AMQP_KEYS = (
+    "ssl", "ssl_ca_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout", "pre_settled",
+)  # fmt: skip
+_RABBIT_KEYS = ("ssl", "ssl_ca_file", "heartbeat_timeout_threshold")
+
+
+@dataclasses.dataclass(frozen=True)
+class CatalogueFile:
+    """One configuration file of a service, by family where families differ."""
+
+    path: dict[str, str]
+    owner: dict[str, str]
+    group: dict[str, str]
+    mode: int
+    format: str
+    section: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One row of the catalogue; see the head of ``data/services.yaml``."""
+
+    name: str
+    summary: str
+    caution: str
+    rpc: bool
+    notify: bool
+    listens: bool
+    files: tuple[CatalogueFile, ...]
+    units: dict[str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One key of a file that somebody else owns.
+
+    :param value: as it must stand in the file, escaped for it; None when the key must be absent.
+    """
+
+    section: str
+    key: str
+    value: model.Secret | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+    """One service's configuration file on this node.
+
+    :param uid: None when nothing is known of the owner; a file that is there keeps its own.
+    :param mode: permission bits; a file that is there keeps its own but for those of others, since it holds passwords.
+    """
+
+    service: str
+    path: str
+    uid: int | None
+    gid: int | None
+    mode: int
+    format: str
+    settings: tuple[Setting, ...]
+    units: tuple[str, ...]
+
+
+def parse_catalogue(text: str) -> dict[str, Service]:
+    """Return the services of ``data/services.yaml`` by name; KeyError and TypeError tell of a defect in that file."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rows: dict[str, dict[str, typing.Any]] = yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are safe ones
+    return {name: _service(name, row) for name, row in rows.items()}
+
+
+def _service(name: str, row: dict[str, typing.Any]) -> Service:
+    return Service(
+        name=name,
+        summary=row["summary"],
+        caution=row.get("caution", ""),
+        rpc=row["rpc"],
+        notify=row["notify"],
+        listens=row["listens"],
+        files=tuple(
+            CatalogueFile(
+                path=_by_family(f["path"]),
+                owner=_by_family(f.get("owner", "root")),
+                group=_by_family(f["group"]),
+                mode=int(f.get("mode", "0640"), 8),
+                format=f.get("format", OSLO),
+                section=f.get("section", ""),
+            )
+            for f in row["files"]
+        ),
+        units={family: tuple(row["units"][family]) for family in FAMILIES},
+    )
+
+
+def _by_family(value: str | dict[str, str]) -> dict[str, str]:
+    return dict.fromkeys(FAMILIES, value) if isinstance(value, str) else value
+
+
+def directories(catalogue: dict[str, Service]) -> frozenset[str]:
+    """Return every directory that holds a configuration file of the catalogue, in any family."""
+    return frozenset(
+        posixpath.dirname(path) for s in catalogue.values() for f in s.files for path in f.path.values()
+    )
+
+
+def check_names(d: model.Deployment, catalogue: dict[str, Service]) -> typing.Iterator[errors.Problem]:
+    """Yield a problem for every service that the catalogue does not know."""
+    for i, name in enumerate(d.services or ()):
+        if name not in catalogue:
+            known = ", ".join(catalogue)
+            yield errors.problem(f"services[{i}]", "unknown-service", name=errors.quoted(name), known=known)
+
+
+def findings(
+    d: model.Deployment, catalogue: dict[str, Service], config_files: typing.Iterable[ConfigFile]
+) -> typing.Iterator[errors.Problem]:
+    """Yield what services on this node will do wrong because the two halves have different backends."""
+    if (d.rpc.scheme, d.rpc.hosts) == (d.notify.scheme, d.notify.hosts):
+        return
+    for name in dict.fromkeys(c.service for c in config_files):
+        if catalogue[name].caution:
+            yield errors.warning(name, "mixes-halves", name=name, caution=catalogue[name].caution)
+
+
+def build(d: model.Deployment, catalogue: dict[str, Service], host: layout.Host) -> tuple[ConfigFile, ...]:
+    """Return the files to configure: those of the services asked for, or of the catalogue's that this node has.
+
+    :raises om_agent.errors.InvalidInput: for a service that is asked for and is not there.
+    """
+    problems = list(check_names(d, catalogue))
+    found: list[ConfigFile] = []
+    for name in d.services if d.services is not None else catalogue:
+        service = catalogue.get(name)
+        for file in service.files if service and _has_messaging(service) else ():
+            lacking = _lacking(file, host)
+            if not lacking:
+                found.append(_config_file(d, typing.cast(Service, service), file, host))
+            elif d.services is not None:
+                at = f"services[{d.services.index(name)}]"
+                problems.append(errors.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
+    if problems:
+        raise errors.InvalidInput(problems)
+    return tuple(found)
+
+
+def _has_messaging(service: Service) -> bool:
+    return service.rpc or service.notify or service.listens
+
+
+def _lacking(file: CatalogueFile, host: layout.Host) -> tuple[str, str] | None:
+    """Return (problem code, what is not there) when ``host`` does not have the service of ``file``."""
+    path = file.path[host.family]
+    if posixpath.dirname(path) not in host.directories:
+        return ("absent-service", host.target + posixpath.dirname(path))
+    if file.format == PASTE and (path, file.section) not in host.paste_sections:
+        return ("no-section", f"[{file.section}] in {host.target}{path}")
+    return None
+
+
+def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, host: layout.Host) -> ConfigFile:
+    family = host.family
+    path = file.path[family]
+    settings = _paste_settings(d, file, host) if file.format == PASTE else _oslo_settings(d, service, host)
+    new = (file.mode, host.uids.get(file.owner[family]), host.gids.get(file.group[family]))
+    mode, uid, gid = host.existing.get(path, new)
+    return ConfigFile(
+        service=service.name,
+        path=path,
+        uid=uid,
+        gid=gid,
+        mode=mode & ~0o007,
+        format=file.format,
+        settings=tuple(settings),
+        units=service.units[family],
+    )
+
+
+def ca_path(tls: model.Tls, host: layout.Host) -> str:
+    """Return the path of the CA file that clients verify with, '' for the system's own authorities."""
+    return tls.ca_file or (host.inside(layout.CA_FILE) if tls.ca else "")
+
+
+def _oslo_settings(d: model.Deployment, service: Service, host: layout.Host) -> typing.Iterator[Setting]:
+    values: dict[tuple[str, str], str | None] = {
+        ("DEFAULT", "transport_url"): transport_url.build(d.rpc).reveal(),
+        ("DEFAULT", "rpc_response_timeout"): str(d.oslo.rpc_response_timeout) if d.oslo.rpc_response_timeout else None,
+    }
+    if service.notify or service.listens:
+        values["oslo_messaging_notifications", "transport_url"] = transport_url.build(d.notify).reveal()
+    if service.notify:
+        values["oslo_messaging_notifications", "driver"] = d.oslo.notification_driver
+    used = [d.rpc, d.notify] if service.notify or service.listens else [d.rpc]
+    amqp = [b for b in used if b.scheme is model.Scheme.AMQP]
+    rabbit = [b for b in used if b.scheme is model.Scheme.RABBIT]
+    values.update({("oslo_messaging_amqp", k): v for k, v in _amqp_values(d, amqp, host).items()})
+    values.update({("oslo_messaging_rabbit", k): v for k, v in _rabbit_values(d, rabbit, host).items()})
+    for (section, key), value in values.items():
+        shown = None if value is None else model.Secret(transport_url.escape_oslo(value))
+        yield Setting(section, key, shown)
+
+
+def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
+    values: dict[str, str | None] = dict.fromkeys(_AMQP_KEYS)
+    if used:
+        values["sasl_mechanisms"] = "PLAIN"
+        values["sasl_default_realm"] = None if all(b.external for b in used) else router.REALM
+        values["idle_timeout"] = str(d.oslo.amqp_idle_timeout)
+        # Stock is rpc-cast and rpc-reply; a cast sent pre-settled is dropped silently when a link runs out of credit.
+        values["pre_settled"] = "rpc-reply" if d.oslo.acknowledged_casts else None
+    if any(b.tls for b in used):
+        values["ssl"] = "true"
+        values["ssl_ca_file"] = ca_path(d.tls, host) or None
+    return values
+
+
+def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
+    values: dict[str, str | None] = dict.fromkeys(_RABBIT_KEYS)
+    if used:
+        values["heartbeat_timeout_threshold"] = str(d.oslo.rabbit_heartbeat)
+    if any(b.tls for b in used):
+        values["ssl"] = "true"
+        values["ssl_ca_file"] = ca_path(d.tls, host) or None
+    return values
+
+
+def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host) -> typing.Iterator[Setting]:
+    """A paste filter has no oslo sections: what the driver needs beside the URL goes into the URL's query."""
+    query = {}
+    if d.notify.scheme is model.Scheme.AMQP and not d.notify.external:
+        query["sasl_default_realm"] = router.REALM
+    if d.notify.tls and ca_path(d.tls, host):
+        query["ssl_ca_file"] = ca_path(d.tls, host)
+    url = transport_url.build(d.notify, query).reveal()
+    yield Setting(file.section, "url", model.Secret(transport_url.escape_paste(url)))
+    yield Setting(file.section, "driver", model.Secret(d.oslo.notification_driver))
