@@ -1,0 +1,82 @@
+# @summary Holds some keys of one configuration file that belongs to somebody else.
+#
+# Other keys, comments, their order and the inode of the file stay as they are. The directory of the file must exist.
+# A file that does not exist is made, readable by its owner and group only, before the first key is written to it;
+# it is not made when no key has a value.
+#
+# @param settings
+#   Section, key, value. A key whose value is undef is removed, and so is a section that becomes empty by that.
+# @param path
+#   The configuration file.
+# @param owner
+#   The owner of the file; not managed by default.
+# @param group
+#   The group of the file; not managed by default.
+# @param mode
+#   The mode of the file; not managed by default, except that a new file gets 0640.
+# @param units
+#   Services, declared elsewhere, that are restarted when a key changes.
+#
+# @example Move nova's RPC to the router
+#   om_messaging::config_file { '/etc/nova/nova.conf':
+#     settings => Sensitive({
+#       'DEFAULT'               => { 'transport_url' => 'amqp://rpc:secret@controller:31459/' },
+#       'oslo_messaging_rabbit' => { 'heartbeat_timeout_threshold' => undef },
+#     }),
+#   }
+define om_messaging::config_file (
+  Sensitive[Om_messaging::Settings] $settings,
+  Stdlib::Absolutepath $path = $title,
+  Optional[String[1]] $owner = undef,
+  Optional[String[1]] $group = undef,
+  Optional[Stdlib::Filemode] $mode = undef,
+  Array[Om_messaging::Unit_name] $units = [],
+) {
+  $sections = $settings.unwrap
+  $has_values = $sections.any |$section, $keys| { $keys.any |$key, $value| { $value =~ NotUndef } }
+  $has_attributes = [$owner, $group, $mode].any |$attribute| { $attribute =~ NotUndef }
+  $common = { path => $path, provider => 'om_messaging', show_diff => false }
+
+  # Without section and setting this provider makes the file itself, empty and closed to others.
+  if $has_values {
+    ini_setting { "${path} exists":
+      * => $common,
+    }
+    $exists = [Ini_setting["${path} exists"]]
+  } else {
+    $exists = []
+  }
+
+  # Without `ensure`, which would replace a symbolic link by an empty file.
+  if $has_attributes {
+    file { $path:
+      owner     => $owner,
+      group     => $group,
+      mode      => $mode,
+      links     => follow,
+      show_diff => false,
+      backup    => false,
+      require   => $exists,
+    }
+    $ready = $exists + [File[$path]]
+  } else {
+    $ready = $exists
+  }
+
+  $sections.each |$section, $keys| {
+    $keys.each |$key, $value| {
+      $wanted = $value ? {
+        undef   => { ensure => absent },
+        default => { ensure => present, value => Sensitive($value) },
+      }
+      ini_setting { "${path} [${section}] ${key}":
+        section           => $section,
+        setting           => $key,
+        key_val_separator => ' = ',
+        require           => $ready,
+        notify            => $units.map |$unit| { Service[$unit] },
+        *                 => $common + $wanted,
+      }
+    }
+  }
+}

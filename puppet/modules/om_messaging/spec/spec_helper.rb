@@ -1,0 +1,12 @@
+# frozen_string_literal: true
+
+require 'rspec-puppet'
+
+# The dependencies come from the system's packages, so that no run needs a network or a fixtures directory.
+RSpec.configure do |config|
+  parent = File.expand_path('../..', __dir__)
+  dependencies = ENV.fetch('OM_PUPPET_MODULES', '/usr/share/puppet/modules')
+  config.module_path = [dependencies, parent].join(File::PATH_SEPARATOR)
+  config.setup_fixtures = false
+  config.strict_variables = true
+end
