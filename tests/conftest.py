@@ -1,0 +1,67 @@
+"""For every test: a clean environment, no real programs in unit tests, and a header that names the routers found."""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import pathlib
+import shutil
+import subprocess
+import typing
+
+import pytest
+
+UNIT = pathlib.Path(__file__).parent / "unit"
+
+# The router programs by engine, each with the variable that names one which is not on PATH.
+ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}
+
+# What a developer's shell or a node may have set, and the agent or the programs it starts would listen to.
+FOREIGN_PREFIXES = ("ERL_", "FACTER_", "HEAT_", "OS_", "PN_", "PUPPET_", "RABBITMQ_", "SASL_")
+
+
+def find_engine(name: str) -> str | None:
+    """The path of a router program, from its variable or from PATH; /usr/sbin is not on every user's PATH."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    return shutil.which(os.environ.get(ENGINES[name]) or name, path=path)
+
+
+def pytest_report_header() -> str:
+    found = {name: find_engine(name) for name in ENGINES}
+    return "router engines: " + ", ".join(f"{name} {path or 'not found'}" for name, path in found.items())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment() -> collections.abc.Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(FOREIGN_PREFIXES):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_real_programs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Fail a unit test that starts a program, unless the test wrote that program itself or is marked `subprocess`."""
+    if UNIT not in request.path.parents or request.node.get_closest_marker("subprocess"):
+        return
+    own = tmp_path_factory.getbasetemp().resolve()
+    start = subprocess.Popen.__init__
+
+    def refuse(what: object) -> typing.NoReturn:
+        pytest.fail(f"a unit test would have started {what}: put a fake on PATH or mark the test `subprocess`")
+
+    def popen(self: subprocess.Popen[typing.Any], args: typing.Any, *more: typing.Any, **options: typing.Any) -> None:
+        program = args if isinstance(args, (str, bytes, os.PathLike)) else args[0]
+        path = (options.get("env") or os.environ).get("PATH")
+        found = None if options.get("shell") else shutil.which(os.fsdecode(program), path=path)
+        if options.get("shell") or (found and own not in pathlib.Path(found).resolve().parents):
+            refuse(program)
+        # A program that does not exist is left to fail as it would anywhere.
+        start(self, args, *more, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", popen)
+    for name in ("system", "posix_spawn", "posix_spawnp"):
+        monkeypatch.setattr(os, name, lambda program, *args, **options: refuse(program))
