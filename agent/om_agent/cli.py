@@ -14,17 +14,9 @@ import time
 import typing
 
 import om_agent
-from om_agent import apply
-from om_agent import errors
-from om_agent import facts
-from om_agent import metadata
-from om_agent import model
-from om_agent import plan
-from om_agent import render
-from om_agent import report
+from om_agent import apply, errors, facts, metadata, model, plan, proc, render, report
 from om_agent.apply import files
-from om_agent.plan import layout
-from om_agent.plan import services
+from om_agent.plan import layout, services
 
 _WAIT_SECONDS = 3600.0
 _WAIT_POLL = 1.0
@@ -129,10 +121,23 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    handlers = {number: signal.getsignal(number) for number in proc.ENDING}
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _on_ending_signal)
+    try:
+        return _run(args)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _run(args: argparse.Namespace) -> int:
     commands = {"validate": _validate, "plan": _plan, "apply": _apply, "hook": _hook}
     try:
-        return commands[args.command](args)
+        code = commands[args.command](args)
+        sys.stdout.flush()  # a reader that went away shows here, and not when Python ends
+        return code
     except errors.AgentError as e:
         return _failed(e, getattr(args, "json", False))
     except BrokenPipeError:
@@ -142,14 +147,14 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
         print("om-agent: interrupted; the node is as it was before.", file=sys.stderr)
         return errors.EXIT_APPLY_FAILED
     except OSError as e:
-        print(f"om-agent: {e.filename or 'a file'}: {e.strerror}. Mend that and run again.", file=sys.stderr)
+        print(f"om-agent: {apply.reason(e)}.", file=sys.stderr)
         return errors.EXIT_APPLY_FAILED
     except Exception as e:  # a defect; its text may hold a secret, so only where it happened is told
         print(_defect(e), file=sys.stderr)
         return errors.EXIT_APPLY_FAILED
 
 
-def _on_sigterm(number: int, frame: object) -> typing.NoReturn:
+def _on_ending_signal(number: int, frame: object) -> typing.NoReturn:
     raise KeyboardInterrupt
 
 
@@ -157,7 +162,9 @@ def _defect(error: Exception) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}" if trace else "an unknown place"
+    place = (
+        f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}" if trace else "an unknown place"
+    )
     return f"om-agent: defect: {type(error).__name__} in {place}; the node is as it was before. Please report this."
 
 
@@ -198,8 +205,8 @@ def _raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
         return raw
     listed = os.environ.get("OS_CONFIG_FILES")
     found = metadata.from_list_file(root) if listed is None else metadata.from_environment(listed)
-    raw = metadata.select(metadata.read(found), hostname)
-    if raw is None and listed != "":
+    raw = metadata.select(metadata.read(found or ()), hostname)
+    if raw is None and found != ():  # an empty list is no data at all
         raw = metadata.select(metadata.read(metadata.hieradata_files(root)), hostname)
     if raw is None:
         raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
@@ -297,13 +304,15 @@ def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -
     with files.lock(args.root, args.lock_timeout) as lock:
         recover_services = facts.manages_services(args.root, args.services)
         if apply.recover(args.root, recover_services):
-            print("om-agent: an interrupted run was undone first", file=sys.stderr)
+            print("om-agent: what an interrupted run left was put right first", file=sys.stderr)
     raw = get_raw()  # may wait, and must not keep others out meanwhile
     with files.lock(args.root, args.lock_timeout) as lock:
         apply.recover(args.root, recover_services)
         ready = _prepare(raw, args)
         _tell(ready.plan.findings)
         outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock)
+        for number in proc.ENDING:  # all that is left is to say so: "interrupted" would be wrong now
+            signal.signal(number, signal.SIG_IGN)
         return ready.plan.node.name, outcome
 
 

@@ -132,7 +132,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "there is no oslo_messaging key and no oslo_messaging_rpc_* hiera key",
         "Give the file that holds the messaging metadata",
     ),
-    "no-files": ("no metadata file was named and none was found", "Name one with --metadata, or set OS_CONFIG_FILES"),
     "duplicate-key": ("the key {key} stands twice in one mapping", "Keep one of the two"),
     # -- metadata: shape
     "unknown-key": ("{key} is not a key here", "Remove it, or use one of: {known}"),
@@ -198,10 +197,13 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "TLS needs a host name, and this is an address: the AMQP 1.0 driver cannot verify an address in a certificate",
         "Give the node a host key with the name that its certificate holds",
     ),
-    "tls-no-ca": ("a certificate is given, but no CA to verify its peers with", "Set tls.ca_file (or tls.ca)"),
+    "tls-no-ca": ("TLS is asked for, but there is no CA to verify peers with", "Set tls.ca_file (or tls.ca)"),
     "tls-both": ("both a path and PEM text are given for the same thing", "Keep {file_key} or {text_key}"),
     "tls-half": ("a certificate needs its key, and a key its certificate", "Set both, in the same form"),
-    "not-pem": ("the text is not PEM: there is no line -----BEGIN {what}-----", "Paste the whole PEM block"),
+    "not-pem": (
+        "the text is not PEM: it needs a line -----BEGIN {what}----- and the END of it",
+        "Paste the whole PEM block",
+    ),
     "embedded-mesh": (
         "the embedded engine is one router for development, and {count} nodes would run one",
         "Use engine qdrouterd or skrouterd, or name one node in {half}.nodes",
@@ -222,6 +224,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "the user name holds an @, which separates user and realm in SASL",
         "Use a user name without @ for a router",
     ),
+    "username-taken": ("the routers log in to each other with this user name", "Use another user name"),
     "not-stored": (
         "notifications go to a router: nothing stores them, so those sent while no listener is attached are lost",
         "Use notify.scheme rabbit unless every consumer tolerates that",
@@ -255,8 +258,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Add the filter to the pipeline, or take {name} off services",
     ),
     # -- rendered router file
-    "router-entity": ("the router configuration has {count} router entities", "Report this: it is a defect of om-agent"),
-    "router-unknown": ("the router configuration names {name}, which the router does not know", "Report this: it is a defect of om-agent"),
+    "router-entity": (
+        "the router configuration has {count} router entities",
+        "Report this: it is a defect of om-agent",
+    ),
+    "router-unknown": (
+        "the router configuration names {name}, which the router does not know",
+        "Report this: it is a defect of om-agent",
+    ),
     "router-no-profile": ("the sslProfile {name} is used and not defined", "Report this: it is a defect of om-agent"),
     "router-duplicate": ("{name} is defined twice", "Report this: it is a defect of om-agent"),
     "missing-file": ("the {what} needs this file and it is not there", "Put it there, or correct {key}"),
@@ -268,5 +277,4 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "no-saslpasswd": ("saslpasswd2 is not installed", "Install sasl2-bin (Debian) or cyrus-sasl-lib (Red Hat)"),
     "no-user": ("there is no user or group {name} on this node", "Install the package that makes it ({what})"),
-    "no-data": ("os-collect-config has no metadata", "Nothing was changed; the present state stays"),
 }

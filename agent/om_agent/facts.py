@@ -7,10 +7,8 @@ import os
 import pathlib
 import pwd
 import re
-import typing
 
-from om_agent.plan import layout
-from om_agent.plan import services
+from om_agent.plan import layout, services
 
 _REDHAT = frozenset(("rhel", "fedora", "centos"))
 
@@ -59,7 +57,7 @@ def manages_services(root: pathlib.Path, asked: bool | None) -> bool:
 
 
 def _family(root: pathlib.Path) -> str:
-    """Return the packaging family that ``/etc/os-release`` names (os-release(5), ID and ID_LIKE), Debian's by default."""
+    """Return the packaging family that ``/etc/os-release`` names (os-release(5), ID and ID_LIKE), else Debian's."""
     for name in ("etc/os-release", "usr/lib/os-release"):
         try:
             text = (root / name).read_text(errors="replace")
@@ -70,7 +68,7 @@ def _family(root: pathlib.Path) -> str:
     return "debian"
 
 
-def _sections(path: pathlib.Path) -> typing.Set[str]:
+def _sections(path: pathlib.Path) -> set[str]:
     try:
         return set(re.findall(r"^\[([^\]\n]+)\]", path.read_text(errors="replace"), re.MULTILINE))
     except OSError:

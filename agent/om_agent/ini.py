@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing
 
-_SECTION = re.compile(r"\[(.*)\]\s*([#;].*)?$")
+_SECTION = re.compile(r"\[(.*)\]$")
 _KEY = re.compile(r"([^#;\s\[=:][^=:]*?)\s*[=:]\s*(.*?)\s*$")
 
 
@@ -23,7 +23,7 @@ class Value(typing.NamedTuple):
     continued: bool
 
 
-Keys = typing.Dict[typing.Tuple[str, str], typing.List[Value]]
+Keys = dict[tuple[str, str], list[Value]]
 
 
 def read(text: str) -> Keys:
@@ -34,12 +34,11 @@ def read(text: str) -> Keys:
         if not line.strip():
             last = None
         elif line[0] in " \t" and last is not None:
-            if line.strip()[0] not in "#;":
-                found[last][-1] = found[last][-1]._replace(continued=True)
+            found[last][-1] = found[last][-1]._replace(continued=True)
         elif line.lstrip()[0] in "#;":
             continue
         elif match := _SECTION.match(line.strip()):
-            section, last = match.group(1).strip(), None
+            section, last = match.group(1), None
         elif match := _KEY.match(line.strip()):
             last = (section, match.group(1))
             found.setdefault(last, []).append(Value(match.group(2), False))

@@ -37,8 +37,8 @@ def from_environment(value: str) -> tuple[str, ...]:
     return tuple(f for f in value.split(":") if f)
 
 
-def from_list_file(root: pathlib.Path) -> tuple[str, ...]:
-    """Return the files of os-collect-config's ``os_config_files.json``, none when there is no such file.
+def from_list_file(root: pathlib.Path) -> tuple[str, ...] | None:
+    """Return the files of os-collect-config's ``os_config_files.json``, below ``root``; None when there is no list.
 
     :raises om_agent.errors.InvalidInput: when the list is not a list of paths.
     """
@@ -48,9 +48,11 @@ def from_list_file(root: pathlib.Path) -> tuple[str, ...]:
             continue
         names = read_file(str(path))
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise errors.InvalidInput([errors.problem(str(path), "wrong-type", found="content", wanted="a list of paths")])
-        return tuple(names)
-    return ()
+            raise errors.InvalidInput(
+                [errors.problem(str(path), "wrong-type", found="content", wanted="a list of paths")]
+            )
+        return tuple(n if pathlib.Path(n).is_relative_to(root) else str(root / n.lstrip("/")) for n in names)
+    return None
 
 
 def read_file(path: str) -> object:
@@ -77,7 +79,7 @@ def parse_text(data: bytes, path: str) -> object:
     except UnicodeDecodeError:
         raise errors.InvalidInput([errors.problem(path, "not-utf8")]) from None
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path), parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path), parse_constant=_no_constant)
     except json.JSONDecodeError as e:
         if text.lstrip()[:1] in ("{", "["):
             raise errors.InvalidInput([errors.problem(path, "not-json", line=e.lineno, column=e.colno)]) from None
@@ -85,7 +87,19 @@ def parse_text(data: bytes, path: str) -> object:
         raise errors.InvalidInput([errors.problem(path, "too-deep")]) from None
     except ValueError:  # a number of more digits than Python converts, or NaN
         raise errors.InvalidInput([errors.problem(path, "not-json", line=1, column=1)]) from None
-    return _parse_yaml(text, path)
+    else:
+        return _shallow(value, path)
+    return _shallow(_parse_yaml(text, path), path)
+
+
+def _shallow(value: object, path: str) -> object:
+    """Return ``value``, unless what walks through it might come to the end of Python's stack."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
+        if not level:
+            return value
+    raise errors.InvalidInput([errors.problem(path, "too-deep")])
 
 
 def _no_constant(name: str) -> typing.NoReturn:
@@ -108,21 +122,22 @@ def _parse_yaml(text: str, path: str) -> object:
         """SafeLoader that refuses a key said twice, and an anchor (a few lines of them can grow to gigabytes)."""
 
         def compose_node(self, parent: typing.Any, index: typing.Any) -> typing.Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.MarkedYAMLError(problem_mark=self.peek_event().start_mark)
+            if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+                raise yaml.MarkedYAMLError(problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: typing.Any, deep: bool = False) -> dict[typing.Any, typing.Any]:
-            pairs = [(self.construct_object(k, deep=True), v) for k, v in node.value]
             seen = set()
-            for key, _ in pairs:
-                if not isinstance(key, (str, int, float, bool, type(None))) or key in seen:
+            for child, _ in node.value:
+                key = self.construct_object(child, deep=True)  # type: ignore[no-untyped-call]
+                huge = isinstance(key, int) and key.bit_length() > 64  # str() of it may fail
+                if huge or not isinstance(key, (str, int, float, bool, type(None))) or key in seen:
                     raise yaml.MarkedYAMLError(problem_mark=node.start_mark)
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=Loader)
     except RecursionError:
         raise errors.InvalidInput([errors.problem(path, "too-deep")]) from None
     except yaml.YAMLError as e:
@@ -158,8 +173,6 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
             if not isinstance(value, dict):
                 kind = "list" if isinstance(value, list) else "single value"
                 raise errors.InvalidInput([errors.problem(path, "not-a-mapping", type=kind)])
-            if _too_deep(value):
-                raise errors.InvalidInput([errors.problem(path, "too-deep")])
         except errors.InvalidInput as e:
             problems.extend(e.problems)
         else:
@@ -167,15 +180,6 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
     if problems:
         raise errors.InvalidInput(problems)
     return typing.cast("dict[str, object]", merged)
-
-
-def _too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
-        if not level:
-            return False
-    return True
 
 
 def select(merged: dict[str, object], hostname: str) -> object | None:
@@ -209,7 +213,11 @@ def from_deployment(deployment: dict[str, object]) -> object:
     for item in inputs if isinstance(inputs, list) else []:
         if isinstance(item, dict) and item.get("name") == KEY:
             value = item.get("value")
-            value = parse_text(value.encode("utf-8", "replace"), "inputs.oslo_messaging") if isinstance(value, str) else value
+            value = (
+                parse_text(value.encode("utf-8", "replace"), "inputs.oslo_messaging")
+                if isinstance(value, str)
+                else value
+            )
             config = merge(config, value)
     return config
 
@@ -243,7 +251,9 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
     nodes: dict[str, dict[str, object]] = {}
     for half in ("rpc", "notify"):
         prefix = f"oslo_messaging_{half}_"
-        section = {ours: data[prefix + theirs] for theirs, ours in _HIERA.items() if data.get(prefix + theirs) is not None}
+        section = {
+            ours: data[prefix + theirs] for theirs, ours in _HIERA.items() if data.get(prefix + theirs) is not None
+        }
         names = data.get(prefix + "node_names")
         if names is not None:
             section["nodes"] = names
@@ -255,7 +265,8 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
                 has_ip = isinstance(ips, list) and i < len(ips)
                 address = typing.cast("list[object]", ips)[i] if has_ip else name
                 nodes.setdefault(name, {"name": name, "address": address, "host": name})
-    local = next((n for n in nodes if hostname in (n, n.partition(".")[0])), None)
+    short = hostname.partition(".")[0]  # this host's other networks have other domains
+    local = hostname if hostname in nodes else next((n for n in nodes if n.partition(".")[0] == short), None)
     if local is None:
         local = hostname
         nodes[local] = {"name": local, "role": "compute"}

@@ -26,6 +26,7 @@ RABBIT_DIST_PORT = 25672
 RABBIT_METRICS_PORT = 15692
 EPMD_PORT = 4369
 
+MESH_USER = "router-mesh"  # with which routers log in to each other when they have no certificates
 MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
 MAX_PASSWORD_BYTES = 1024  # saslpasswd2 reads at most 2048 bytes (cyrus-sasl utils/saslpasswd.c PW_BUF_SIZE)
 
@@ -110,7 +111,10 @@ class Backend:
 
 @dataclasses.dataclass(frozen=True)
 class Router:
-    """Settings of every router; seconds and counts."""
+    """Settings of every router; seconds and counts.
+
+    :param http_port: 0 for no HTTP listener.
+    """
 
     engine: Engine
     inter_router_port: int
@@ -216,9 +220,9 @@ class _Section:
         """Return the path of ``key`` below this section."""
         return ".".join(p for p in (self.path, key) if p)
 
-    def fail(self, key: str, code: str, **values: object) -> None:
+    def fail(self, key: str, code: str, /, **values: object) -> None:
         """Note a problem at ``key``."""
-        self.problems.append(errors.problem(self.at(key), code, **values))
+        self.problems.append(errors.problem(self.at(key), code, errors.ERROR, **values))
 
     def has(self, key: str) -> bool:
         """Return whether ``key`` is given, null counting as not given."""
@@ -241,12 +245,16 @@ class _Section:
         if not isinstance(value, str):
             self.fail(key, "wrong-type", found=_type_name(value), wanted="text (in quotes)")
             return default
-        wanted = check(value) if check else ""
-        if not value and wanted:
-            self.fail(key, "empty", wanted=wanted)
-        elif wanted:
-            self.fail(key, "bad-text", which=_odd_character(value), wanted=wanted)
-        return default if wanted else value
+        if check and check(value):
+            self.fail_text(key, value, check)
+            return default
+        return value
+
+    def fail_text(self, key: str, value: str, check: typing.Callable[[str], str]) -> None:
+        """Note that ``check`` does not accept the text at ``key``."""
+        code, what = ("empty", "") if not value else _TEXT_CODES.get(check, ("bad-text", ""))
+        which = _odd_character(value, check in _PLAIN_CHECKS)
+        self.fail(key, code, which=which, wanted=check(value), what=what)
 
     def password(self, key: str) -> str:
         """Return the password at ``key``, '' when absent or bad."""
@@ -276,12 +284,11 @@ class _Section:
         value = self.raw(key)
         if value is None:
             return default
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, (str, int)) and str(value).lower() in _TRUE | _FALSE:
-            return str(value).lower() in _TRUE
-        self.fail(key, "wrong-type", found=_type_name(value), wanted="true or false")
-        return default
+        truth = _truth(value)
+        if truth is None:
+            self.fail(key, "wrong-type", found=_type_name(value), wanted="true or false")
+            return default
+        return truth
 
     def word(self, key: str, default: str, known: typing.Sequence[str]) -> str:
         """Return one of ``known``."""
@@ -307,7 +314,7 @@ class _Section:
             if not isinstance(item, str):
                 self.fail(at, "wrong-type", found=_type_name(item), wanted="text (in quotes)")
             elif check(item):
-                self.fail(at, "empty" if not item else "bad-text", which=_odd_character(item), wanted=check(item))
+                self.fail_text(at, item, check)
             elif item in good:
                 self.fail(at, "twice", name=errors.quoted(item), first=self.at(f"{key}[{good[item]}]"))
             else:
@@ -322,16 +329,31 @@ class _Section:
                 self.fail("", "unknown-key", key=errors.quoted(key), known=known)
 
 
+def _truth(value: object) -> bool | None:
+    """Return what a truth value says in any of Heat's and hiera's spellings, None for anything else."""
+    if isinstance(value, int):
+        return bool(value) if value in (0, 1) else None
+    word = value.lower() if isinstance(value, str) else None
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
 def _type_name(value: object) -> str:
     names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
-def _odd_character(text: str) -> str:
-    """Return a description of the first character that is seldom welcome, without repeating the text."""
-    for i, c in enumerate(text):
-        if not (c.isascii() and (c.isalnum() or c in "._-")):
-            return f"U+{ord(c):04X} at position {i + 1}"
+def _odd_character(text: str, plain: bool) -> str:
+    """Return a description of the first character that a check may not have accepted, without repeating the text.
+
+    :param plain: whether the check accepts little more than letters and digits.
+    """
+    tests: list[typing.Callable[[str], bool]] = [_has_surrogate_or_nul, lambda c: not c.isprintable()]
+    if plain:
+        tests.append(lambda c: not (c.isascii() and (c.isalnum() or c in "._-/+=")))
+    for test in tests:
+        for i, c in enumerate(text):
+            if test(c):
+                return f"U+{ord(c):04X} at position {i + 1}"
     return "its form or length"
 
 
@@ -344,6 +366,12 @@ def _check_password(text: str) -> str:
     if not text or _has_surrogate_or_nul(text):
         return wanted
     return "" if len(text.encode()) <= MAX_PASSWORD_BYTES else wanted
+
+
+def _check_mesh_password(text: str) -> str:
+    """A router reads it from a file of one line."""
+    good = not _check_password(text) and text.isprintable()
+    return "" if good else f"1 to {MAX_PASSWORD_BYTES} bytes of UTF-8 without control characters"
 
 
 def _check_username(text: str) -> str:
@@ -384,6 +412,29 @@ def _check_host(text: str) -> str:
     return "" if is_address(text) or name else "a host name, an IPv4 or an IPv6 address, without port, brackets or zone"
 
 
+def _check_certificate(text: str) -> str:
+    return _check_pem(text, "CERTIFICATE")
+
+
+def _check_key(text: str) -> str:
+    return _check_pem(text, "PRIVATE KEY")
+
+
+def _check_pem(text: str, what: str) -> str:
+    begin = re.search(rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
+    end = re.search(rf"^-----END ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
+    good = begin and end and text.isascii() and "\0" not in text
+    return "" if good else f"PEM text with a line -----BEGIN {what}----- and its END"
+
+
+# What is said when a check does not accept a text: the code, and what it speaks of.
+_TEXT_CODES: dict[typing.Callable[[str], str], tuple[str, str]] = {
+    _check_host: ("not-a-host", ""),
+    _check_certificate: ("not-pem", "CERTIFICATE"),
+    _check_key: ("not-pem", "PRIVATE KEY"),
+}
+_PLAIN_CHECKS = (_check_path, _check_word, _check_cookie)
+
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -399,8 +450,8 @@ def parse(raw: object) -> Deployment:
     tls = _parse_tls(top.section("tls"))
     rpc_section, notify_section = top.section("rpc"), top.section("notify")
     nodes = _parse_nodes(top, _wants_tls(rpc_section) or _wants_tls(notify_section))
-    rpc = _parse_backend(rpc_section, None, nodes, has_section=True)
-    notify = _parse_backend(notify_section, rpc, nodes, has_section=top.has("notify"))
+    rpc = _parse_backend(rpc_section, None, nodes)
+    notify = _parse_backend(notify_section, rpc, nodes)
     router = _parse_router(top.section("router"), rpc, notify)
     broker = _parse_broker(top.section("broker"), rpc, notify)
     oslo = _parse_oslo(rpc_section, notify_section)
@@ -420,14 +471,14 @@ def parse(raw: object) -> Deployment:
     for section in (rpc_section, notify_section, top):
         section.done()
     if not problems:
-        problems.extend(_check_sense(deployment))
+        problems.extend(dict.fromkeys(_check_sense(deployment)))  # two halves may need the same thing
     if problems:
         raise errors.InvalidInput(problems)
     return dataclasses.replace(deployment, findings=tuple(_findings(deployment, sites)))
 
 
 def _wants_tls(section: _Section) -> bool:
-    return str(section.raw("tls")).lower() in _TRUE
+    return _truth(section.raw("tls")) is True
 
 
 def _parse_nodes(top: _Section, tls: bool) -> tuple[Node, ...]:
@@ -467,9 +518,7 @@ def _parse_node(section: _Section, tls: bool) -> Node:
     return node
 
 
-def _parse_backend(
-    section: _Section, other: Backend | None, nodes: tuple[Node, ...], has_section: bool
-) -> Backend:
+def _parse_backend(section: _Section, other: Backend | None, nodes: tuple[Node, ...]) -> Backend:
     """Return one half; what ``notify`` leaves out it takes from ``other``, the RPC half, as oslo.messaging does."""
     half = "notify" if other else "rpc"
     scheme = Scheme(section.word("scheme", (other.scheme if other else Scheme.RABBIT).value, [s.value for s in Scheme]))
@@ -505,20 +554,18 @@ def _parse_backend(
     return _place(section, backend, names, nodes)
 
 
-def _place(
-    section: _Section, backend: Backend, names: tuple[str, ...] | None, nodes: tuple[Node, ...]
-) -> Backend:
+def _place(section: _Section, backend: Backend, names: tuple[str, ...] | None, nodes: tuple[Node, ...]) -> Backend:
     """Return ``backend`` carried by the nodes called ``names``, or by every controller."""
     by_name = {n.name: n for n in nodes}
     for i, name in enumerate(names or ()):
         if name not in by_name:
             section.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
-    carriers = [n for n in nodes if n.role == "controller"] if names is None else [by_name[n] for n in names if n in by_name]
+    carriers = (
+        [n for n in nodes if n.role == "controller"] if names is None else [by_name[n] for n in names if n in by_name]
+    )
     if nodes and names is None and not carriers:
         section.fail("", "no-carrier", half=backend.half)
-    return dataclasses.replace(
-        backend, nodes=tuple(n.name for n in carriers), hosts=tuple(n.host for n in carriers)
-    )
+    return dataclasses.replace(backend, nodes=tuple(n.name for n in carriers), hosts=tuple(n.host for n in carriers))
 
 
 def derive(secret: Secret, purpose: str) -> str:
@@ -528,11 +575,11 @@ def derive(secret: Secret, purpose: str) -> str:
 
 def _parse_router(section: _Section, rpc: Backend, notify: Backend) -> Router:
     amqp = [b for b in (rpc, notify) if b.scheme is Scheme.AMQP]
-    mesh_password = section.password("mesh_password") or derive(rpc.password, "router mesh")
+    mesh_password = section.text("mesh_password", check=_check_mesh_password) or derive(rpc.password, "router mesh")
     router = Router(
         engine=Engine(section.word("engine", Engine.QDROUTERD.value, [e.value for e in Engine])),
         inter_router_port=section.port("inter_router_port", INTER_ROUTER_PORT),
-        http_port=section.port("http_port", ROUTER_HTTP_PORT),
+        http_port=section.integer("http_port", ROUTER_HTTP_PORT, 0, 65535),
         worker_threads=section.integer("worker_threads", 4, 1, 64),
         link_capacity=section.integer("link_capacity", 1000, 1, 100000),
         idle_timeout=section.integer("idle_timeout", 16, 2, 3600),
@@ -563,9 +610,9 @@ def _parse_tls(section: _Section) -> Tls:
         ca_file=section.text("ca_file", check=_check_path),
         certificate_file=section.text("certificate_file", check=_check_path),
         key_file=section.text("key_file", check=_check_path),
-        ca=section.text("ca", check=lambda t: _check_pem(t, "CERTIFICATE")),
-        certificate=section.text("certificate", check=lambda t: _check_pem(t, "CERTIFICATE")),
-        key=Secret(section.text("key", check=lambda t: _check_pem(t, "PRIVATE KEY"))),
+        ca=section.text("ca", check=_check_certificate),
+        certificate=section.text("certificate", check=_check_certificate),
+        key=Secret(section.text("key", check=_check_key)),
     )
     for file_key, text_key in (("ca_file", "ca"), ("certificate_file", "certificate"), ("key_file", "key")):
         if section.has(file_key) and section.has(text_key):
@@ -575,13 +622,6 @@ def _parse_tls(section: _Section) -> Tls:
             section.fail(a if section.has(a) else b, "tls-half")
     section.done()
     return tls
-
-
-def _check_pem(text: str, what: str) -> str:
-    begin = re.search(rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
-    end = re.search(rf"^-----END ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
-    good = begin and end and text.isascii() and "\0" not in text
-    return "" if good else f"PEM text with a line -----BEGIN {what}----- and its END"
 
 
 def _parse_oslo(rpc: _Section, notify: _Section) -> Oslo:
@@ -666,7 +706,7 @@ def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem(f"{b.half}.tls", "tls-not-on-clients", half=b.half, what=what)
         if (b.tls or server_tls) and not d.tls.has_certificate:
             yield errors.problem(f"{b.half}.tls", "tls-no-certificate", what=what)
-        elif b.tls and not d.tls.has_ca:
+        if b.tls and not d.tls.has_ca:
             yield errors.problem("tls", "tls-no-ca")
 
 
@@ -682,6 +722,8 @@ def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
             continue
         if "@" in b.username and not b.external:
             yield errors.problem(f"{b.half}.username", "username-realm")
+        if b.username == MESH_USER and not b.external:
+            yield errors.problem(f"{b.half}.username", "username-taken")
         if d.router.engine is Engine.EMBEDDED and len(b.nodes) > 1:
             yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
         if len(b.nodes) > MAX_INTERIORS:
@@ -700,14 +742,15 @@ def sockets(d: Deployment, node: str) -> tuple[tuple[int, str], ...]:
     amqp, rabbit = d.carried_by(node, Scheme.AMQP), d.carried_by(node, Scheme.RABBIT)
     found += {b.port: (b.port, f"{b.half}.port") for b in reversed(amqp)}.values()
     if amqp:
-        found.append((d.router.http_port, "router.http_port"))
+        if d.router.http_port:
+            found.append((d.router.http_port, "router.http_port"))
         if len(interiors(d)) > 1:
             found.append((d.router.inter_router_port, "router.inter_router_port"))
     found += {b.port: (b.port, f"{b.half}.port") for b in reversed(rabbit)}.values()
     if rabbit:
         found.append((d.broker.dist_port, "broker.dist_port"))
         found.append((d.broker.metrics_port, "broker.metrics_port"))
-        found.append((EPMD_PORT, "Erlang's port mapper"))
+        found.insert(0, (EPMD_PORT, "Erlang's port mapper"))  # first: a collision is told at the key of the other one
     return tuple(found)
 
 
@@ -724,7 +767,9 @@ def _check_ports(d: Deployment) -> typing.Iterator[errors.Problem]:
             first = claimed.setdefault(port, what)
             if first != what and (first, what) not in reported:
                 reported.add((first, what))
-                yield errors.problem(what, "port-collision", port=port, node=errors.quoted(name), first=first, second=what)
+                yield errors.problem(
+                    what, "port-collision", port=port, node=errors.quoted(name), first=first, second=what
+                )
 
 
 def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import signal
 import subprocess
+import threading
 import typing
 
 from om_agent import errors
+
+# Each of these ends a run. The command line turns them into KeyboardInterrupt, wherever the program is just then.
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+_DRAIN = 5.0  # seconds for the pipes of a killed program to close; a daemon that it started may keep them open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,29 +47,63 @@ def run(
     :param keep_open: file descriptors that the program inherits.
     :raises om_agent.errors.ProcessFailed: when it cannot be started or runs out of time; not for its exit code.
     """
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env) if env is not None else None,
-            pass_fds=tuple(keep_open),
-            start_new_session=True,
-        )
-    except OSError as e:
-        raise errors.ProcessFailed(f"{argv[0]} cannot be started: {e.strerror}. Install it or mend its permissions.") from None
-    try:
+        with uninterrupted():  # else a signal between fork and here would leave a program that nobody knows of
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(env) if env is not None else None,
+                pass_fds=tuple(keep_open),
+                start_new_session=True,
+            )
         out, err = process.communicate(stdin, timeout=timeout)
     except BaseException as e:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.communicate()
+        if process is None and isinstance(e, OSError):
+            raise errors.ProcessFailed(
+                f"{argv[0]} cannot be started: {e.strerror}. Install it or mend its permissions."
+            ) from None
+        if process is not None:
+            _kill(process)
         if isinstance(e, subprocess.TimeoutExpired):
             raise errors.ProcessFailed(
                 f"{argv[0]} was ended: it had not finished after {timeout:.0f} s. See what it waits for, and run again."
             ) from None
         raise
     return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a program and its process group, and wait until it is gone."""
+    with uninterrupted():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.communicate(timeout=_DRAIN)
+        except subprocess.TimeoutExpired:
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+            process.wait()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> typing.Iterator[None]:
+    """Hold back the signals that end a run until the block is through; an error in the block goes before them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python calls signal handlers in the main thread only
+        return
+    held: list[int] = []
+    handlers = {n: signal.getsignal(n) for n in ENDING}
+    own = {n: h for n, h in handlers.items() if callable(h)}  # what is ignored stays ignored
+    for number in own:
+        signal.signal(number, lambda n, frame: held.append(n))
+    try:
+        yield
+    finally:
+        for number, handler in own.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])

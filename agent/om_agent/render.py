@@ -5,17 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
-import ipaddress
 import json
+import shlex
 import typing
 
-from om_agent import errors
-from om_agent import model
-from om_agent import plan
-from om_agent.plan import broker
-from om_agent.plan import layout
-from om_agent.plan import router
-from om_agent.plan import services
+from om_agent import errors, model, plan
+from om_agent.plan import broker, layout, router, services
 
 _NOTE = "Written by om-agent from the overcloud's metadata; it replaces every change made here."
 _STAMP_DIR = layout.STATE_DIR + "/units"
@@ -60,7 +55,7 @@ class Rendered:
     files: tuple[File, ...]
     units: tuple[Unit, ...]
     config_files: tuple[services.ConfigFile, ...]
-    requires: tuple[router.Required, ...]
+    requires: tuple[layout.Required, ...]
 
 
 def render(p: plan.Plan, host: layout.Host) -> Rendered:
@@ -74,7 +69,7 @@ def render(p: plan.Plan, host: layout.Host) -> Rendered:
         files = list(_router_files(p, p.router))
         # Cyrus opens the SASL database anew for every login, so other passwords need no restart.
         restart_for = tuple(f.path for f in files if not f.users)
-        groups.append((Unit(p.router.layout.unit, restart_for), files))
+        groups.append((Unit(p.router.paths.unit, restart_for), files))
         requires += p.router.requires
     if p.broker:
         files = list(_broker_files(p, p.broker))
@@ -103,7 +98,7 @@ def _tls_files(tls: model.Tls, directory: str, group: str) -> typing.Iterator[Fi
 
 
 def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
-    where = r.layout
+    where = r.paths
     if any(kind == "sslProfile" for kind, _ in r.entities):
         yield from _tls_files(p.tls, where.directory, where.user)
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
@@ -160,23 +155,13 @@ def _inetrc(hosts: tuple[tuple[str, str], ...]) -> bytes:
     """Return Erlang's resolver file: the cluster's names first, then the system's own resolver."""
     lines = [f"%% {_NOTE}"]
     for address, name in hosts:
-        lines.append(f'{{host, {_erlang_address(address)}, ["{name}"]}}.')
+        lines.append(f'{{host, {broker.erlang_address(address)}, ["{name}"]}}.')
     return ("\n".join([*lines, "{lookup, [file, native]}.", ""])).encode()
 
 
-def _erlang_address(address: str) -> str:
-    """Return an Erlang tuple; `om_agent.plan.broker` lets only addresses come here."""
-    packed = ipaddress.ip_address(address).packed
-    size = 1 if len(packed) == 4 else 2
-    numbers = [int.from_bytes(packed[i : i + size], "big") for i in range(0, len(packed), size)]
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
 def _environment(variables: tuple[tuple[str, str], ...]) -> bytes:
-    """Return rabbitmq-env.conf, which a shell reads; values come from checked names, numbers and paths."""
-    lines = [f"# {_NOTE}"]
-    for name, value in variables:
-        lines.append(f'{name}="' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"')
+    """Return rabbitmq-env.conf, which a shell reads."""
+    lines = [f"# {_NOTE}", *(f"{name}={shlex.quote(value)}" for name, value in variables)]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -225,7 +210,7 @@ def _config_file(c: services.ConfigFile) -> dict[str, object]:
     ids = {"owner": c.uid, "group": c.gid}
     return {
         **{k: str(v) for k, v in ids.items() if v is not None},
-        "mode": f"0{c.mode:o}",
+        "mode": f"{c.mode:04o}",
         "settings": settings,
         "units": list(c.units),
     }

@@ -7,20 +7,29 @@ import json
 import re
 import typing
 
-from om_agent import apply
-from om_agent import errors
-from om_agent import plan
+from om_agent import apply, errors, plan
 
-_USERINFO = re.compile(r"(?<=[/,])([^:@/,\s]*):[^@/,\s]*@")
-_URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
+# A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
+_USER = r"[A-Za-z0-9._~%-]*"
+_LOGIN = rf"{_USER}:[^@/,:\s]*@"
+_URL = re.compile(rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@\s]*)?")
+_PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
 
 
 def mask(value: str) -> str:
     """Return ``value`` without passwords: those of a transport URL, or all of it when it only resembles one."""
-    masked = _USERINFO.sub(r"\1:***@", value)
-    if _URL.search(value) and masked.count("***@") != value.count("@"):
-        return "***"
-    return masked
+    if _URL.fullmatch(value):
+        return _PASSWORD.sub(r"\1:***@", value)
+    return "***" if "://" in value or "@" in value else value
+
+
+def _mask_line(line: str) -> str:
+    """Return a line of a diff. What is taken away was perhaps not written by this program: only its key is shown."""
+    if not line.startswith("-"):
+        return line
+    key = re.match(r"-\s*[\w.-]+\s*(?==)", line)
+    return (key.group() if key else "- ") + ("= ***" if key else "***")
 
 
 def problems_text(problems: typing.Sequence[errors.Problem]) -> str:
@@ -80,7 +89,7 @@ def _file_diff(target: apply.Target, old: bytes | None) -> list[str]:
     before = [] if old is None else old.decode(errors="replace").splitlines()
     after = target.content.decode(errors="replace").splitlines()
     diff = list(difflib.unified_diff(before, after, name, name, lineterm="", n=2))[2:]
-    return [f"{verb} {name} ({note})", *("  " + mask(line) for line in diff)]
+    return [f"{verb} {name} ({note})", *("  " + _mask_line(line) for line in diff)]
 
 
 def _key_diff(change: apply.Change) -> list[str]:

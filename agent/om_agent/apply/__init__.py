@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-import tempfile
+import shutil
 import typing
 
-from om_agent import errors
-from om_agent import ini
-from om_agent import proc
-from om_agent import render
-from om_agent.apply import files
-from om_agent.apply import puppet
-from om_agent.plan import layout
-from om_agent.plan import router
-from om_agent.plan import services
+from om_agent import errors, ini, proc, render
+from om_agent.apply import files, puppet
+from om_agent.plan import layout, router, services
 
 _SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
 _RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a restart
@@ -134,7 +129,8 @@ def _carry_out(
     try:
         transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, state_path], dict.fromkeys(units))
     except OSError as e:
-        raise errors.ApplyFailed(f"Nothing was changed: {_reason(e)}.") from None
+        raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
+    said: tuple[str, ...] = ()
     try:
         for target in work.wrong:
             transaction.put(target.file, target.content, target.uid, target.gid)
@@ -142,7 +138,6 @@ def _carry_out(
             transaction.put(work.farewell.file, work.farewell.content, work.farewell.uid, work.farewell.gid)
         for path in work.gone:
             transaction.remove(path)
-        said: tuple[str, ...] = ()
         if tools:
             transaction.phase(files.PUPPET)
             said = puppet.run(tools, root, puppet_timeout, lock)
@@ -152,22 +147,26 @@ def _carry_out(
         files.write(files.on_disk(root, state_path), files.dump_state(work.state), 0o600)
         transaction.commit()
     except BaseException as e:
-        began = transaction.roll_back()
+        if transaction.committed:
+            return said  # interrupted too late: it is done
+        why = f"{reason(e)}." if isinstance(e, OSError) else str(e)
+        try:
+            began = transaction.roll_back()
+        except errors.RollbackFailed as r:
+            raise errors.RollbackFailed(f"Applying failed: {why or 'it was interrupted.'} {r}") from None
         if began and host.manage_services:
             _restart(units)
-        if isinstance(e, OSError):
-            raise errors.ApplyFailed(f"Everything is as it was before: {_reason(e)}.") from None
-        if isinstance(e, errors.ApplyFailed):
-            raise errors.ApplyFailed(f"Everything is as it was before: {e}") from None
+        if isinstance(e, (OSError, errors.ApplyFailed)):
+            raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
         raise
     return said
 
 
-def _reason(e: OSError) -> str:
+def reason(e: OSError) -> str:
     """Return a sentence for an error of the operating system."""
     if files.full_disk(e):
         return f"the disk is full ({e.filename or 'writing a file'}); free some space and run again"
-    return f"{e.filename or 'a file'} cannot be written ({e.strerror}); mend that and run again"
+    return f"{e.filename or 'a file'} cannot be used ({e.strerror}); mend that and run again"
 
 
 def _restart(units: typing.Iterable[str]) -> None:
@@ -176,7 +175,8 @@ def _restart(units: typing.Iterable[str]) -> None:
     systemctl = proc.find("systemctl")
     names = list(dict.fromkeys(units))
     if systemctl and names:
-        proc.run([systemctl, "try-restart", "--no-block", *names], _RESTART_TIMEOUT)
+        with contextlib.suppress(errors.ProcessFailed):  # what went wrong before is what has to be told
+            proc.run([systemctl, "try-restart", "--no-block", *names], _RESTART_TIMEOUT)
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------
@@ -241,30 +241,38 @@ def _sasl_database(
     present = files.read(files.on_disk(root, file.path))
     if present is not None and state.sasl.get(file.path) == (fingerprint, files.digest(present)):
         return present, (fingerprint, files.digest(present))
-    content = b"" if dry else make_sasl_database(file.users)
+    content = b"" if dry else make_sasl_database(file.users, files.sasl_dir(root))
     return content, (fingerprint, files.digest(content))
 
 
-def make_sasl_database(users: typing.Sequence[router.SaslUser]) -> bytes:
+def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathlib.Path) -> bytes:
     """Return a new SASL database; passwords go to saslpasswd2 through its standard input.
 
+    :param directory: where to make it, for as long as that takes.
     :raises om_agent.errors.NotReady: when saslpasswd2 is not installed.
     :raises om_agent.errors.ApplyFailed: when it fails.
     """
     tool = proc.find("saslpasswd2", ("/usr/sbin",))
     if not tool:
         raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
-    with tempfile.TemporaryDirectory(prefix="om-agent-") as directory:  # 0700
-        path = pathlib.Path(directory) / "users"
-        for user in users:
-            command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, user.name]
-            result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())
-            if result.returncode != 0 or not path.exists():
-                raise errors.ApplyFailed(
-                    f"saslpasswd2 could not add the user {errors.quoted(user.name)} (exit code {result.returncode}). "
-                    "See that the sasldb plugin of Cyrus SASL is installed (Debian: libsasl2-modules-db)."
-                )
-        return path.read_bytes()
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(0o700)
+    try:
+        return _add_users(tool, users, directory / "users")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _add_users(tool: str, users: typing.Sequence[router.SaslUser], path: pathlib.Path) -> bytes:
+    for user in users:
+        command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, user.name]
+        result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())
+        if result.returncode != 0 or not path.exists():
+            raise errors.ApplyFailed(
+                f"saslpasswd2 could not add the user {errors.quoted(user.name)} (exit code {result.returncode}). "
+                "See that the disk is not full and that Cyrus SASL has its sasldb plugin (Debian: libsasl2-modules-db)."
+            )
+    return path.read_bytes()
 
 
 def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathlib.Path) -> list[str]:

@@ -6,7 +6,8 @@ needs no space, so it works on a full disk. The journal goes through the phases
     prepare -> active -> puppet -> committed
 
 and says at any instant, to this process or to the next one after a SIGKILL, what to do: before ``active`` nothing was
-touched, from ``active`` on the copies go back, after ``committed`` they are thrown away.
+touched, from ``active`` on the copies go back, after ``committed`` they are thrown away. Its paths are those below the
+root directory, so that a run in an image that was mounted somewhere is put right by the agent in the booted image.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ import stat
 import time
 import typing
 
-from om_agent import errors
-from om_agent import render
+from om_agent import errors, proc, render
 from om_agent.plan import layout
 
 PREPARE, ACTIVE, PUPPET, COMMITTED = "prepare", "active", "puppet", "committed"
@@ -75,7 +75,9 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
         directory.chmod(0o700)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as e:
-        raise errors.ApplyFailed(f"{directory} cannot be used: {e.strerror}. Run om-agent as root, or free some space.") from None
+        raise errors.ApplyFailed(
+            f"{directory} cannot be used: {e.strerror}. Run om-agent as root, or free some space."
+        ) from None
     try:
         _wait_for_lock(descriptor, directory / "lock", timeout)
         yield descriptor
@@ -130,6 +132,19 @@ def _sync_directory(directory: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_file(path: pathlib.Path) -> None:
+    """Make the content of a regular file durable, and that it is there; None of either is fine too."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # removed, or not ours to judge: the look at the files after puppet's run has been
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _sync_directory(path.parent)
 
 
 def digest(content: bytes) -> str:
@@ -212,18 +227,29 @@ class Transaction:
         """Remove one file."""
         with contextlib.suppress(FileNotFoundError):
             on_disk(self.root, path).unlink()
+            _sync_directory(on_disk(self.root, path).parent)
+
+    @property
+    def committed(self) -> bool:
+        """True when it is too late to put anything back."""
+        return bool(self.journal["phase"] == COMMITTED)
 
     def commit(self) -> None:
         """Keep everything."""
-        self.phase(COMMITTED)
-        _finish(self.root, self.journal)
+        with proc.uninterrupted():
+            for entry in self.journal["entries"]:
+                _sync_file(on_disk(self.root, entry["path"]))  # puppet does not: a power loss could empty the file
+            self.phase(COMMITTED)
+            with contextlib.suppress(OSError):  # all is well; the next run throws away what is left
+                _finish(self.root, self.journal)
 
     def roll_back(self) -> bool:
         """Put everything back; return whether puppet had begun, so that units may run with what is now gone.
 
         :raises om_agent.errors.RollbackFailed: when a file cannot be put back; the journal stays.
         """
-        return _restore(self.root, self.journal)
+        with proc.uninterrupted():
+            return _restore(self.root, self.journal)
 
 
 def begin(root: pathlib.Path, paths: typing.Iterable[str], units: typing.Iterable[str]) -> Transaction:
@@ -232,22 +258,27 @@ def begin(root: pathlib.Path, paths: typing.Iterable[str], units: typing.Iterabl
     :param paths: files that will be written, edited or removed.
     :param units: units to restart should everything be put back after puppet ran.
     """
-    entries, directories = [], []
+    entries: list[dict[str, typing.Any]] = []
+    directories: list[str] = []
     for path in dict.fromkeys(paths):
-        entry = _describe(on_disk(root, path))
+        entry = _describe(root, path)
         if entry is None:
-            raise errors.NotReady([errors.problem(str(on_disk(root, path)), "not-a-file", found="a directory or device")])
+            found = "a directory or device"
+            raise errors.NotReady([errors.problem(str(on_disk(root, path)), "not-a-file", found=found)])
         entries.append(entry)
-        directories += _missing_parents(on_disk(root, path))
-    journal = {"phase": PREPARE, "entries": entries, "directories": list(dict.fromkeys(directories)), "units": list(units)}
+        directories += _missing_parents(root, path)
+    directories = list(dict.fromkeys(directories))
+    journal = {"phase": PREPARE, "entries": entries, "directories": directories, "units": list(units)}
     transaction = Transaction(root, journal)
     try:
         transaction.phase(PREPARE)
-        for directory in journal["directories"]:
-            os.mkdir(directory, 0o755)
-            os.chmod(directory, 0o755)  # whatever the umask
+        for directory in directories:
+            made = on_disk(root, directory)
+            os.mkdir(made, 0o755)
+            os.chmod(made, 0o755)  # whatever the umask
+            _sync_directory(made.parent)
         for entry in entries:
-            _copy_aside(entry)
+            _copy_aside(root, entry)
         transaction.phase(ACTIVE)
     except BaseException:
         with contextlib.suppress(errors.RollbackFailed):
@@ -262,56 +293,82 @@ def recover(root: pathlib.Path) -> tuple[str, ...] | None:
     :return: None when there was nothing; else the units that may run with a configuration that is gone.
     :raises om_agent.errors.RollbackFailed: when a file cannot be put back.
     """
+    for leftover in state_dir(root).glob(f".*{_NEW}"):  # of a journal or a key that never came to be
+        leftover.unlink()
+    shutil.rmtree(sasl_dir(root), ignore_errors=True)
     path = _journal_path(root)
     content = read(path)
     if content is None:
         return None
-    try:
-        journal = json.loads(content)
-    except ValueError:
+    journal = _parse_journal(content)
+    if journal is None:
         raise errors.RollbackFailed(
             f"{path} is damaged, so what an interrupted run left cannot be put back. "
             f"Look for files that end in {_OLD} beside the configuration files, then remove {path}."
-        ) from None
-    began = _restore(root, journal)
+        )
+    with proc.uninterrupted():
+        began = _restore(root, journal)
     return tuple(journal["units"]) if began else ()
+
+
+def sasl_dir(root: pathlib.Path) -> pathlib.Path:
+    """Return where SASL databases are made; `recover` removes what a killed run left there."""
+    return state_dir(root) / "sasl"
+
+
+def _parse_journal(content: bytes) -> dict[str, typing.Any] | None:
+    """Return a journal as `begin` writes it, or None when this is not one."""
+    try:
+        journal = json.loads(content)
+        entries = journal["entries"]
+        texts = [*journal["directories"], *journal["units"], *(e[k] for e in entries for k in ("path", "link"))]
+        whole = all(isinstance(t, str) for t in texts) and all(isinstance(e["copy"], bool) for e in entries)
+        return journal if whole and journal["phase"] in (PREPARE, ACTIVE, PUPPET, COMMITTED) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _journal_path(root: pathlib.Path) -> pathlib.Path:
     return state_dir(root) / "journal.json"
 
 
-def _missing_parents(path: pathlib.Path) -> list[str]:
+def _old(root: pathlib.Path, path: str) -> pathlib.Path:
+    """Return where the copy of ``path`` is kept."""
+    place = on_disk(root, path)
+    return place.with_name(f".{place.name}{_OLD}")
+
+
+def _missing_parents(root: pathlib.Path, path: str) -> list[str]:
     missing = []
-    for parent in path.parents:
-        if parent.exists():
+    for parent in pathlib.PurePosixPath(path).parents:
+        if on_disk(root, str(parent)).exists():
             break
         missing.append(str(parent))
     return missing[::-1]
 
 
-def _describe(path: pathlib.Path) -> dict[str, typing.Any] | None:
+def _describe(root: pathlib.Path, path: str) -> dict[str, typing.Any] | None:
     """Return what has to be known to put ``path`` back; None when it is neither a file nor a link nor absent."""
-    entry: dict[str, typing.Any] = {"path": str(path), "old": "", "link": ""}
+    entry: dict[str, typing.Any] = {"path": path, "copy": False, "link": ""}
     try:
-        mode = path.lstat().st_mode
+        mode = on_disk(root, path).lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return entry
     if stat.S_ISLNK(mode):
-        entry["link"] = os.readlink(path)
+        entry["link"] = os.readlink(on_disk(root, path))
         return entry
-    entry["old"] = str(path.with_name(f".{path.name}{_OLD}"))
+    entry["copy"] = True
     return entry if stat.S_ISREG(mode) else None
 
 
-def _copy_aside(entry: dict[str, typing.Any]) -> None:
+def _copy_aside(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
     """Copy one file beside itself with owner, mode, times and labels, never readable to more than the original."""
-    if not entry["old"]:
+    if not entry["copy"]:
         return
-    source, old = pathlib.Path(entry["path"]), pathlib.Path(entry["old"])
+    source, old = on_disk(root, entry["path"]), _old(root, entry["path"])
     with contextlib.suppress(FileNotFoundError):
         old.unlink()
-    descriptor = os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as to, open(source, "rb") as original:
         shutil.copyfileobj(original, to)
         to.flush()
@@ -332,9 +389,9 @@ def _restore(root: pathlib.Path, journal: dict[str, typing.Any]) -> bool:
     failures = []
     for entry in journal["entries"]:
         try:
-            _put_back(entry)
+            _put_back(root, entry)
         except OSError as e:
-            failures.append(f"{entry['path']} ({e.strerror})")
+            failures.append(f"{on_disk(root, entry['path'])} ({e.strerror})")
     if failures:
         raise errors.RollbackFailed(
             f"These files could not be put back: {', '.join(failures)}. Mend that and run om-agent apply again: "
@@ -344,31 +401,32 @@ def _restore(root: pathlib.Path, journal: dict[str, typing.Any]) -> bool:
     return bool(phase == PUPPET)
 
 
-def _put_back(entry: dict[str, typing.Any]) -> None:
-    path = pathlib.Path(entry["path"])
-    if entry["old"]:
+def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
+    path = on_disk(root, entry["path"])
+    if entry["copy"]:
         with contextlib.suppress(FileNotFoundError):  # gone: a run before this one has put it back already
-            os.replace(entry["old"], path)
+            os.replace(_old(root, entry["path"]), path)
             _sync_directory(path.parent)
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
+        _sync_directory(path.parent)
     if entry["link"]:
         os.symlink(entry["link"], path)
+        _sync_directory(path.parent)
 
 
 def _finish(root: pathlib.Path, journal: dict[str, typing.Any], remove_directories: bool = False) -> None:
     """Remove copies, unfinished files and the journal, the journal last."""
     for entry in journal["entries"]:
-        path = pathlib.Path(entry["path"])
-        for leftover in (entry["old"], str(path.with_name(f".{path.name}{_NEW}"))):
-            if leftover:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    os.unlink(leftover)
+        path = on_disk(root, entry["path"])
+        for leftover in (_old(root, entry["path"]), path.with_name(f".{path.name}{_NEW}")):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                leftover.unlink()
     if remove_directories:
         for directory in reversed(journal["directories"]):
             with contextlib.suppress(OSError):  # somebody else's file may be in it by now
-                os.rmdir(directory)
+                on_disk(root, directory).rmdir()
     with contextlib.suppress(FileNotFoundError):
         _journal_path(root).unlink()
     _sync_directory(state_dir(root))

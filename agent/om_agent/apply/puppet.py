@@ -12,8 +12,7 @@ import typing
 
 import yaml
 
-from om_agent import errors
-from om_agent import proc
+from om_agent import errors, proc
 from om_agent.apply import files
 from om_agent.plan import layout
 
@@ -30,6 +29,8 @@ _MODULE_DIRECTORIES = (
 )
 # Exit codes of --detailed-exitcodes: 0 nothing to do, 2 changed; 4 and 6 failed resources, 1 no catalogue.
 _GOOD = (0, 2)
+# Levels of puppet's log.
+_BAD = ("err", "alert", "emerg", "crit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +92,17 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
     finally:
         os.umask(previous)
     messages = _messages(log)
+    hieradata = str(files.on_disk(root, layout.HIERADATA))
+    if any(hieradata in m for level, m in messages if level in _BAD):
+        _forget(work)  # the parser quotes what it cannot read, and that holds passwords
+        messages = [("err", f"{hieradata} is damaged")]
     failures = _failures(work)
     if result.returncode not in _GOOD or failures:
-        told = [m for level, m in messages if level in ("err", "alert", "emerg", "crit")]
+        told = [m for level, m in messages if level in _BAD]
         said = "; ".join(dict.fromkeys(told)) or "it gave no reason"
-        raise errors.ApplyFailed(f"puppet failed (exit code {result.returncode}): {said[:2000]}. Mend that and run again.")
+        raise errors.ApplyFailed(
+            f"puppet failed (exit code {result.returncode}): {said[:2000]}. Mend that and run again."
+        )
     return tuple(m for level, m in messages if level == "notice")
 
 
@@ -110,12 +117,17 @@ def _prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
             with contextlib.suppress(FileNotFoundError):
                 link.unlink()
             link.symlink_to(target)
-    for stale in ("last_run_summary.yaml", "last_run_report.yaml", "log.jsonl"):  # a failed compile leaves the old one
-        with contextlib.suppress(FileNotFoundError):
-            (work / stale).unlink()
+    _forget(work)  # a failed compile leaves the old ones
     log = work / "log.jsonl"
     log.touch(0o600)
     return log
+
+
+def _forget(work: pathlib.Path) -> None:
+    """Remove what puppet told of its last run."""
+    for name in ("last_run_summary.yaml", "last_run_report.yaml", "log.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            (work / name).unlink()
 
 
 def _command(tools: Tools, root: pathlib.Path, work: pathlib.Path, log: pathlib.Path) -> list[str]:

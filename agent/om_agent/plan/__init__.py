@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from om_agent import errors
-from om_agent import model
-from om_agent.plan import broker
-from om_agent.plan import layout
-from om_agent.plan import router
-from om_agent.plan import services
+from om_agent import errors, model
+from om_agent.plan import broker, layout, router, services
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +23,16 @@ class Plan:
     broker: broker.BrokerPlan | None
     config_files: tuple[services.ConfigFile, ...]
     findings: tuple[errors.Problem, ...]
-    client_requires: tuple[router.Required, ...]
+    client_requires: tuple[layout.Required, ...]
 
 
-def build(
-    d: model.Deployment, node: model.Node, catalogue: dict[str, services.Service], host: layout.Host
-) -> Plan:
+def build(d: model.Deployment, node: model.Node, catalogue: dict[str, services.Service], host: layout.Host) -> Plan:
     """Return the plan for ``node``.
 
     :raises om_agent.errors.InvalidInput: when the node lacks what is asked of it.
     """
     uses_tls = any(b.tls for b in d.halves)
-    ca = [router.Required(d.tls.ca_file, "clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
+    ca = [layout.Required(d.tls.ca_file, "clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
     config_files = services.build(d, catalogue, host)
     return Plan(
         node=node,

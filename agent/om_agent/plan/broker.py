@@ -14,8 +14,7 @@ import ipaddress
 import typing
 
 from om_agent import model
-from om_agent.plan import layout
-from om_agent.plan import router
+from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
 
@@ -35,7 +34,7 @@ class BrokerPlan:
     inet_hosts: tuple[tuple[str, str], ...]
     definitions: dict[str, list[dict[str, typing.Any]]]
     erlang_cookie: model.Secret
-    requires: tuple[router.Required, ...]
+    requires: tuple[layout.Required, ...]
 
 
 def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
@@ -96,24 +95,25 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
     if "." in node.name:
         yield ("USE_LONGNAME", "true")
     yield ("DIST_PORT", str(d.broker.dist_port))
-    arguments = [f"-kernel inetrc '\"{host.inside(layout.RABBIT_DIR)}/erl_inetrc\"'"]
+    # The server's scripts expand these unquoted, so the double quotes that make it an Erlang string reach erl.
+    arguments = [f'-kernel inetrc "{host.inside(layout.RABBIT_DIR)}/erl_inetrc"']
+    server = []
     if model.is_address(node.address):
-        address = ipaddress.ip_address(node.address)
-        if address.version == 6:
+        server = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"]
+        if ":" in node.address:
             arguments.append("-proto_dist inet6_tcp")
-        yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, _dist_interface(address)]))
-    else:
-        yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join(arguments))
+    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *server]))
     yield ("CTL_ERL_ARGS", " ".join(arguments))
     yield ("CONFIG_FILE", host.inside(f"{layout.RABBIT_DIR}/rabbitmq.conf"))
     yield ("ENABLED_PLUGINS_FILE", host.inside(f"{layout.RABBIT_DIR}/enabled_plugins"))
 
 
-def _dist_interface(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    size = 1 if address.version == 4 else 2
-    packed = address.packed
+def erlang_address(address: str) -> str:
+    """Return an IPv4 or IPv6 address as the tuple that Erlang writes: ``{127,0,0,1}``."""
+    packed = ipaddress.ip_address(address).packed
+    size = 1 if len(packed) == 4 else 2
     numbers = (str(int.from_bytes(packed[i : i + size], "big")) for i in range(0, len(packed), size))
-    return "-kernel inet_dist_use_interface {" + ",".join(numbers) + "}"
+    return "{" + ",".join(numbers) + "}"
 
 
 def _definitions(
@@ -127,8 +127,14 @@ def _definitions(
         # A majority of copies, as TripleO's RabbitHAQueues 0; names that begin with amq. are the broker's own.
         definition = {"ha-mode": "exactly", "ha-params": members // 2 + 1, "ha-sync-mode": "automatic"}
         policies = [
-            {"vhost": v, "name": "ha", "pattern": r"^(?!amq\.).*", "apply-to": "queues", "priority": 0,
-             "definition": definition}
+            {
+                "vhost": v,
+                "name": "ha",
+                "pattern": r"^(?!amq\.).*",
+                "apply-to": "queues",
+                "priority": 0,
+                "definition": definition,
+            }
             for v in vhosts
         ]
     return {

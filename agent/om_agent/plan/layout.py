@@ -74,6 +74,15 @@ ENGINES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Required:
+    """A file that the operator has to provide: where, for what, and which metadata key names it."""
+
+    path: str
+    what: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Host:
     """What the plan has to know of the machine it is for; gathered by the edge, so that planning stays pure.
 

@@ -11,15 +11,13 @@ import collections
 import dataclasses
 import typing
 
-from om_agent import errors
-from om_agent import model
-from om_agent.plan import layout
-from om_agent.plan import topology
+from om_agent import errors, model
+from om_agent.plan import layout, topology
 
-Entity = typing.Tuple[str, typing.Dict[str, typing.Union[str, int, bool]]]
+Entity = tuple[str, dict[str, typing.Union[str, int, bool]]]
 
 REALM = "overcloud"  # SASL realm of every user; clients are told with sasl_default_realm
-MESH_USER = "router-mesh"
+MESH_USER = model.MESH_USER
 PROFILE = "messaging"
 
 # oslo.messaging's addresses with its default prefixes (oslo_messaging/_drivers/amqp1_driver/opts.py).
@@ -27,17 +25,12 @@ _DISTRIBUTION = (("multicast", "multicast"), ("unicast", "closest"), ("anycast",
 _PREFIX = "openstack.org/om"
 
 # What both engines take, of what this project writes. Policy and edge entities join when they are rendered.
+_LINK = ("name", "host", "port", "role", "saslMechanisms", "sslProfile", "linkCapacity", "idleTimeoutSeconds")
 _KNOWN: dict[str, frozenset[str]] = {
     "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
     "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers")),
-    "listener": frozenset(
-        "name host port role authenticatePeer saslMechanisms sslProfile requireSsl linkCapacity idleTimeoutSeconds "
-        "http healthz metrics websockets".split()
-    ),
-    "connector": frozenset(
-        "name host port role saslMechanisms saslUsername saslPassword sslProfile verifyHostname idleTimeoutSeconds "
-        "linkCapacity".split()
-    ),
+    "listener": frozenset((*_LINK, "authenticatePeer", "requireSsl", "http", "healthz", "metrics", "websockets")),
+    "connector": frozenset((*_LINK, "saslUsername", "saslPassword", "verifyHostname")),
     "address": frozenset(("prefix", "distribution")),
 }
 
@@ -52,15 +45,6 @@ class SaslUser:
 
 
 @dataclasses.dataclass(frozen=True)
-class Required:
-    """A file that the operator has to provide: where, for what, and which metadata key names it."""
-
-    path: str
-    what: str
-    key: str
-
-
-@dataclasses.dataclass(frozen=True)
 class RouterPlan:
     """One node's router.
 
@@ -71,10 +55,10 @@ class RouterPlan:
     """
 
     engine: model.Engine
-    layout: layout.EngineLayout
+    paths: layout.EngineLayout
     entities: tuple[Entity, ...]
     users: tuple[SaslUser, ...]
-    requires: tuple[Required, ...]
+    requires: tuple[layout.Required, ...]
     mesh: bool
 
 
@@ -89,7 +73,8 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> RouterPla
     if d.router.tls:
         entities.append(_ssl_profile(d, host, where))
     entities += [_client_listener(d, node, b) for b in {b.port: b for b in reversed(carried)}.values()]
-    entities.append(_http_listener(d, node))
+    if d.router.http_port:
+        entities.append(_http_listener(d, node))
     if mesh:
         entities.append(_mesh_listener(d, node))
         entities += [_connector(d, peer, host, where) for peer in topology.peers(d, node.name)]
@@ -104,9 +89,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> RouterPla
     return RouterPlan(d.router.engine, where, tuple(entities), tuple(users.values()), _requires(d), mesh)
 
 
-def _router(
-    d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout, mesh: bool
-) -> Entity:
+def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout, mesh: bool) -> Entity:
     return (
         "router",
         {
@@ -128,13 +111,13 @@ def tls_paths(tls: model.Tls, directory: str) -> tuple[str, str, str]:
     )
 
 
-def given_files(tls: model.Tls, what: str) -> tuple[Required, ...]:
+def given_files(tls: model.Tls, what: str) -> tuple[layout.Required, ...]:
     """Return the files that the metadata names and somebody else puts on the node."""
     named = (("ca_file", tls.ca_file), ("certificate_file", tls.certificate_file), ("key_file", tls.key_file))
-    return tuple(Required(path, what, f"tls.{key}") for key, path in named if path)
+    return tuple(layout.Required(path, what, f"tls.{key}") for key, path in named if path)
 
 
-def _requires(d: model.Deployment) -> tuple[Required, ...]:
+def _requires(d: model.Deployment) -> tuple[layout.Required, ...]:
     return given_files(d.tls, "router") if d.router.tls else ()
 
 
@@ -174,7 +157,11 @@ def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backe
 
 
 def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
-    """Health and metrics only: with websockets off no AMQP can be spoken there."""
+    """Health and metrics only: with websockets off no AMQP can be spoken there.
+
+    Both engines ignore ``host`` for HTTP and listen on every address (src/http-libwebsockets.c never sets an interface;
+    run with 1.19.0 and 3.4.2), so two routers on one machine need two ports.
+    """
     return (
         "listener",
         {
@@ -233,16 +220,15 @@ def check(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[error
     count = sum(kind == "router" for kind, _ in entities)
     if count != 1:
         yield errors.problem(path, "router-entity", count=count)
-    profiles = {a["name"] for kind, a in entities if kind == "sslProfile"}
+    profiles = {a.get("name") for kind, a in entities if kind == "sslProfile"}
     for kind, attributes in entities:
-        for name in sorted(attributes.keys() - _KNOWN.get(kind, frozenset())):
-            yield errors.problem(path, "router-unknown", name=f"{kind}.{name}")
-        if attributes.get("sslProfile", PROFILE) not in (profiles or {PROFILE}) or (
-            "sslProfile" in attributes and not profiles
-        ):
+        unknown = [kind] if kind not in _KNOWN else sorted(attributes.keys() - _KNOWN[kind])
+        for name in unknown:
+            yield errors.problem(path, "router-unknown", name=name if kind not in _KNOWN else f"{kind}.{name}")
+        if "sslProfile" in attributes and attributes["sslProfile"] not in profiles:
             yield errors.problem(path, "router-no-profile", name=attributes["sslProfile"])
-    names = collections.Counter((kind, a.get("name") or a.get("prefix") or a.get("id")) for kind, a in entities)
-    sockets = collections.Counter(("socket", f"{a['host']}:{a['port']}") for kind, a in entities if kind == "listener")
-    for (kind, name), times in (names + sockets).items():
+    names = [f"{kind} {a.get('name') or a.get('prefix') or a.get('id')}" for kind, a in entities]
+    names += [f"socket {a.get('host')} {a.get('port')}" for kind, a in entities if kind == "listener"]
+    for name, times in collections.Counter(names).items():
         if times > 1:
-            yield errors.problem(path, "router-duplicate", name=f"{kind} {name}")
+            yield errors.problem(path, "router-duplicate", name=name)

@@ -8,11 +8,8 @@ import typing
 
 import yaml
 
-from om_agent import errors
-from om_agent import model
-from om_agent.plan import layout
-from om_agent.plan import router
-from om_agent.plan import transport_url
+from om_agent import errors, model
+from om_agent.plan import layout, router, transport_url
 
 OSLO = "oslo"
 PASTE = "paste"
@@ -85,7 +82,7 @@ class ConfigFile:
 def parse_catalogue(text: str) -> dict[str, Service]:
     """Return the services of ``data/services.yaml`` by name; KeyError and TypeError tell of a defect in that file."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    rows: dict[str, dict[str, typing.Any]] = yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are safe ones
+    rows: dict[str, dict[str, typing.Any]] = yaml.load(text, Loader=loader)
     return {name: _service(name, row) for name, row in rows.items()}
 
 
@@ -118,9 +115,7 @@ def _by_family(value: str | dict[str, str]) -> dict[str, str]:
 
 def directories(catalogue: dict[str, Service]) -> frozenset[str]:
     """Return every directory that holds a configuration file of the catalogue, in any family."""
-    return frozenset(
-        posixpath.dirname(path) for s in catalogue.values() for f in s.files for path in f.path.values()
-    )
+    return frozenset(posixpath.dirname(path) for s in catalogue.values() for f in s.files for path in f.path.values())
 
 
 def check_names(d: model.Deployment, catalogue: dict[str, Service]) -> typing.Iterator[errors.Problem]:
