@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.resources
 import json
 import os
@@ -10,6 +11,7 @@ import pathlib
 import signal
 import socket
 import sys
+import sysconfig
 import time
 import typing
 
@@ -63,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
                          help="JSON or YAML (default: OS_CONFIG_FILES, then os-collect-config's os_config_files.json,"
                               " then tripleo's hieradata)")  # fmt: skip
     applied.add_argument("--wait", nargs="?", type=_seconds, const=_WAIT_SECONDS, default=0.0, metavar="SECONDS",
-                         help="wait for metadata to appear (default: up to an hour)")  # fmt: skip
+                         help="where none was ever applied, wait for metadata (default: up to an hour)")  # fmt: skip
     applied.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
     applied.add_argument("-v", "--verbose", action="store_true", help="list every change and what puppet did")
     _add_node_options(applied)
@@ -72,6 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     hook = commands.add_parser("hook", help="heat-config hook: deployment on stdin, deploy_* on stdout, exit 0")
     _add_node_options(hook)
     _add_apply_options(hook)
+
+    commands.add_parser("elements-path", help="print where disk-image-create finds this project's elements")
     return parser
 
 
@@ -133,7 +137,13 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    commands = {"validate": _validate, "plan": _plan, "apply": _apply, "hook": _hook}
+    commands = {
+        "validate": _validate,
+        "plan": _plan,
+        "apply": _apply,
+        "hook": _hook,
+        "elements-path": _elements_path,
+    }
     try:
         code = commands[args.command](args)
         sys.stdout.flush()  # a reader that went away shows here, and not when Python ends
@@ -220,7 +230,8 @@ def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: floa
         try:
             return _raw(paths, root)
         except metadata.NoData:
-            if not seconds:
+            # A node that was made right before keeps that: it must not stay down because a list is empty at a reboot.
+            if not seconds or files.load_state(root).files:
                 raise
             if time.monotonic() >= deadline:
                 raise errors.ApplyFailed(
@@ -270,7 +281,10 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     d = model.parse(raw)
     catalogue = _catalogue()
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
-    planned = plan.build(d, _local(d, args.node), catalogue, host)
+    node = _local(d, args.node)
+    if d.carried_by(node.name, model.Scheme.RABBIT) and not model.is_address(node.address):
+        host = dataclasses.replace(host, address=facts.resolve(node.address))
+    planned = plan.build(d, node, catalogue, host)
     return _Prepared(planned, host, render.render(planned, host))
 
 
@@ -337,3 +351,14 @@ def _hook(args: argparse.Namespace) -> int:
         print(stderr, file=sys.stderr)
     print(report.signal(status, stdout, stderr, outputs))
     return errors.EXIT_OK
+
+
+def _elements_path(args: argparse.Namespace) -> int:
+    """The elements are in the source tree, or where pip puts data."""
+    source = pathlib.Path(__file__).resolve().parents[2]
+    shared = (pathlib.Path(d) / "share/om-dual-backends" for d in (sysconfig.get_path("data"), "/usr"))
+    for directory in (source, *shared):
+        if (directory / "elements/om-agent").is_dir():
+            print(directory / "elements")
+            return errors.EXIT_OK
+    raise errors.ApplyFailed("The elements are not installed. Install om-dual-backends with pip.")

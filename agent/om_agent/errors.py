@@ -153,6 +153,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "this node, {name}, is not in nodes (names are compared whole)",
         "Add it to nodes, or set node (or --node) to the name that nodes uses",
     ),
+    "unresolved": (
+        "RabbitMQ listens on addresses only, and this node's, {name}, is a name that does not resolve here",
+        "Write the IP address in nodes[].address, or make the name resolve",
+    ),
     "no-carrier": (
         "no node carries {half}: there is no node of role controller",
         "Give a node the role controller, name nodes in {half}.nodes, or external hosts in {half}.hosts",
@@ -211,6 +215,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "too-many-routers": (
         "{count} interior routers, and one network holds at most 128",
         "Name fewer nodes in {half}.nodes",
+    ),
+    "rabbit-slash": (
+        "this holds a /, which oslo.messaging's RabbitMQ driver passes on unencoded: no service could log in",
+        "Choose one without /",
+    ),
+    "rabbit-vhost": (
+        "this holds one of % ? # ; which oslo.messaging's RabbitMQ driver passes on unencoded",
+        "Choose a virtual host without them",
     ),
     "lone-brokers": (
         "broker.cluster is false, but {count} nodes would run one broker each, and messages do not cross between them",

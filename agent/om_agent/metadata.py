@@ -278,7 +278,7 @@ def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:
     """Return tripleo's hieradata files, weakest first, for when os-collect-config's metadata says nothing.
 
     Hiera takes the first level that knows a key; merging takes the last, so the hierarchy of ``/etc/puppet/hiera.yaml``
-    is read backwards (heat-config-hiera writes it in hiera 3's form). Without that file: by name.
+    is read backwards (heat-config-hiera writes it in hiera 3's form). Without that, or in another form: by name.
     """
     directory = root / HIERADATA_DIR
     files = {p.stem: str(p) for p in sorted(directory.glob("*.json"))} if directory.is_dir() else {}
@@ -287,6 +287,6 @@ def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:
     if files and config.is_file():
         raw = read_file(str(config))
         hierarchy = (raw.get(":hierarchy") or raw.get("hierarchy")) if isinstance(raw, dict) else None
-    if not isinstance(hierarchy, list):
+    if not isinstance(hierarchy, list) or not all(isinstance(n, str) for n in hierarchy):
         return tuple(files.values())
-    return tuple(files[n] for n in reversed(hierarchy) if isinstance(n, str) and n in files)
+    return tuple(files[n] for n in reversed(hierarchy) if n in files)

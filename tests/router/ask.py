@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
 
 import proton
 import proton.utils
@@ -45,7 +46,7 @@ def main(host: str, port: str, prefix: str, user: str, ca: str) -> None:
             reply_to=receiver.link.remote_source.address,
         )
     )
-    body = receiver.receive().body
+    body: typing.Any = receiver.receive().body
     rows = [dict(zip(body["attributeNames"], row)) for row in body["results"]]
     reached = [r["id"] for r in rows if r.get("routerLink") is not None or r.get("nextHop") is not None]
     print(json.dumps(sorted(reached)))

@@ -13,8 +13,9 @@ from om_agent import errors, ini, proc, render
 from om_agent.apply import files, puppet
 from om_agent.plan import layout, router, services
 
+_STATE = f"{layout.STATE_DIR}/state.json"
 _SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
-_RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a restart
+_RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a start or restart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,15 @@ def apply(
     """
     check(rendered, host, root)
     work = compare(rendered, host, root)
-    if not work.changes:
-        return Outcome(())
-    tools = puppet.find_tools(puppet.module_directories()) if work.needs_puppet else None
-    return Outcome(work.changes, _carry_out(rendered, host, root, puppet_timeout, lock, tools, work))
+    said: tuple[str, ...] = ()
+    if work.changes:
+        tools = puppet.find_tools(puppet.module_directories()) if work.needs_puppet else None
+        said = _carry_out(rendered, host, root, puppet_timeout, lock, tools, work)
+    elif files.load_state(root) != work.state:  # lost, or of a run without services
+        files.write(files.on_disk(root, _STATE), files.dump_state(work.state), 0o600)
+    if host.manage_services:
+        _queue("start", (u.name for u in rendered.units))  # puppet enables router and broker, and restarts them
+    return Outcome(work.changes, said)
 
 
 def _carry_out(
@@ -125,9 +131,8 @@ def _carry_out(
     stamps = render.stamp_paths(rendered)
     ours = [*(t.file.path for t in work.wrong), work.hieradata.file.path]
     units = [*(u.name for u in rendered.units), *(u for c in rendered.config_files for u in c.units)]
-    state_path = f"{layout.STATE_DIR}/state.json"
     try:
-        transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, state_path], dict.fromkeys(units))
+        transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, _STATE], dict.fromkeys(units))
     except OSError as e:
         raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
     said: tuple[str, ...] = ()
@@ -144,7 +149,7 @@ def _carry_out(
             _look_again(rendered, root)
         if work.farewell:
             transaction.put(work.hieradata.file, work.hieradata.content, work.hieradata.uid, work.hieradata.gid)
-        files.write(files.on_disk(root, state_path), files.dump_state(work.state), 0o600)
+        files.write(files.on_disk(root, _STATE), files.dump_state(work.state), 0o600)
         transaction.commit()
     except BaseException as e:
         if transaction.committed:
@@ -170,13 +175,17 @@ def reason(e: OSError) -> str:
 
 
 def _restart(units: typing.Iterable[str]) -> None:
-    """Queue a restart of those units that run: their configuration is another one now. Never waits for one, since a
-    unit may itself be waiting for this run."""
+    """Queue a restart of those units that run: their configuration is another one now."""
+    _queue("try-restart", units)
+
+
+def _queue(verb: str, units: typing.Iterable[str]) -> None:
+    """Ask systemd for something. Never waits for it, since a unit may itself be waiting for this run."""
     systemctl = proc.find("systemctl")
     names = list(dict.fromkeys(units))
     if systemctl and names:
         with contextlib.suppress(errors.ProcessFailed):  # what went wrong before is what has to be told
-            proc.run([systemctl, "try-restart", "--no-block", *names], _RESTART_TIMEOUT)
+            proc.run([systemctl, verb, "--no-block", *names], _RESTART_TIMEOUT)
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------
@@ -194,6 +203,9 @@ def compare(rendered: render.Rendered, host: layout.Host, root: pathlib.Path, dr
     gone = [p for p in state.files if p not in new_state.files and os.path.lexists(files.on_disk(root, p))]
     keys = [c for file in rendered.config_files for c in key_changes(file, root)]
     retired = [u for u in state.units if u not in new_state.units]
+    if retired and not host.manage_services:  # left for a run that may stop them
+        new_state = dataclasses.replace(new_state, units=(*new_state.units, *retired))
+        retired = []
     farewell = _hieradata(rendered, host, targets, retired) if retired else None
     stamps = _stale_stamps(rendered, targets, root) if host.manage_services else []
     changes = [Change("change" if files.on_disk(root, t.file.path).exists() else "create", t.file.path) for t in wrong]

@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import typing
 
-from om_agent import model
+from om_agent import errors, model
 from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
@@ -38,10 +38,17 @@ class BrokerPlan:
 
 
 def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
-    """Return the plan of the broker on ``node``, or None when the node runs none."""
+    """Return the plan of the broker on ``node``, or None when the node runs none.
+
+    :raises om_agent.errors.InvalidInput: when the node's address is a name that does not resolve: RabbitMQ's listeners
+        take addresses only (rabbit.schema, ``listeners.tcp.$name``).
+    """
     carried = d.carried_by(node.name, model.Scheme.RABBIT)
     if not carried:
         return None
+    node = dataclasses.replace(node, address=host.address or node.address)
+    if not model.is_address(node.address):
+        raise errors.InvalidInput([errors.problem("nodes", "unresolved", name=errors.quoted(node.address))])
     by_name = d.by_name()
     members = tuple(by_name[n] for n in sorted(carried[0].nodes)) if d.broker.cluster else (node,)
     return BrokerPlan(
@@ -97,12 +104,10 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
     yield ("DIST_PORT", str(d.broker.dist_port))
     # The server's scripts expand these unquoted, so the double quotes that make it an Erlang string reach erl.
     arguments = [f'-kernel inetrc "{host.inside(layout.RABBIT_DIR)}/erl_inetrc"']
-    server = []
-    if model.is_address(node.address):
-        server = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"]
-        if ":" in node.address:
-            arguments.append("-proto_dist inet6_tcp")
-    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *server]))
+    if ":" in node.address:
+        arguments.append("-proto_dist inet6_tcp")
+    interface = f"-kernel inet_dist_use_interface {erlang_address(node.address)}"
+    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, interface]))
     yield ("CTL_ERL_ARGS", " ".join(arguments))
     yield ("CONFIG_FILE", host.inside(f"{layout.RABBIT_DIR}/rabbitmq.conf"))
     yield ("ENABLED_PLUGINS_FILE", host.inside(f"{layout.RABBIT_DIR}/enabled_plugins"))

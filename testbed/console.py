@@ -1,0 +1,91 @@
+"""What people see: numbered steps with their seconds, tables, sentences. Never a password, never a traceback."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import os
+import sys
+import textwrap
+import time
+import typing
+
+WIDTH = 100
+_BOLD, _GREEN, _RED, _PLAIN = "\033[1m", "\033[32m", "\033[31m", "\033[0m"
+Row = collections.abc.Sequence[str]
+
+
+class Console:
+    """Writes to standard output and error.
+
+    :param steps: how many there will be.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._step = 0
+        self._begun = time.monotonic()
+        self._secrets: frozenset[str] = frozenset()
+        self._colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._begun
+
+    def hide(self, secrets: collections.abc.Iterable[str]) -> None:
+        """Put *** in the place of these texts from now on."""
+        self._secrets |= frozenset(secrets)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> collections.abc.Iterator[None]:
+        """Announce a step, and say how long it took when it succeeds."""
+        self._step += 1
+        begun = time.monotonic()
+        self.line(f"{_BOLD}[{self._step}/{self._steps}] {title}{_PLAIN}")
+        yield
+        self.line(f"      {_GREEN}done{_PLAIN} in {time.monotonic() - begun:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Say something below a step."""
+        for line in _wrapped(self._masked(text), " " * 6):
+            self.line(line)
+
+    def table(self, head: Row, rows: collections.abc.Sequence[Row]) -> None:
+        """Print a table: the first two columns to the left, the others, numbers, to the right."""
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        for number, row in enumerate((head, *rows)):
+            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+            text = "  ".join(cells).rstrip()
+            self.line(f"      {_BOLD}{text}{_PLAIN}" if not number else f"      {text}")
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        self._print(text, sys.stdout, self._colour)
+
+    def fail(self, sentence: str, detail: str = "") -> None:
+        """Say what went wrong, to standard error."""
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        for line in _wrapped(self._masked(f"demo: {sentence}"), ""):
+            self._print(f"{_RED}{line}{_PLAIN}", sys.stderr, colour)
+        for said in self._masked(detail).splitlines():
+            for line in _wrapped(said, "  | "):
+                self._print(line, sys.stderr, colour)
+
+    def _masked(self, text: str) -> str:
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def _print(self, text: str, stream: typing.TextIO, colour: bool) -> None:
+        text = self._masked(text)
+        if not colour:
+            for code in (_BOLD, _GREEN, _RED, _PLAIN):
+                text = text.replace(code, "")
+        print(text, file=stream, flush=True)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent) or [indent]

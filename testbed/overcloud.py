@@ -1,0 +1,250 @@
+"""An overcloud in a directory: one root directory per node, made ready by the real om-agent and puppet."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+import time
+import urllib.parse
+
+import om_agent
+from om_agent import errors as agent_errors
+from om_agent import metadata, model
+
+from testbed import errors, processes, sockets
+
+TREE = pathlib.Path(__file__).resolve().parents[1]
+SERVICES = ("nova", "neutron", "cinder", "heat", "keystone", "ironic")
+_APPLY_SECONDS = 300.0
+
+# As a package leaves it, but for the URL: that one is of a deployment of old, which the agent has to replace.
+_SERVICE_FILE = """\
+[DEFAULT]
+# {service}'s own, left as it is
+state_path = /var/lib/{service}
+transport_url = rabbit://guest:guest@localhost:5672/
+
+[oslo_messaging_notifications]
+#driver =
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """One node and its root directory.
+
+    :param files: its metadata, of which a later file wins.
+    """
+
+    node: model.Node
+    root: pathlib.Path
+    files: tuple[pathlib.Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.name
+
+    def path(self, inside: str) -> pathlib.Path:
+        """Return where the absolute path ``inside`` of the node is on this machine."""
+        return self.root / inside.lstrip("/")
+
+    def service_file(self, service: str) -> pathlib.Path:
+        """Return a service's configuration file."""
+        return self.path(f"/etc/{service}/{service}.conf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Overcloud:
+    """The deployment and its hosts."""
+
+    deployment: model.Deployment
+    hosts: tuple[Host, ...]
+
+    def having(self, scheme: model.Scheme) -> tuple[Host, ...]:
+        """Return the hosts that run a router (AMQP) or a broker (RABBIT)."""
+        return tuple(h for h in self.hosts if self.deployment.carried_by(h.name, scheme))
+
+    def role(self, role: str) -> tuple[Host, ...]:
+        """Return the hosts with that role."""
+        return tuple(h for h in self.hosts if h.node.role == role)
+
+    def secrets(self) -> frozenset[str]:
+        """Return every password, as it is and as it stands in a URL."""
+        d = self.deployment
+        plain = {
+            s.reveal()
+            for s in (d.rpc.password, d.notify.password, d.router.mesh_password, d.broker.erlang_cookie, d.tls.key)
+        } - {""}
+        return frozenset(plain | {urllib.parse.quote(s, safe="") for s in plain})
+
+
+def load(files: collections.abc.Sequence[pathlib.Path]) -> model.Deployment:
+    """Return the deployment that the files describe, merged.
+
+    :raises testbed.errors.TestbedError: when it is not valid.
+    """
+    try:
+        return model.parse(metadata.select(metadata.read([str(f) for f in files]), socket.gethostname()))
+    except agent_errors.AgentError as e:
+        raise errors.TestbedError("The metadata is not valid.", str(e)) from None
+
+
+def create(files: collections.abc.Sequence[pathlib.Path], directory: pathlib.Path) -> Overcloud:
+    """Make a root directory per node, with the services' files as packages leave them."""
+    deployment = load(files)
+    directory.mkdir()
+    hosts = []
+    for node in deployment.nodes:
+        own = [*files, *_own_http_port(deployment, node, directory)]
+        host = Host(node, directory / node.name, tuple(own))
+        for service in SERVICES:
+            path = host.service_file(service)
+            path.parent.mkdir(parents=True)
+            path.write_text(_SERVICE_FILE.format(service=service))
+        hosts.append(host)
+    return Overcloud(deployment, tuple(hosts))
+
+
+def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pathlib.Path) -> list[pathlib.Path]:
+    """Return the metadata file, if needed, that gives a node's router an HTTP port unlike the other nodes'.
+
+    qdrouterd 1.19 and skrouterd 3.4 take that port on 0.0.0.0 whatever the listener's host is (seen with ss(8)), so on
+    one machine only one of them could have it; qdrouterd crashes without. Nobody else uses the port.
+    """
+    interiors = model.interiors(deployment)
+    if node.name not in interiors[1:]:
+        return []
+    port = deployment.router.http_port + interiors.index(node.name)
+    return [_overlay({"router": {"http_port": port}}, directory / f"{node.name}.json")]
+
+
+def _overlay(messaging: dict[str, object], path: pathlib.Path) -> pathlib.Path:
+    path.write_text(json.dumps({metadata.KEY: messaging}, indent=2) + "\n")
+    return path
+
+
+def embedded_overlay(deployment: model.Deployment, path: pathlib.Path) -> pathlib.Path:
+    """Write the metadata file that puts the one development router in the place of the mesh."""
+    carrier = model.interiors(deployment)[:1]
+    return _overlay({"router": {"engine": model.Engine.EMBEDDED.value}, "rpc": {"nodes": list(carrier)}}, path)
+
+
+def engine_overlay(engine: model.Engine, path: pathlib.Path) -> pathlib.Path:
+    """Write the metadata file that chooses another engine."""
+    return _overlay({"router": {"engine": engine.value}}, path)
+
+
+def wanted_sockets(cloud: Overcloud) -> dict[sockets.Address, str]:
+    """Return every socket that the rendered files will ask for, and what for.
+
+    RabbitMQ's port mapper is not among them: `testbed.rabbitmq` does without.
+    """
+    wanted = {}
+    for host in cloud.hosts:
+        for port, key in model.sockets(load(host.files), host.name):
+            everywhere = key == "router.http_port" and cloud.deployment.router.engine is not model.Engine.EMBEDDED
+            if port != model.EPMD_PORT:
+                wanted["0.0.0.0" if everywhere else host.node.address, port] = f"{key} of {host.name}"
+    return wanted
+
+
+def python_environment() -> dict[str, str]:
+    """Return what lets a Python child find this package, om_agent and om_devrouter wherever they are."""
+    given = os.environ.get("PYTHONPATH")
+    paths = [str(TREE), str(pathlib.Path(om_agent.__file__).resolve().parents[1]), *([given] if given else [])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+# -- om-agent --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """What one `apply_all` took: wall and CPU seconds, and the agent's last line by node."""
+
+    seconds: float
+    cpu: float
+    said: dict[str, str]
+
+
+def agent(supervisor: processes.Supervisor, name: str, *arguments: str | pathlib.Path) -> processes.Process:
+    """Start ``om-agent`` with ``arguments``; ``name`` is its log's."""
+    argv = [sys.executable, "-m", "om_agent", *map(str, arguments)]
+    return supervisor.start(name, argv, python_environment())
+
+
+def validate(supervisor: processes.Supervisor, files: collections.abc.Sequence[pathlib.Path]) -> str:
+    """Run ``om-agent validate``; returns what it says last."""
+    done = supervisor.finish(agent(supervisor, "validate", "validate", *files), 30)
+    if done.returncode:
+        raise errors.TestbedError("om-agent validate refused the metadata.", done.output)
+    return _last_line(done.output)
+
+
+def apply_all(
+    supervisor: processes.Supervisor,
+    cloud: Overcloud,
+    name: str,
+    ready: collections.abc.Callable[[str], None] = lambda node: None,
+    at_once: int = 2,
+) -> Applied:
+    """Run ``om-agent apply`` for every host, a few at a time.
+
+    :param name: of the logs, ``NAME-NODE.log``.
+    :param ready: called with the name of each node as it is done.
+    :raises testbed.errors.TestbedError: with what the agent said, when one fails.
+    """
+    start = time.monotonic()
+    waiting = list(cloud.hosts)
+    running: dict[str, processes.Process] = {}
+    said: dict[str, str] = {}
+    cpu = 0.0
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            host = waiting.pop(0)
+            options = ("--node", host.name, "--root", host.root, "--relocate", "--no-services")
+            running[host.name] = agent(supervisor, f"{name}-{host.name}", "apply", "--metadata", *host.files, *options)
+        processes.wait_until("om-agent apply ends", lambda: any(_ended(p) for p in running.values()), _APPLY_SECONDS)
+        for node in [n for n, p in running.items() if _ended(p)]:
+            done = supervisor.finish(running.pop(node), 1)
+            if done.returncode:
+                raise errors.TestbedError(f"om-agent apply failed on {node} with {done.returncode}.", done.output)
+            said[node] = _last_line(done.output)
+            cpu += done.cpu
+            ready(node)
+    return Applied(time.monotonic() - start, cpu, said)
+
+
+def _ended(process: processes.Process) -> bool:
+    return process.poll() is not None
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+# -- programs --------------------------------------------------------------------------------------------------------
+
+
+def find_program(name: str, variable: str = "") -> str | None:
+    """Return a program's path: the one that ``variable`` names, or from PATH with the ``sbin`` beside every ``bin``,
+    since an ordinary user's PATH has none.
+
+    :raises testbed.errors.TestbedError: when the variable names something that is not a program.
+    """
+    named = os.environ.get(variable) if variable else None
+    if named:
+        found = shutil.which(named)
+        if not found:
+            raise errors.TestbedError(f"{variable} names {named}, which is not a program.")
+        return found
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    beside = [d[: -len("bin")] + "sbin" for d in directories if d.endswith("/bin")]
+    return shutil.which(name, path=os.pathsep.join([*directories, *beside]))

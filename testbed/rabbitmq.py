@@ -1,0 +1,196 @@
+"""A RabbitMQ cluster on one machine, from the files that om-agent rendered for each node.
+
+Three nodes called rabbit on one host cannot share an epmd, which tells names apart without the host's, and RabbitMQ's
+own start tries its distribution port on 0.0.0.0, where the others' are in the way. So Erlang's distribution is started
+by flags, before RabbitMQ would: every node has the same rendered port on its own address, and nobody asks an epmd
+(erl(1), -erl_epmd_port, Erlang/OTP 23.1 and newer). Everything else is the rendered files'.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import socket
+import time
+import urllib.error
+import urllib.request
+
+from om_agent import model
+from om_agent.plan import layout
+
+from testbed import errors, overcloud, processes, sockets
+
+READY_SECONDS = 120.0
+# The wrapper in /usr/sbin becomes the user rabbitmq when root, and refuses everybody else; this one does neither.
+_SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server",)
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """Messages over AMQP 0-9-1 since the start, over all nodes.
+
+    :param received: published by clients.
+    :param confirmed: told so.
+    :param delivered: sent to consumers that acknowledge.
+    :param acknowledged: by them.
+    :param unroutable: published and in no queue.
+    """
+
+    received: int = 0
+    confirmed: int = 0
+    delivered: int = 0
+    acknowledged: int = 0
+    unroutable: int = 0
+
+
+_METRICS = {
+    "received": ("rabbitmq_global_messages_received_total",),
+    "confirmed": ("rabbitmq_global_messages_confirmed_total",),
+    "delivered": ("rabbitmq_global_messages_delivered_consume_manual_ack_total",),
+    "acknowledged": ("rabbitmq_global_messages_acknowledged_total",),
+    "unroutable": (
+        "rabbitmq_global_messages_unroutable_dropped_total",
+        "rabbitmq_global_messages_unroutable_returned_total",
+    ),
+}
+
+
+def find_server() -> str:
+    """Return the path of ``rabbitmq-server``.
+
+    :raises testbed.errors.TestbedError: when it is not installed.
+    """
+    found = overcloud.find_program("rabbitmq-server")
+    if not found or not overcloud.find_program("erl"):
+        raise errors.TestbedError("rabbitmq-server is not on PATH: install the package rabbitmq-server.")
+    return next((s for s in _SERVERS if os.access(s, os.X_OK)), found)
+
+
+class Node:
+    """One broker."""
+
+    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, metrics_port: int) -> None:
+        self.host = host
+        self.process: processes.Process | None = None
+        self._supervisor = supervisor
+        self._metrics = (host.node.address, metrics_port)
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.setblocking(False)
+        self._notified.bind("")  # Linux gives it an abstract name (unix(7), autobind)
+        self._ready = False
+
+    def start(self) -> None:
+        """Start it, and do not wait."""
+        self._ready = False
+        self.process = self._supervisor.start(f"rabbitmq-{self.host.name}", [find_server()], self._environment())
+
+    def is_ready(self) -> bool:
+        """Return whether it has told what it tells systemd: that it has started (sd_notify(3), READY=1)."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._ready |= b"READY=1" in self._notified.recv(4096).split(b"\n")
+        return self._ready
+
+    def scrape(self) -> dict[str, dict[str, float]]:
+        """Return its metrics: by name, by labels as they stand between the braces."""
+        url = f"http://{sockets.show(self._metrics)}/metrics"
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as response:
+                text = response.read().decode()
+        except (OSError, urllib.error.URLError) as e:
+            raise errors.TestbedError(f"RabbitMQ on {self.host.name} does not answer at {url}: {e}.") from None
+        found: dict[str, dict[str, float]] = {}
+        for line in text.splitlines():
+            sample = _SAMPLE.fullmatch(line)
+            if sample:
+                found.setdefault(sample[1], {})[sample[2] or ""] = float(sample[3])
+        return found
+
+    def cluster_id(self) -> str:
+        """Return the cluster's own identifier, which members share."""
+        labels = "".join(self.scrape().get("rabbitmq_identity_info", {}))
+        found = re.search(r'rabbitmq_cluster_permanent_id="([^"]+)"', labels)
+        return found[1] if found else ""
+
+    def _environment(self) -> dict[str, str]:
+        settings = _read_environment(self.host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf"))
+        data, logs = self.host.path("/var/lib/rabbitmq"), self.host.path("/var/log/rabbitmq")
+        logs.mkdir(parents=True, exist_ok=True)
+        name_type = "-name" if settings.get("USE_LONGNAME") == "true" else "-sname"
+        port = settings["DIST_PORT"]
+        return {
+            "HOME": str(data),  # of the rendered .erlang.cookie
+            "RABBITMQ_CONF_ENV_FILE": str(self.host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf")),
+            "RABBITMQ_CONFIG_FILES": str(self.host.path(f"{layout.RABBIT_DIR}/conf.d")),  # not this machine's
+            "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(logs),
+            "ERL_CRASH_DUMP_BYTES": "0",
+            "ERL_ZFLAGS": f"{name_type} {settings['NODENAME']} -start_epmd false -erl_epmd_port {port}"
+            f" -kernel inet_dist_listen_min {port} inet_dist_listen_max {port}",
+            # Also makes the server's script become the server, instead of staying between it and us.
+            "NOTIFY_SOCKET": "@" + self._notified.getsockname()[1:].decode(),
+        }
+
+
+class Cluster:
+    """The brokers of an overcloud."""
+
+    def __init__(self, supervisor: processes.Supervisor, cloud: overcloud.Overcloud) -> None:
+        port = cloud.deployment.broker.metrics_port
+        self._supervisor = supervisor
+        self.started = 0.0  # on the monotonic clock
+        self.nodes = tuple(Node(supervisor, host, port) for host in cloud.having(model.Scheme.RABBIT))
+
+    @property
+    def processes(self) -> tuple[processes.Process, ...]:
+        """Those that were started."""
+        return tuple(node.process for node in self.nodes if node.process)
+
+    def start(self) -> None:
+        """Start all nodes, and do not wait."""
+        self.started = time.monotonic()
+        for node in self.nodes:
+            node.start()
+
+    def wait(self, seconds: float = READY_SECONDS) -> None:
+        """Wait until every node has started and all are one cluster.
+
+        :raises testbed.errors.TestbedError: with the end of the log, when that does not come to be.
+        """
+        processes.wait_until("RabbitMQ is ready", self._is_ready, seconds, self.processes)
+        if len({node.cluster_id() for node in self.nodes}) > 1:
+            raise errors.TestbedError("The RabbitMQ nodes run, but did not become one cluster.")
+
+    def _is_ready(self) -> bool:
+        ready = [node.is_ready() for node in self.nodes]  # of every one, each time: their messages are read here
+        return all(ready)
+
+    def counters(self) -> Counters:
+        """Return what the cluster has counted so far."""
+        total = dict.fromkeys(_METRICS, 0)
+        for node in self.nodes:
+            scraped = node.scrape()
+            for field, names in _METRICS.items():
+                total[field] += sum(
+                    int(value)
+                    for name in names
+                    for labels, value in scraped.get(name, {}).items()
+                    if 'protocol="amqp091"' in labels
+                )
+        return Counters(**total)
+
+    def end(self) -> None:
+        """End all nodes at once: nothing of theirs is wanted any more, and an orderly end takes seconds."""
+        self._supervisor.end(*self.processes, grace=0)
+
+
+def _read_environment(path: pathlib.Path) -> dict[str, str]:
+    """Return the variables of a rendered rabbitmq-env.conf, which holds nothing but ``NAME="value"`` lines."""
+    words: collections.abc.Iterable[str] = shlex.split(path.read_text(), comments=True)
+    return {name: value for name, _, value in (word.partition("=") for word in words)}

@@ -1,0 +1,251 @@
+"""A service that does nothing but oslo.messaging, in a process of its own: ``python -m testbed.workload``.
+
+It is configured by a service's file alone, as the service is. Commands come as JSON lines on standard input, reports go
+as JSON lines to standard output; it ends when its input does, or on SIGTERM. Every command is bounded in count and
+time. `testbed.workers` is the other side.
+
+Times are of the monotonic clock, which all processes of one Linux machine share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc
+import concurrent.futures
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import typing
+
+import oslo_messaging
+from oslo_config import cfg
+
+_END_SECONDS = 5.0  # for the drivers to close their connections, before this process goes without
+_CONTEXT: dict[str, str] = {}
+
+
+class Received:
+    """What arrived, by kind: the seconds since it was sent, and how often again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[str, dict[str, float]] = {}
+        self._again: dict[str, int] = {}
+
+    def note(self, kind: str, ident: str, sent: float) -> None:
+        """Note one message."""
+        now = time.monotonic()
+        with self._lock:
+            seen = self._seen.setdefault(kind, {})
+            self._again[kind] = self._again.get(kind, 0) + (ident in seen)
+            seen.setdefault(ident, now - sent)
+
+    def report(self) -> dict[str, typing.Any]:
+        """Return all of it."""
+        with self._lock:
+            return {"again": self._again, "seen": {kind: list(s.items()) for kind, s in self._seen.items()}}
+
+
+class RpcEndpoint:
+    """What the RPC server offers."""
+
+    def __init__(self, received: Received) -> None:
+        self._received = received
+
+    def message(self, context: dict[str, str], kind: str, ident: str, sent: float) -> str:
+        """Take a call, a cast or a fanout; a call gets ``ident`` back."""
+        self._received.note(kind, ident, sent)
+        return ident
+
+
+class NotificationEndpoint:
+    """What the listener does with notifications."""
+
+    def __init__(self, received: Received) -> None:
+        self._received = received
+
+    def info(self, context: object, publisher: str, event: str, payload: dict[str, typing.Any], about: object) -> None:
+        """Take one notification."""
+        self._received.note("notify", payload["ident"], payload["sent"])
+
+
+def say(event: str, **values: object) -> None:
+    """Report one line."""
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def read_config(path: str, exchange: str) -> cfg.ConfigOpts:
+    """Return the configuration that a service makes of its file.
+
+    :param exchange: what the service sets in its code (nova/rpc.py: ``set_transport_defaults``).
+    """
+    oslo_messaging.set_transport_defaults(exchange)
+    conf = cfg.CONF  # as services do: oslo.messaging registers some of its options nowhere else
+    conf(["--config-file", path], project=exchange, default_config_dirs=[])
+    return conf
+
+
+def commands() -> collections.abc.Iterator[dict[str, typing.Any]]:
+    """Yield what is to be done, until nobody is there any more to tell."""
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+# -- servers ---------------------------------------------------------------------------------------------------------
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Be an RPC server."""
+    conf = read_config(args.config, args.exchange)
+    transport = oslo_messaging.get_rpc_transport(conf)
+    received = Received()
+    target = oslo_messaging.Target(topic=args.topic, server=args.server)
+    server = oslo_messaging.get_rpc_server(transport, target, [RpcEndpoint(received)], executor="threading")
+    _run_server(server, transport, received)
+
+
+def listen(args: argparse.Namespace) -> None:
+    """Be a notification listener, on the exchanges of all services."""
+    conf = read_config(args.config, args.exchange)
+    transport = oslo_messaging.get_notification_transport(conf)
+    received = Received()
+    targets = [oslo_messaging.Target(topic="notifications", exchange=e) for e in args.exchanges]
+    server = oslo_messaging.get_notification_listener(
+        transport, targets, [NotificationEndpoint(received)], executor="threading"
+    )
+    _run_server(server, transport, received)
+
+
+def _run_server(server: typing.Any, transport: typing.Any, received: Received) -> None:
+    server.start()
+    say("ready")
+    try:
+        for _ in commands():
+            say("report", **received.report())
+    finally:
+        server.stop()
+        server.wait()
+        transport.cleanup()
+
+
+# -- clients ---------------------------------------------------------------------------------------------------------
+
+
+def client(args: argparse.Namespace) -> None:
+    """Be what calls, casts and notifies."""
+    conf = read_config(args.config, args.exchange)
+    rpc = oslo_messaging.get_rpc_transport(conf)
+    notifications = oslo_messaging.get_notification_transport(conf)
+    notifier = oslo_messaging.Notifier(notifications, publisher_id=f"{args.exchange}.{os.getpid()}")
+    say("ready")
+    try:
+        for number, command in enumerate(commands()):
+            say("done", results=_perform(rpc, notifier, command, f"{os.getpid()}.{number}"))
+    finally:
+        rpc.cleanup()
+        notifications.cleanup()
+
+
+def _perform(
+    rpc: typing.Any, notifier: typing.Any, command: dict[str, typing.Any], name: str
+) -> list[tuple[str, float, float, str]]:
+    """Do one command.
+
+    :param command: ``do`` (call, cast, fanout, notify), ``count``, ``seconds``; and as needed ``topic``, ``exchange``,
+        ``timeout``, ``interval`` (seconds between the starts of two), ``threads``.
+    :return: of each message its name, when it was begun and done, and the kind of error or nothing.
+    """
+    kind = command["do"]
+    act = _notify(notifier) if kind == "notify" else _rpc(rpc, kind, command)
+    numbers = itertools.count()
+    deadline = time.monotonic() + command["seconds"]
+    interval = command.get("interval", 0.0)
+
+    def work() -> collections.abc.Iterator[tuple[str, float, float, str]]:
+        while time.monotonic() < deadline:
+            number = next(numbers)  # one step for all threads: itertools.count is C
+            if number >= command["count"]:
+                return
+            ident = f"{name}.{number}"
+            begun = time.monotonic()
+            error = ""
+            try:
+                act(ident, begun)
+            except Exception as e:  # whatever a service would meet is a result; its text may hold a URL
+                error = type(e).__name__
+            yield (ident, begun, time.monotonic(), error)
+            time.sleep(max(0.0, min(begun + interval, deadline) - time.monotonic()))
+
+    with concurrent.futures.ThreadPoolExecutor(command.get("threads", 1)) as pool:
+        running = [pool.submit(lambda: list(work())) for _ in range(command.get("threads", 1))]
+        return [result for done in running for result in done.result()]
+
+
+def _notify(notifier: typing.Any) -> collections.abc.Callable[[str, float], None]:
+    def act(ident: str, begun: float) -> None:
+        notifier.info(_CONTEXT, "testbed.happened", {"ident": ident, "sent": begun})
+
+    return act
+
+
+def _rpc(
+    transport: typing.Any, kind: str, command: dict[str, typing.Any]
+) -> collections.abc.Callable[[str, float], None]:
+    target = oslo_messaging.Target(topic=command["topic"], exchange=command["exchange"])
+    prepared = oslo_messaging.get_rpc_client(transport, target).prepare(
+        fanout=kind == "fanout", timeout=command.get("timeout", 30.0)
+    )
+
+    def act(ident: str, begun: float) -> None:
+        if kind == "call":
+            answer = prepared.call(_CONTEXT, "message", kind=kind, ident=ident, sent=begun)
+            if answer != ident:
+                raise RuntimeError("the answer to another call")
+        else:
+            prepared.cast(_CONTEXT, "message", kind=kind, ident=ident, sent=begun)
+
+    return act
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(prog="python -m testbed.workload", description=__doc__.splitlines()[0])
+    roles = parser.add_subparsers(dest="role", required=True)
+    for role in (serve, client, listen):
+        made = roles.add_parser(role.__name__, help=(role.__doc__ or "").lower())
+        made.set_defaults(run=role)
+        made.add_argument("--config", required=True, metavar="FILE", help="the service's file")
+        made.add_argument("--exchange", required=True, help="the service's control exchange")
+        if role is serve:
+            made.add_argument("--topic", required=True)
+            made.add_argument("--server", required=True)
+        if role is listen:
+            made.add_argument("exchanges", nargs="+", metavar="EXCHANGE")
+    return parser
+
+
+def main() -> None:
+    """Run one role until the input ends or SIGTERM comes."""
+    args = build_parser().parse_args()
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    args.run(args)
+
+
+def _end(number: int, frame: object) -> typing.NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    timer = threading.Timer(_END_SECONDS, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""The releases of oslo.messaging that have both drivers, as services: every pattern, over either backend and over both,
+each service configured by nothing but the file that om-agent rendered for it.
+
+Each release lives in an environment of its own, below pytest's cache. Making them takes most of a minute each, and only
+the first time: python-qpid-proton comes as source alone and is compiled (pip keeps the result for the others), and
+oslo.messaging brings some thirty packages with it.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import configparser
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import types
+import typing
+import venv
+
+import pytest
+
+pytest.importorskip("proton", reason="python-qpid-proton is not installed")
+
+from testbed import errors, overcloud, processes, rabbitmq, routers, workers
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+# The first is Debian 12's; the last of the line that answers RabbitMQ's RPC at once; the last with both drivers.
+RELEASES = ("14.0.3", "14.3.1", "14.9.3")
+INSTALL_SECONDS = 500
+CALLS, CASTS, FANOUTS, NOTIFICATIONS = 5, 20, 10, 10
+SECONDS = 60.0
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not shutil.which("puppet"), reason="puppet is not installed, and the agent needs it"),
+    pytest.mark.skipif(not overcloud.find_program("rabbitmq-server"), reason="rabbitmq-server is not installed"),
+    pytest.mark.skipif(not overcloud.find_program("saslpasswd2"), reason="saslpasswd2 is not installed"),
+]
+
+# Characters that a URL, a shell, an ini file or SASL could stumble over. Not / for RabbitMQ: its driver puts the
+# password into a URL for kombu with urllib.parse.quote, which leaves a / as it is (all of RELEASES, impl_rabbit.py).
+RPC_PASSWORD, NOTIFY_PASSWORD = "rpc @:/?#%$\"'{}\\ %{x} ß", "notify @:?#%$\"'{}\\ &= é"
+ADDRESS = "127.0.87."
+USERS: dict[str, dict[str, typing.Any]] = {
+    "rpc": {"username": "rpc", "password": RPC_PASSWORD},
+    "notify": {"username": "notify", "password": NOTIFY_PASSWORD, "virtual_host": "notifications"},
+}
+
+
+def metadata(first: int, rpc: dict[str, typing.Any], notify: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    nodes = [
+        {"name": "ctl-0", "address": f"{ADDRESS}{first}", "role": "controller"},
+        {"name": "cmp-0", "address": f"{ADDRESS}{first + 1}", "role": "compute"},
+    ]
+    router = {"engine": "embedded"}
+    return {"oslo_messaging": {"rpc": rpc, "notify": notify, "router": router, "nodes": nodes}}
+
+
+# Both halves over the router; RPC over a router and notifications over the broker; and both over that same broker,
+# which is somebody else's then, so that one is enough.
+ROUTER, DUAL, BROKER = "router", "dual", "broker"
+CLOUDS = {
+    ROUTER: metadata(10, {"scheme": "amqp", **USERS["rpc"]}, {"scheme": "amqp", **USERS["notify"]}),
+    DUAL: metadata(20, {"scheme": "amqp", **USERS["rpc"]}, {"scheme": "rabbit", **USERS["notify"]}),
+    BROKER: metadata(
+        30, {"hosts": [f"{ADDRESS}20"], **USERS["notify"]}, {"hosts": [f"{ADDRESS}20"], **USERS["notify"]}
+    ),
+}
+CLOUDS[ROUTER]["oslo_messaging"]["notify"].pop("virtual_host")
+
+
+# -- an environment for each release ---------------------------------------------------------------------------------
+
+# 14.1.0 brought get_rpc_client, which the testbed's services use.
+SITE = """\
+import sys
+
+if "pip" not in sys.orig_argv:
+    import oslo_messaging
+
+    if not hasattr(oslo_messaging, "get_rpc_client"):
+        oslo_messaging.get_rpc_client = oslo_messaging.RPCClient
+"""
+
+
+def requirements(release: str) -> list[str]:
+    """What setup.cfg pins for messaging, with another release of oslo.messaging."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(REPOSITORY / "setup.cfg")
+    lines = [line.strip() for line in parser["options.extras_require"]["messaging"].splitlines()]
+    pins = [line for line in lines if line and not line.startswith(("#", "oslo.messaging"))]
+    # Some of these libraries still import pkg_resources, which newer ones do not have.
+    return [f"oslo.messaging=={release}", *pins, "setuptools<81"]
+
+
+def make_environment(directory: pathlib.Path, wanted: list[str]) -> None:
+    """Make it; the file `complete` says with what, so that an interrupted or outdated one is made anew."""
+    shutil.rmtree(directory, ignore_errors=True)
+    venv.create(directory, symlinks=True, with_pip=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    result = subprocess.run(
+        [directory / "bin/python", "-m", "pip", "install", *options, *wanted],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=INSTALL_SECONDS,
+        check=False,
+    )
+    if result.returncode != 0:
+        said = [line for line in result.stdout.splitlines() if line.startswith("ERROR")]
+        reason = f"{wanted[0]} cannot be installed: {(said or ['pip gave no reason'])[-1]}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    (site_packages,) = directory.glob("lib/python*/site-packages")
+    (site_packages / "sitecustomize.py").write_text(SITE)
+    (directory / "complete").write_text(fingerprint(wanted))
+
+
+def fingerprint(wanted: list[str]) -> str:
+    return hashlib.sha256("\n".join([SITE, *wanted]).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of a release's environment."""
+    cache = getattr(request.config, "cache", None)  # not there with -p no:cacheprovider
+    base = cache.mkdir("oslo-messaging") if cache else tmp_path_factory.mktemp("oslo-messaging")
+    directory = base / request.param
+    wanted = requirements(request.param)
+    complete = directory / "complete"
+    if not complete.is_file() or complete.read_text() != fingerprint(wanted):
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            print(
+                f"\ninstalling oslo.messaging {request.param} and what it needs into {directory}, once ...", flush=True
+            )
+        make_environment(directory, wanted)
+    return str(directory / "bin/python")
+
+
+# -- the backends ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Backends:
+    """All clouds, rendered, with their routers and the broker running."""
+
+    clouds: dict[str, overcloud.Overcloud]
+    meshes: dict[str, routers.Mesh]
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> collections.abc.Iterator[Backends]:
+    base = tmp_path_factory.mktemp("backends")
+    with processes.Supervisor(base / "logs") as supervisor:
+        found = Backends({}, {})
+        for name, content in CLOUDS.items():
+            path = base / f"{name}.json"
+            path.write_text(json.dumps(content))
+            cloud = overcloud.create([path], base / name)
+            overcloud.apply_all(supervisor, cloud, name)
+            found.clouds[name] = cloud
+        broker = rabbitmq.Cluster(supervisor, found.clouds[DUAL])
+        broker.start()
+        for name in (ROUTER, DUAL):
+            found.meshes[name] = routers.Mesh(supervisor, found.clouds[name])
+            found.meshes[name].start()
+        broker.wait()
+        yield found
+        broker.end()
+        for node in broker.nodes:
+            node._notified.close()  # nobody else does, and a warning is an error here
+
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """Two RPC servers, a listener and a client of one release on one cloud."""
+
+    first: workers.Server
+    second: workers.Server
+    listener: workers.Listener
+    client: workers.Client
+
+    def send(self, kind: str, count: int) -> set[str]:
+        """Send so many and return their names; none may have failed."""
+        self.client.begin(kind, count, SECONDS, *([] if kind == "notify" else [self.first]))
+        sent = self.client.result()
+        assert [s.error for s in sent] == [""] * count
+        return {s.ident for s in sent}
+
+
+@pytest.fixture(params=CLOUDS)
+def services(
+    request: pytest.FixtureRequest,
+    python: str,
+    backends: Backends,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> collections.abc.Iterator[Services]:
+    """The testbed starts its services with its own interpreter; here it is the release's."""
+    monkeypatch.setattr(workers, "sys", types.SimpleNamespace(executable=python))
+    controller, compute = backends.clouds[request.param].hosts
+    with processes.Supervisor(tmp_path / "logs") as supervisor:
+        made = Services(
+            workers.Server(supervisor, controller, "nova", "compute"),
+            workers.Server(supervisor, compute, "nova", "compute"),
+            workers.Listener(supervisor, controller, "nova", ["nova", "neutron"]),
+            workers.Client(supervisor, compute, "nova"),
+        )
+        for worker in (made.first, made.second, made.listener, made.client):
+            worker.expect("ready", workers.READY_SECONDS)
+        if request.param in backends.meshes:
+            backends.meshes[request.param].wait_for_consumers("multicast/nova/compute", 2)
+        yield made
+        everyone = (made.first, made.second, made.listener, made.client)
+        supervisor.end(*(worker.process for worker in everyone), grace=0)  # an orderly end takes five seconds
+
+
+def received(kind: str, *servers: workers.Server) -> list[set[str]]:
+    return [set(server.got(kind).seconds) for server in servers]
+
+
+def wait_for(what: str, check: collections.abc.Callable[[], bool]) -> None:
+    try:
+        processes.wait_until(what, check, 20, interval=0.2)
+    except errors.TestbedError as e:
+        pytest.fail(str(e))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_pattern(services: Services) -> None:
+    """A call is answered by one server, a cast reaches one, a fanout both, a notification the listener."""
+    servers = (services.first, services.second)
+    calls = services.send("call", CALLS)
+    first, second = received("call", *servers)
+    assert (first | second, first & second) == (calls, set())
+
+    casts = services.send("cast", CASTS)
+    wait_for("all casts have come", lambda: set.union(*received("cast", *servers)) == casts)
+    first, second = received("cast", *servers)
+    assert first & second == set()
+
+    fanouts = services.send("fanout", FANOUTS)
+    wait_for("all fanouts have come to both", lambda: received("fanout", *servers) == [fanouts, fanouts])
+
+    notifications = services.send("notify", NOTIFICATIONS)
+    wait_for("all notifications have come", lambda: set(services.listener.got().seconds) == notifications)
+
+
+def test_it_is_that_release(python: str) -> None:
+    code = "import importlib.metadata as m, oslo_messaging; print(m.version('oslo.messaging'), oslo_messaging.__file__)"
+    done = subprocess.run([python, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    version, path = done.stdout.split()
+    assert version in RELEASES
+    assert re.search(rf"/{re.escape(version)}/lib/", path)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_services_read_what_the_agent_rendered(backends: Backends, cloud: str) -> None:
+    """So that no cell of the matrix speaks to another backend than it says."""
+    text = backends.clouds[cloud].hosts[1].service_file("nova").read_text()
+    schemes = re.findall(r"^transport_url = (\w+)://", text, re.MULTILINE)
+    assert schemes == {ROUTER: ["amqp", "amqp"], DUAL: ["amqp", "rabbit"], BROKER: ["rabbit", "rabbit"]}[cloud]

@@ -1,0 +1,300 @@
+"""Bad input, named: a sentence says what is wrong, the exit code is the published one, and nothing has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import typing
+
+import pytest
+
+from tests import helpers
+
+put = helpers.put
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> helpers.Machine:
+    return helpers.machine(tmp_path)
+
+
+def apply(node: helpers.Machine, *more: str, name: str = "ctl-0") -> subprocess.CompletedProcess[str]:
+    return node.run("apply", "--metadata", str(node.base / "metadata.json"), "--node", name, *more)
+
+
+def refused(node: helpers.Machine, content: object, said: str, code: int = 2, name: str = "ctl-0") -> str:
+    """Apply fails with this code, says so, and leaves the tree as it was; returns what was said."""
+    node.metadata(content)
+    before = node.tree()
+    result = apply(node, name=name)
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr and result.stdout == ""
+    assert node.tree() == before
+    assert node.puppet_runs() == []
+    return result.stderr
+
+
+BYTES: dict[str, tuple[bytes, str]] = {
+    "half an object": (b'{"oslo_messaging": {"rpc": {"password": "Canary', "line 1, column"),
+    "two documents": (b"{}{}", "line 1, column 3"),
+    "NaN": (b'{"oslo_messaging": NaN}', "neither JSON nor YAML"),
+    "a key twice": (b'{"oslo_messaging": {"rpc": "Canary", "rpc": 1}}', '"rpc" stands twice'),
+    "not UTF-8": (b'{"a": "Canary\xff"}', "not UTF-8"),
+    "binary": (bytes(range(256)), "not UTF-8"),
+    "a list": (b"[]", "holds a list"),
+    "a number": (b"7", "holds a single value"),
+    "empty": (b"", "no oslo_messaging key"),
+    "null": (b"null", "no oslo_messaging key"),
+    "nothing of messaging": (b'{"nova": {"password": "Canary"}}', "no oslo_messaging key"),
+    "deep": (b"[" * 200_000, "nested too deeply"),
+    "an alias": (b"a: &a Canary\nb: *a\n", "line 2, column 4"),
+    "10 MB of nothing": (b'{"oslo_messaging": {"rpc": "' + b"Canary" * 1_700_000, "neither JSON nor YAML"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), BYTES.values(), ids=BYTES.keys())
+def test_a_file_that_cannot_be_used(node: helpers.Machine, content: bytes, said: str) -> None:
+    assert "Canary" not in refused(node, content, said)
+
+
+WRONG: tuple[object, ...] = (True, 7, 1.5, "Canary", [], ["Canary"], {}, {"Canary key": "x"}, [[None]])
+# What is as good as nothing, or right.
+RIGHT = {("rpc.password", "Canary")}
+NULL_IS_MISSING = ("rpc", "rpc.password", "nodes", "nodes.0")
+CASES = [(key, wrong) for key in (*NULL_IS_MISSING, "services", "") for wrong in WRONG]
+CASES = [(key, wrong) for key, wrong in CASES if (key, str(wrong)) not in RIGHT]
+
+
+@pytest.mark.parametrize(("key", "wrong"), [*CASES, *((key, None) for key in NULL_IS_MISSING)])
+def test_wrong_types(node: helpers.Machine, key: str, wrong: object) -> None:
+    said = refused(node, put(helpers.dual(), key, wrong) if key else wrong, "error: ")
+    if key != "services" and not isinstance(wrong, dict):  # names of services and of keys are told
+        assert "Canary" not in said
+
+
+def test_everything_wrong_at_once_is_told_at_once(node: helpers.Machine) -> None:
+    raw = {"rpc": {"port": []}, "notify": 7, "router": [], "broker": "x", "tls": 1, "sites": [], "nodes": {}, "x": 1}
+    said = refused(node, raw, "error: ")
+    for path in ("rpc.port", "rpc.password", "notify", "router", "broker", "tls", "sites", "nodes", "metadata"):
+        assert f"error: {path}: " in said
+
+
+def test_several_files_each_named(node: helpers.Machine) -> None:
+    paths = [node.metadata(b"{", "a.json"), node.metadata(b"[]", "b.json"), str(node.base / "none.json")]
+    before = node.tree()
+    result = node.run("apply", "--metadata", *paths)
+    assert result.returncode == 2
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == paths
+    assert node.tree() == before
+
+
+def test_a_file_of_os_collect_config_that_is_gone(node: helpers.Machine) -> None:
+    before = node.tree()
+    result = node.run("apply", OS_CONFIG_FILES=str(node.base / "gone.json"))
+    assert result.returncode == 2 and "gone.json" in result.stderr
+    assert node.tree() == before
+
+
+def test_ten_megabytes_of_others_metadata_do_no_harm(node: helpers.Machine) -> None:
+    raw = {f"key-{i}": "x" * 1000 for i in range(10_000)}
+    path = node.metadata(json.dumps({**raw, "oslo_messaging": helpers.default()}).encode())
+    assert pathlib.Path(path).stat().st_size > 10_000_000
+    assert apply(node).returncode == 0
+
+
+def test_ten_megabytes_of_metadata_that_is_wrong(node: helpers.Machine) -> None:
+    raw = put(helpers.default(), "nodes", [{"name": f"n {i}", "address": "x" * 5000} for i in range(2100)])
+    said = refused(node, raw, "error: nodes[2099].name")
+    assert "x" * 100 not in said
+
+
+@pytest.mark.parametrize("name", ["ctl", "ctl-", "tl-1", "ctl-1.example.com", "CTL-1", "ctl-100"])
+def test_this_node_is_not_in_nodes(node: helpers.Machine, name: str) -> None:
+    raw = put(helpers.dual(), "nodes", [{"name": n} for n in ("ctl-1", "ctl-10", "ctl-11")])
+    refused(node, raw, f'this node, "{name}", is not in nodes', name=name)
+
+
+def test_nobody_said_which_node_this_is(node: helpers.Machine) -> None:
+    node.metadata(put(helpers.dual(), "nodes", [{"name": "surely-no-host-has-this-name"}]))
+    before = node.tree()
+    result = node.run("apply", "--metadata", str(node.base / "metadata.json"))
+    assert result.returncode == 2 and "is not in nodes" in result.stderr
+    assert node.tree() == before
+
+
+def test_an_absent_service(node: helpers.Machine) -> None:
+    said = refused(node, put(helpers.dual(), "services", ["nova", "heat"]), "services[1]")
+    assert '"heat" is asked for' in said and f"{node.root}/etc/heat" in said
+
+
+def test_an_absent_section(node: helpers.Machine) -> None:
+    (node.root / "etc/swift/proxy-server.conf").write_text("[pipeline:main]\npipeline = healthcheck\n")
+    said = refused(node, put(helpers.dual(), "services", ["swift"]), "services[0]")
+    assert "[filter:ceilometer]" in said
+
+
+def test_an_unknown_service(node: helpers.Machine) -> None:
+    refused(
+        node, put(helpers.dual(), "services", ["nova", "nva"]), 'services[1]: "nva" is not in the service catalogue'
+    )
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
+def test_a_service_file_that_is_none(node: helpers.Machine, kind: str) -> None:
+    path = node.root / "etc/nova/nova.conf"
+    path.unlink()
+    if kind == "link":
+        path.symlink_to("../neutron/neutron.conf")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    node.metadata(helpers.dual())
+    before = shallow(node)
+    result = apply(node)
+    assert result.returncode == 1 and "not a regular file" in result.stderr and str(path) in result.stderr
+    assert shallow(node) == before
+
+
+def shallow(node: helpers.Machine) -> dict[str, int]:
+    """Modes alone, where there is something that cannot be read."""
+    paths = (p for p in node.root.rglob("*") if not str(p.relative_to(node.root)).startswith(helpers.STATE))
+    return {str(p): p.lstat().st_mode for p in paths}
+
+
+@pytest.mark.parametrize("text", ["transport_url = a\ntransport_url = b\n", "transport_url = a\n  ,b\n"])
+def test_a_key_that_cannot_be_edited(node: helpers.Machine, text: str) -> None:
+    (node.root / "etc/nova/nova.conf").write_text("[DEFAULT]\n" + text)
+    said = refused(node, helpers.dual(), "more than once or goes over several lines", code=1)
+    assert "transport_url" in said and "etc/nova/nova.conf" in said
+
+
+def test_a_certificate_that_is_not_there(node: helpers.Machine) -> None:
+    said = refused(node, helpers.with_tls(helpers.dual()), "/etc/pki/tls/node.key", code=1)
+    assert "tls.key_file" in said and "tls.ca_file" in said
+
+
+def test_a_directory_in_the_place_of_a_file_of_ours(node: helpers.Machine) -> None:
+    (node.root / "etc/rabbitmq/rabbitmq.conf").mkdir(parents=True)
+    refused(node, helpers.dual(), "etc/rabbitmq/rabbitmq.conf", code=1)
+
+
+def test_a_file_in_the_place_of_a_directory_of_ours(node: helpers.Machine) -> None:
+    (node.root / "etc/rabbitmq").write_text("")
+    refused(node, helpers.dual(), "etc/rabbitmq", code=1)
+
+
+def test_a_missing_module(node: helpers.Machine) -> None:
+    shutil.rmtree(node.base / "puppet/modules/om_messaging")
+    refused(node, helpers.dual(), "the puppet module om_messaging is not in any of", code=1)
+
+
+# On a machine that has puppet outside PATH the agent would find it.
+WITHOUT_PUPPET = """
+import sys
+from om_agent import cli
+from om_agent.apply import puppet
+puppet._PUPPET_DIRECTORIES = ()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_missing_puppet(node: helpers.Machine) -> None:
+    (node.bin / "puppet").unlink()
+    path = node.metadata(helpers.dual())
+    before = node.tree()
+    command = [sys.executable, "-c", WITHOUT_PUPPET, "apply", "--root", str(node.root), "--metadata", path]
+    environment = node.environment(PATH=str(node.bin))
+    result = subprocess.run(
+        [*command, "--node", "ctl-0"], env=environment, cwd=node.base, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    assert "puppet is not installed" in result.stderr
+    assert node.tree() == before
+
+
+def test_a_puppet_that_cannot_be_started(node: helpers.Machine) -> None:
+    (node.bin / "puppet").write_text("#!/no/such/interpreter\n")
+    refused(node, helpers.dual(), "cannot be started", code=1)
+
+
+def test_a_root_that_is_no_directory(node: helpers.Machine) -> None:
+    command = [sys.executable, "-m", "om_agent", "apply", "--root", str(node.base / "none")]
+    result = subprocess.run(command, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "is not a directory" in result.stderr
+
+
+# -- as an ordinary user ---------------------------------------------------------------------------------------------
+
+NOBODY = 65534
+
+
+def python_for(identity: dict[str, typing.Any]) -> str:
+    """A Python with PyYAML that an ordinary user may start: this one can be in root's own home directory."""
+    for path in (sys.executable, "/usr/bin/python3"):
+        probe = [path, "-c", "import sys, yaml; sys.exit(sys.version_info < (3, 9))"]
+        try:
+            if not subprocess.run(probe, cwd="/", capture_output=True, check=False, **identity).returncode:
+                return path
+        except OSError:
+            continue
+    return helpers.skip("an ordinary user can run no Python with PyYAML here")
+
+
+@pytest.fixture
+def ordinary() -> typing.Iterator[tuple[helpers.Machine, dict[str, typing.Any]]]:
+    """A machine that an ordinary user owns, and how to start a program as that user."""
+    root = os.geteuid() == 0
+    identity: dict[str, typing.Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if root else {}
+    # pytest's own temporary directories are closed to others.
+    with tempfile.TemporaryDirectory(prefix="om-agent-test-") as directory:
+        base = pathlib.Path(directory)
+        machine = helpers.machine(base, python_for(identity))
+        for path in (base, *base.rglob("*")) if root else ():
+            os.chown(path, NOBODY, NOBODY)
+        yield machine, identity
+
+
+def run_as(
+    machine: helpers.Machine, identity: dict[str, typing.Any], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    path = machine.metadata(helpers.dual())
+    command = machine.command("apply", "--metadata", path, "--node", "ctl-0", *arguments)
+    pipes: dict[str, typing.Any] = {"capture_output": True, "text": True, "check": False}
+    return subprocess.run(command, env=machine.environment(), cwd=machine.base, **pipes, **identity)
+
+
+def test_an_ordinary_user_can_work_below_a_root_of_their_own(
+    ordinary: tuple[helpers.Machine, dict[str, typing.Any]],
+) -> None:
+    result = run_as(*ordinary)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_read_only_file(ordinary: tuple[helpers.Machine, dict[str, typing.Any]]) -> None:
+    machine, identity = ordinary
+    path = machine.root / "etc/nova/nova.conf"
+    path.chmod(0o440)
+    before = machine.tree()
+    result = run_as(machine, identity)
+    assert result.returncode == 1 and f"{path}: the file cannot be written by this user" in result.stderr
+    assert machine.tree() == before
+
+
+@pytest.mark.parametrize("closed", ["etc", "etc/nova", "var/lib"])
+def test_a_read_only_directory(ordinary: tuple[helpers.Machine, dict[str, typing.Any]], closed: str) -> None:
+    machine, identity = ordinary
+    before = machine.tree()
+    (machine.root / closed).chmod(0o555)
+    try:
+        result = run_as(machine, identity)
+    finally:
+        (machine.root / closed).chmod(0o755)
+    assert result.returncode == 1 and closed in result.stderr
+    assert "Traceback" not in result.stderr and "defect" not in result.stderr
+    assert machine.tree() == before

@@ -1,0 +1,455 @@
+"""The command line as a program, under a temporary root, with a puppet that only the agent takes for one."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import subprocess
+import time
+import typing
+
+import pytest
+from om_agent import ini
+
+from tests import helpers
+
+put = helpers.put
+SECRETS = ("rpc-secret", "notify-secret", "old-secret")
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> helpers.Machine:
+    return helpers.machine(tmp_path)
+
+
+def apply(node: helpers.Machine, raw: object, *more: str) -> subprocess.CompletedProcess[str]:
+    return node.run("apply", "--metadata", node.metadata(raw), "--node", "ctl-0", *more)
+
+
+def keys(node: helpers.Machine, path: str) -> ini.Keys:
+    return ini.read((node.root / path).read_text())
+
+
+def value(node: helpers.Machine, path: str, section: str, key: str) -> list[str]:
+    return [v.text for v in keys(node, path).get((section, key), [])]
+
+
+# -- validate --------------------------------------------------------------------------------------------------------
+
+
+def test_validate(node: helpers.Machine) -> None:
+    result = node.run("validate", node.metadata(helpers.dual()))
+    assert (result.returncode, result.stdout) == (0, "valid: 4 nodes, rpc over amqp, notifications over rabbit\n")
+    assert "warning: rpc.tls: rpc runs without TLS" in result.stderr
+
+
+def test_validate_json(node: helpers.Machine) -> None:
+    result = node.run("validate", "--json", node.metadata(helpers.dual()))
+    problems = json.loads(result.stdout)["problems"]
+    assert result.returncode == 0 and result.stderr == ""
+    assert [(p["severity"], p["path"], p["code"]) for p in problems] == [
+        ("warning", "rpc.tls", "plaintext"),
+        ("warning", "notify.tls", "plaintext"),
+    ]
+    assert set(problems[0]) == {"severity", "path", "code", "message", "remedy"}
+
+
+def test_validate_names_every_problem(node: helpers.Machine) -> None:
+    path = node.metadata(put(put(helpers.dual(), "rpc.port", "x"), "nodes.1.place", "x"))
+    result = node.run("validate", path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["nodes[1]", "rpc.port"]
+    as_json = node.run("validate", "--json", path)
+    assert as_json.returncode == 2
+    assert [p["code"] for p in json.loads(as_json.stdout)["problems"]] == ["unknown-key", "wrong-type"]
+
+
+def test_validate_names_unknown_services_and_nodes(node: helpers.Machine) -> None:
+    result = node.run("validate", node.metadata(put(helpers.dual(), "services", ["nova", "nva"])))
+    assert result.returncode == 2 and "services[1]" in result.stderr
+    result = node.run("validate", "--node", "ctl", node.metadata(helpers.dual()))
+    assert result.returncode == 2 and '"ctl"' in result.stderr
+
+
+def test_validate_merges_files(node: helpers.Machine) -> None:
+    first = node.metadata(put(helpers.default(), "rpc.port", "x"))
+    second = node.metadata({"rpc": {"port": 5673}}, "second.json")
+    assert node.run("validate", first, second).returncode == 0
+    assert node.run("validate", second, first).returncode == 2
+
+
+def test_help_has_exit_codes_and_examples(node: helpers.Machine) -> None:
+    command = node.command("x")[:-3]
+    result = subprocess.run([*command, "--help"], env=node.environment(), capture_output=True, text=True, check=True)
+    assert "exit codes:" in result.stdout and "examples:" in result.stdout and "om-agent apply --wait" in result.stdout
+    assert subprocess.run(command, env=node.environment(), capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["validate"], ["apply", "--wait", "x"], ["plan", "--root", "/none"]]
+)
+def test_a_wrong_command_is_invalid_input(node: helpers.Machine, arguments: list[str]) -> None:
+    command = [*node.command("x")[:-3], *arguments]
+    result = subprocess.run(command, env=node.environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "usage:" in result.stderr
+
+
+# -- plan ------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) -> None:
+    before = helpers.tree(node.root)
+    path = node.metadata(helpers.dual())
+    result = node.run("plan", path, "--node", "ctl-0")
+    assert result.returncode == 0
+    assert result.stdout.startswith("ctl-0 (controller, router and broker): ")
+    for secret in SECRETS:
+        assert secret not in result.stdout + result.stderr
+    planned = json.loads(node.run("plan", "--json", path, "--node", "ctl-0").stdout)
+    assert helpers.tree(node.root) == before and node.puppet_runs() == []
+    done = json.loads(apply(node, helpers.dual(), "--json").stdout)
+    assert planned == done and set(done) == {"node", "changes"}
+
+
+def test_a_plan_of_nothing(node: helpers.Machine) -> None:
+    apply(node, helpers.dual())
+    result = node.run("plan", node.metadata(helpers.dual()), "--node", "ctl-0")
+    assert (result.returncode, result.stdout) == (0, "ctl-0 (controller, router and broker): nothing to do\n")
+
+
+# -- apply -----------------------------------------------------------------------------------------------------------
+
+
+def test_apply_and_again(node: helpers.Machine) -> None:
+    result = apply(node, helpers.dual(), "--verbose")
+    assert result.returncode == 0 and result.stdout.startswith("ctl-0: applied, ")
+    (url,) = value(node, "etc/nova/nova.conf", "DEFAULT", "transport_url")
+    assert url.startswith("amqp://rpc:rpc-secret@172.17.0.11:31459,")
+    (url,) = value(node, "etc/swift/proxy-server.conf", "filter:ceilometer", "url")
+    assert url.startswith("rabbit://notify:notify-secret@")
+    assert value(node, "etc/neutron/neutron.conf", "oslo_messaging_rabbit", "ssl") == []
+    before = helpers.tree(node.root)
+    assert before["etc/nova/nova.conf"][1] == "0o640"
+    assert "etc/qpid-dispatch/qdrouterd.json" in before and "etc/rabbitmq/rabbitmq.conf" in before
+
+    again = apply(node, helpers.dual())
+    assert (again.returncode, again.stdout) == (0, "ctl-0: nothing to do, the messaging configuration is right\n")
+    assert helpers.tree(node.root) == before
+    assert len(node.puppet_runs()) == 1
+
+
+def test_no_secret_is_on_a_command_line_in_an_environment_or_in_what_is_said(node: helpers.Machine) -> None:
+    result = apply(node, helpers.dual(), "--verbose")
+    told = json.dumps(node.puppet_runs()) + result.stdout + result.stderr
+    for secret in SECRETS:
+        assert secret not in told
+    (_, environment), *_ = node.puppet_runs()
+    assert set(environment) - {"LC_CTYPE"} == {"HOME", "LC_ALL", "PATH"}
+
+
+def test_json(node: helpers.Machine) -> None:
+    changes = json.loads(apply(node, helpers.dual(), "--json").stdout)["changes"]
+    assert {"action": "create", "path": "/etc/rabbitmq/rabbitmq.conf"} in changes
+    detail = {"action": "change", "path": "/etc/neutron/neutron.conf", "detail": "[DEFAULT] transport_url"}
+    assert detail in changes
+    assert json.loads(apply(node, helpers.dual(), "--json").stdout) == {"node": "ctl-0", "changes": []}
+
+
+def test_to_another_backend_and_back(node: helpers.Machine) -> None:
+    apply(node, helpers.default())
+    first = {path: keys(node, path) for path in ("etc/nova/nova.conf", "etc/neutron/neutron.conf")}
+    assert apply(node, helpers.dual()).returncode == 0
+    assert keys(node, "etc/nova/nova.conf") != first["etc/nova/nova.conf"]
+    assert apply(node, helpers.default()).returncode == 0
+    assert {path: keys(node, path) for path in first} == first
+    assert not (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()
+
+
+def test_a_compute_node(node: helpers.Machine) -> None:
+    result = node.run("apply", "--metadata", node.metadata(helpers.dual()), "--node", "cmp-0")
+    assert result.returncode == 0
+    assert not (node.root / "etc/rabbitmq").exists() and not (node.root / "etc/qpid-dispatch").exists()
+    assert value(node, "etc/nova/nova.conf", "oslo_messaging_amqp", "sasl_default_realm") == ["overcloud"]
+
+
+def test_names_that_contain_one_another(node: helpers.Machine) -> None:
+    names = ["ctl-10", "ctl-1", "ctl-11"]
+    raw = put(helpers.dual(), "nodes", [{"name": n, "address": f"10.0.0.{i}"} for i, n in enumerate(names, 1)])
+    assert node.run("apply", "--metadata", node.metadata(raw), "--node", "ctl-1").returncode == 0
+    entities = json.loads((node.root / "etc/qpid-dispatch/qdrouterd.json").read_text())
+    assert [a["id"] for kind, a in entities if kind == "router"] == ["ctl-1"]
+    assert [a for kind, a in entities if kind == "connector"] == []
+
+
+@pytest.mark.parametrize("mode", ["fail", "lie"])
+def test_puppet_fails(node: helpers.Machine, mode: str) -> None:
+    before = node.tree()
+    node.mode(mode)
+    result = apply(node, helpers.dual())
+    assert result.returncode == 1 and result.stdout == ""
+    assert "Everything is as it was before" in result.stderr
+    assert ("No space left in the middle" in result.stderr) is (mode == "fail")
+    assert node.tree() == before
+    node.mode("good")
+    assert apply(node, helpers.dual()).returncode == 0
+
+
+def test_a_failed_second_apply_keeps_the_first(node: helpers.Machine) -> None:
+    apply(node, helpers.default())
+    before = node.tree()
+    node.mode("fail")
+    assert apply(node, helpers.dual()).returncode == 1
+    assert node.tree() == before
+    node.mode("good")
+    assert "nothing to do" in apply(node, helpers.default()).stdout
+
+
+def test_puppet_takes_too_long(node: helpers.Machine) -> None:
+    before = node.tree()
+    node.mode("hang")
+    result = apply(node, helpers.dual(), "--puppet-timeout", "2")
+    assert result.returncode == 1 and "had not finished after 2 s" in result.stderr
+    assert node.tree() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_during_puppet(node: helpers.Machine, number: signal.Signals) -> None:
+    before = node.tree()
+    node.mode("hang")
+    process = node.start("apply", "--metadata", node.metadata(helpers.dual()), "--node", "ctl-0")
+    node.wait_for_puppet()
+    assert node.tree() != before
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted; the node is as it was before" in err
+    assert node.tree() == before
+
+
+def test_killed_during_puppet(node: helpers.Machine) -> None:
+    """The next run puts things right before it does anything else, whatever the metadata says by then."""
+    before = node.tree()
+    node.mode("slow")
+    process = node.start("apply", "--metadata", node.metadata(helpers.dual()), "--node", "ctl-0")
+    node.wait_for_puppet()
+    process.kill()
+    process.communicate(timeout=60)
+    assert node.tree() != before
+    result = node.run("apply", OS_CONFIG_FILES="")
+    assert result.returncode == 0 and "interrupted run" in result.stderr
+    assert node.tree() == before
+
+
+# -- where metadata comes from ---------------------------------------------------------------------------------------
+
+
+def collected(node: helpers.Machine, *documents: object) -> None:
+    """What os-collect-config leaves."""
+    paths = []
+    for number, document in enumerate(documents):
+        file = node.root / f"var/lib/os-collect-config/{number}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document))
+        paths.append(f"/var/lib/os-collect-config/{number}.json")
+    path = node.root / "var/lib/os-collect-config/os_config_files.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(paths))
+    new.rename(path)
+
+
+def hieradata(node: helpers.Machine) -> None:
+    path = node.root / "etc/puppet/hieradata/all_nodes.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"oslo_messaging_rpc_password": "x", "oslo_messaging_rpc_node_names": ["ctl-0"]}))
+
+
+@pytest.mark.parametrize("listed", ["", ":"])
+def test_an_empty_list_means_keep_the_present_state(node: helpers.Machine, listed: str) -> None:
+    hieradata(node)
+    before = node.tree()
+    result = node.run("apply", OS_CONFIG_FILES=listed)
+    assert result.returncode == 0 and "nothing was changed" in result.stdout
+    assert json.loads(node.run("apply", "--json", OS_CONFIG_FILES=listed).stdout) == {"changes": []}
+    assert node.tree() == before and node.puppet_runs() == []
+
+
+def test_an_empty_list_of_os_collect_config_means_the_same(node: helpers.Machine) -> None:
+    hieradata(node)
+    collected(node)
+    before = node.tree()
+    assert "nothing was changed" in node.run("apply").stdout
+    assert node.tree() == before
+
+
+def test_after_an_apply_an_empty_list_keeps_what_is_there(node: helpers.Machine) -> None:
+    apply(node, helpers.dual())
+    before = node.tree()
+    assert node.run("apply", OS_CONFIG_FILES="").returncode == 0
+    assert node.tree() == before
+
+
+def test_nothing_at_all_is_no_failure(node: helpers.Machine) -> None:
+    before = node.tree()
+    result = node.run("apply")
+    assert result.returncode == 0 and "no messaging metadata" in result.stdout
+    assert node.tree() == before
+
+
+def test_os_config_files(node: helpers.Machine) -> None:
+    files = [node.metadata(helpers.default()), node.metadata({"node": "ctl-1"}, "second.json")]
+    result = node.run("apply", OS_CONFIG_FILES=":".join(files))
+    assert result.returncode == 0 and result.stdout.startswith("ctl-1: applied")
+
+
+def test_the_list_of_os_collect_config_is_below_the_root(node: helpers.Machine) -> None:
+    collected(node, {"oslo_messaging": helpers.default()}, {"oslo_messaging": {"node": "ctl-2"}})
+    assert node.run("apply").stdout.startswith("ctl-2: applied")
+
+
+def test_tripleos_hieradata_comes_last(node: helpers.Machine) -> None:
+    hieradata(node)
+    collected(node, {})
+    result = node.run("apply", "--no-services")
+    assert result.returncode == 0 and "applied" in result.stdout
+
+
+def test_metadata_that_appears_while_waiting(node: helpers.Machine) -> None:
+    process = node.start("apply", "--wait", "60")
+    assert process.stderr
+    assert "waiting up to 60 s" in process.stderr.readline()
+    time.sleep(1)
+    collected(node, {"oslo_messaging": put(helpers.default(), "node", "ctl-0")})
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.startswith("ctl-0: applied")
+
+
+def test_waiting_ends(node: helpers.Machine) -> None:
+    before = node.tree()
+    result = node.run("apply", "--wait", "0.5")
+    assert result.returncode == 1 and "no messaging metadata after" in result.stderr
+    assert node.tree() == before
+
+
+def test_waiting_keeps_nobody_out(node: helpers.Machine) -> None:
+    waiting = node.start("apply", "--wait", "60")
+    assert waiting.stderr and "waiting" in waiting.stderr.readline()
+    assert apply(node, helpers.default(), "--lock-timeout", "5").returncode == 0
+    waiting.terminate()
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+
+
+# -- several at once -------------------------------------------------------------------------------------------------
+
+
+def test_two_at_once(node: helpers.Machine) -> None:
+    node.mode("slow")
+    path = node.metadata(helpers.dual())
+    both = [node.start("apply", "--metadata", path, "--node", "ctl-0") for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert said[0].startswith("ctl-0: applied") and "nothing to do" in said[1]
+    assert len(node.puppet_runs()) == 1
+
+
+def test_the_second_gives_up(node: helpers.Machine) -> None:
+    node.mode("hang")
+    path = node.metadata(helpers.dual())
+    first = node.start("apply", "--metadata", path, "--node", "ctl-0")
+    node.wait_for_puppet()
+    during = node.tree()
+    result = apply(node, helpers.dual(), "--lock-timeout", "0.3")
+    assert result.returncode == 1 and "Another om-agent" in result.stderr
+    assert node.tree() == during
+    first.terminate()
+    first.communicate(timeout=60)
+    assert first.returncode == 1
+
+
+# -- hook ------------------------------------------------------------------------------------------------------------
+
+
+def hook(node: helpers.Machine, stdin: bytes, *more: str) -> dict[str, typing.Any]:
+    result = node.run("hook", "--node", "ctl-0", *more, stdin=stdin)
+    assert result.returncode == 0
+    answer = json.loads(result.stdout)
+    assert {"deploy_stdout", "deploy_stderr", "deploy_status_code"} <= set(answer)
+    for secret in SECRETS:
+        assert secret not in result.stdout + result.stderr
+    return typing.cast("dict[str, typing.Any]", answer)
+
+
+def deployment(raw: object) -> bytes:
+    inputs = [{"name": "deploy_action", "value": "CREATE"}, {"name": "oslo_messaging", "value": json.dumps(raw)}]
+    return json.dumps({"id": "1", "group": "om-messaging", "config": "", "inputs": inputs}).encode()
+
+
+def test_hook(node: helpers.Machine) -> None:
+    answer = hook(node, deployment(helpers.dual()))
+    assert answer["deploy_status_code"] == 0 and answer["deploy_stderr"] == ""
+    assert answer["deploy_stdout"].startswith("ctl-0: applied") and answer["node"] == "ctl-0"
+    assert int(answer["changes"]) > 0
+    assert hook(node, deployment(helpers.dual()))["changes"] == "0"
+
+
+BAD_STDIN = {
+    "nothing": b"",
+    "half": b"{",
+    "a list": b"[]",
+    "null": b"null",
+    "latin-1": b"\xff\xfe",
+    "deep": b"[" * 100_000,
+    "deep and whole": b'{"a":' * 500 + b"1" + b"}" * 500,
+    "an empty deployment": b"{}",
+    "no messaging": b'{"config": "echo hello", "inputs": []}',
+    "config that cannot be read": b'{"config": "{"}',
+    "inputs of another kind": b'{"inputs": {"oslo_messaging": 1}}',
+    "wrong metadata": deployment({"rpc": {"port": []}}),
+    "a number": deployment(7),
+}
+
+
+@pytest.mark.parametrize("stdin", BAD_STDIN.values(), ids=BAD_STDIN.keys())
+def test_hook_with_bad_input(node: helpers.Machine, stdin: bytes) -> None:
+    before = node.tree()
+    answer = hook(node, stdin)
+    assert answer["deploy_status_code"] == 2 and answer["deploy_stderr"]
+    assert node.tree() == before
+
+
+def test_hook_when_apply_fails(node: helpers.Machine) -> None:
+    before = node.tree()
+    node.mode("fail")
+    answer = hook(node, deployment(helpers.dual()))
+    assert answer["deploy_status_code"] == 1 and "as it was before" in answer["deploy_stderr"]
+    assert node.tree() == before
+
+
+def test_hook_without_standard_input(node: helpers.Machine) -> None:
+    command = [*node.command("hook"), "--node", "ctl-0"]
+    shell = ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command]
+    result = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, check=False)
+    assert result.returncode == 0 and json.loads(result.stdout)["deploy_status_code"] != 0
+
+
+def test_hook_that_is_ended(node: helpers.Machine) -> None:
+    before = node.tree()
+    node.mode("hang")
+    command = [*node.command("hook"), "--node", "ctl-0"]
+    (node.base / "stdin").write_bytes(deployment(helpers.dual()))
+    with open(node.base / "stdin", "rb") as stdin:
+        pipes: dict[str, typing.Any] = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=node.base, env=node.environment(), **pipes)
+    node.wait_for_puppet()
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and json.loads(out)["deploy_status_code"] == 1
+    assert node.tree() == before
+
+
+def test_a_reader_that_goes_away_is_no_failure(node: helpers.Machine) -> None:
+    command = [*node.command("plan"), node.metadata(helpers.dual()), "--node", "ctl-0"]
+    shell = ["/bin/bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "bash", *command]
+    result = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "Traceback" not in result.stderr

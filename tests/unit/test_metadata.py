@@ -1,0 +1,365 @@
+"""Files become one raw dict as os-apply-config would make it, and no error quotes what is in them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import typing
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from om_agent import errors, metadata, model
+
+from tests import helpers
+
+QUICK = hypothesis.settings(max_examples=200, deadline=None)
+CANARY = "Canary7Zq"
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
+    max_leaves=12,
+)
+DOCUMENTS = st.lists(st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4), max_size=4)
+
+
+def write(directory: pathlib.Path, name: str, content: object) -> str:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return str(path)
+
+
+def codes(function: typing.Callable[..., object], *arguments: object) -> list[tuple[str, str]]:
+    """(path, code) of every problem that a call raises, none of which quotes the canary."""
+    with pytest.raises(errors.InvalidInput) as caught:
+        function(*arguments)
+    assert CANARY not in str(caught.value)
+    return [(p.path, p.code) for p in caught.value.problems]
+
+
+# -- merging ---------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@hypothesis.given(DOCUMENTS)
+def test_merged_as_os_apply_config_merges(documents: list[dict[str, object]]) -> None:
+    theirs = pytest.importorskip("os_apply_config.collect_config")
+    merged: object = {}
+    for document in documents:
+        merged = metadata.merge(merged, document)
+    assert merged == theirs.merge_configs(documents)
+
+
+def test_read_as_os_apply_config_reads(tmp_path: pathlib.Path) -> None:
+    theirs = pytest.importorskip("os_apply_config.collect_config")
+    documents: list[dict[str, typing.Any]] = [
+        {"a": {"x": 1, "l": [1, 2]}, "b": 1},
+        {"a": {"y": {"z": None}, "l": [3]}, "b": {"c": 1}},
+        {"a": {"y": {"q": 1}}, "b": None},
+    ]
+    paths = [write(tmp_path, f"{i}.json", d) for i, d in enumerate(documents)]
+    assert metadata.read(paths) == theirs.collect_config(paths)
+
+
+def test_merging_leaves_its_arguments_alone() -> None:
+    first: dict[str, typing.Any] = {"a": {"b": [1]}}
+    metadata.merge(first, {"a": {"c": 2}})
+    assert first == {"a": {"b": [1]}}
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"null", b"# nothing\n", b"---\n"])
+def test_an_empty_file_adds_nothing(tmp_path: pathlib.Path, content: bytes) -> None:
+    assert metadata.read([write(tmp_path, "a.json", {"a": 1}), write(tmp_path, "b.json", content)]) == {"a": 1}
+
+
+def test_every_file_that_cannot_be_used_is_named(tmp_path: pathlib.Path) -> None:
+    bad = [write(tmp_path, "a.json", b"{"), write(tmp_path, "b.json", [1]), str(tmp_path / "none.json")]
+    assert codes(metadata.read, [*bad, write(tmp_path, "good.json", {})]) == [
+        (bad[0], "not-json"),
+        (bad[1], "not-a-mapping"),
+        (bad[2], "unreadable"),
+    ]
+
+
+# -- one file --------------------------------------------------------------------------------------------------------
+
+DEEP = 100_000
+BAD: dict[str, tuple[bytes, str]] = {
+    "half an object": (b'{"a": "Canary7Zq"', "not-json"),
+    "a comma too many": (b'{"a": "Canary7Zq",}', "not-json"),
+    "single quotes": (b"{'a': 'Canary7Zq'", "not-json"),
+    "NaN": (b'{"Canary7Zq": NaN}', "not-json"),
+    "Infinity": (b'{"Canary7Zq": -Infinity}', "not-json"),
+    "a key twice": (b'{"a": "Canary7Zq", "a": 1}', "duplicate-key"),
+    "a key twice, deep": (b'{"x": [{"a": "Canary7Zq", "a": 1}]}', "duplicate-key"),
+    "5000 digits": (b'{"a": ' + b"9" * 5000 + b"}", "not-json"),
+    "latin-1": ('{"a": "Canary7Zq\xe9"}'.encode("latin-1"), "not-utf8"),
+    "UTF-16": ('{"a": "Canary7Zq"}'.encode("utf-16"), "not-utf8"),
+    "deep lists": (b"[" * DEEP + b"]" * DEEP, "too-deep"),
+    "deep objects": (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "too-deep"),
+    "deep enough": (b'{"a":' * 70 + b"1" + b"}" * 70, "too-deep"),
+    "YAML alias": (b"a: &x [Canary7Zq]\nb: *x\n", "not-json"),
+    "YAML bomb": (b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n", "not-json"),
+    "YAML key twice": (b"a: Canary7Zq\na: 2\n", "not-json"),
+    "YAML key twice, spelt apart": (b"a: Canary7Zq\n'a': 2\n", "not-json"),
+    "YAML key that is a list": (b"? [a]\n: Canary7Zq\n", "not-json"),
+    "YAML key of a thousand digits": (b"? 0x" + b"f" * 5000 + b"\n: Canary7Zq\n", "not-json"),
+    "YAML tab": (b"a:\n\t- Canary7Zq\n", "not-json"),
+    "YAML object": (b"a: !!python/object/apply:os.system [Canary7Zq]\n", "not-json"),
+    "YAML two documents": (b"a: Canary7Zq\n---\nb: 1\n", "not-json"),
+    "YAML no such day": (b"a: 2026-13-45\n", "not-json"),
+    "YAML merge key": (b"<<: {a: Canary7Zq}\n", "not-json"),
+    "YAML control character": (b"a: Canary7Zq\x01\n", "not-json"),
+    "YAML deep": (b"a: " + b"[" * 3000 + b"]" * 3000, "too-deep"),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD.keys())
+def test_a_file_that_cannot_be_read(data: bytes, code: str) -> None:
+    assert codes(metadata.parse_text, data, "m.json") == [("m.json", code)]
+
+
+def test_the_place_of_a_fault_is_told() -> None:
+    with pytest.raises(errors.InvalidInput, match="line 2, column 8"):
+        metadata.parse_text(b'{\n  "a": x\n}', "m")
+    with pytest.raises(errors.InvalidInput, match="line 2, column 4"):
+        metadata.parse_text(b"a: 1\nb: *x\n", "m")
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b"a: {b: [1, two]}\n", {"a": {"b": [1, "two"]}}),
+        (b"{a: 1}", None),
+        (b"[]", []),
+        (b"'a'", "a"),
+        (b"a: ${x} %{y}\n", {"a": "${x} %{y}"}),
+        (b'{"a": 1e999}', {"a": float("inf")}),
+        ('{"ключ": "значение"}'.encode(), {"ключ": "значение"}),
+    ],
+)
+def test_what_can_be_read(data: bytes, value: object) -> None:
+    if value is None:  # begins as JSON does, so it is told what is wrong with it as JSON
+        assert codes(metadata.parse_text, data, "m") == [("m", "not-json")]
+    else:
+        assert metadata.parse_text(data, "m") == value
+
+
+def test_twenty_levels_are_plenty() -> None:
+    value: object = 1
+    for level in range(40):
+        inner: object = [value] if level % 4 == 0 else value
+        value = {"a": inner}
+    assert metadata.parse_text(json.dumps(value).encode(), "m") == value
+
+
+@pytest.mark.parametrize("name", ["", ".", "\0", "no/such/file"])
+def test_what_is_no_file(tmp_path: pathlib.Path, name: str) -> None:
+    path = f"{tmp_path}/{name}"
+    assert codes(metadata.read_file, path) == [(path, "unreadable")]
+
+
+def test_ten_megabytes(tmp_path: pathlib.Path) -> None:
+    big = {f"key{i}": {"value": [CANARY] * 10} for i in range(80_000)}
+    path = write(tmp_path, "big.json", {**big, metadata.KEY: helpers.default()})
+    assert pathlib.Path(path).stat().st_size > 10_000_000
+    assert model.parse(metadata.select(metadata.read([path]), "ctl-0")).node == ""
+    text = pathlib.Path(path).read_bytes()
+    assert codes(metadata.parse_text, text[:-1], path) == [(path, "not-json")]
+    assert codes(metadata.parse_text, text[:-1] + b"\xff", path) == [(path, "not-utf8")]
+
+
+@QUICK
+@hypothesis.given(st.text(alphabet="{}[]:,\"'&*!|>-#\n\t ab0", max_size=40))
+def test_no_error_quotes_the_text(text: str) -> None:
+    try:
+        metadata.parse_text(f"{text}{CANARY}".encode(), "m")
+    except errors.InvalidInput as e:
+        # A key that stands twice is a name, and may be told.
+        assert CANARY not in str(e) or [p.code for p in e.problems] == ["duplicate-key"]
+
+
+# -- where from ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "files"), [("", ()), (":", ()), ("/a", ("/a",)), ("/a:/b", ("/a", "/b")), ("/a::/b:", ("/a", "/b"))]
+)
+def test_os_config_files(value: str, files: tuple[str, ...]) -> None:
+    assert metadata.from_environment(value) == files
+
+
+@pytest.mark.parametrize("place", metadata.OS_CONFIG_FILES_PATHS)
+def test_the_list_of_os_collect_config(tmp_path: pathlib.Path, place: str) -> None:
+    write(tmp_path, place, [str(tmp_path / "a.json"), "/var/lib/os-collect-config/b.json"])
+    wanted = (str(tmp_path / "a.json"), str(tmp_path / "var/lib/os-collect-config/b.json"))
+    assert metadata.from_list_file(tmp_path) == wanted
+
+
+def test_no_list_and_an_empty_list_are_different(tmp_path: pathlib.Path) -> None:
+    assert metadata.from_list_file(tmp_path) is None
+    write(tmp_path, metadata.OS_CONFIG_FILES_PATHS[0], [])
+    assert metadata.from_list_file(tmp_path) == ()
+
+
+@pytest.mark.parametrize("content", [{}, [1], "x", [["a"]]])
+def test_a_list_that_is_none(tmp_path: pathlib.Path, content: object) -> None:
+    path = write(tmp_path, metadata.OS_CONFIG_FILES_PATHS[0], content)
+    assert codes(metadata.from_list_file, tmp_path) == [(path, "wrong-type")]
+
+
+def test_the_key_comes_first() -> None:
+    merged: dict[str, object] = {metadata.KEY: {"a": 1}, "oslo_messaging_rpc_scheme": "amqp", "deployments": [{}]}
+    assert metadata.select(merged, "h") == {"a": 1}
+
+
+def test_metadata_of_others_says_nothing() -> None:
+    assert metadata.select({}, "h") is None
+    assert metadata.select({"deployments": [{"group": "script"}], "oslo_messaging_x_y": 1, "rpc": 1}, "h") is None
+    assert metadata.select({"deployments": {"group": "om-messaging"}}, "h") is None
+
+
+def test_the_newest_deployment_of_our_group() -> None:
+    def deployment(group: str, name: str) -> dict[str, object]:
+        return {"group": group, "config": {metadata.KEY: {"name": name}}}
+
+    listed = [deployment("om-messaging", "old"), deployment("om-messaging", "new"), deployment("script", "other"), 7]
+    assert metadata.select({"deployments": listed}, "h") == {"name": "new"}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "value"),
+    [
+        ({"config": {"a": 1}}, {"a": 1}),
+        ({"config": {metadata.KEY: {"a": 1}}}, {"a": 1}),
+        ({"config": '{"a": 1}'}, {"a": 1}),
+        ({"config": "oslo_messaging:\n  a: 1\n"}, {"a": 1}),
+        ({"config": ""}, {}),
+        ({}, {}),
+        ({"inputs": [{"name": metadata.KEY, "value": {"a": 1}}]}, {"a": 1}),
+        ({"inputs": [{"name": metadata.KEY, "value": '{"a": 1}'}]}, {"a": 1}),
+        (
+            {"config": {"a": {"x": 1}}, "inputs": [{"name": metadata.KEY, "value": {"a": {"y": 2}}}]},
+            {"a": {"x": 1, "y": 2}},
+        ),
+        ({"config": {"a": 1}, "inputs": [{"name": "deploy_action", "value": "CREATE"}, 7, {}]}, {"a": 1}),
+        ({"config": [1], "inputs": 7}, [1]),
+    ],
+)  # fmt: skip
+def test_a_deployment(deployment: dict[str, object], value: object) -> None:
+    assert metadata.from_deployment(deployment) == value
+
+
+def test_a_deployment_that_cannot_be_read() -> None:
+    assert codes(metadata.from_deployment, {"config": f"{{{CANARY}"}) == [("config", "not-json")]
+    inputs = [{"name": metadata.KEY, "value": f"a: {CANARY}: b"}]
+    assert codes(metadata.from_deployment, {"inputs": inputs}) == [("inputs.oslo_messaging", "not-json")]
+    with pytest.raises(errors.InvalidInput):
+        model.parse(metadata.from_deployment({"config": "\ud800"}))
+
+
+# -- tripleo's hiera contract ----------------------------------------------------------------------------------------
+
+HIERA: dict[str, object] = {
+    "oslo_messaging_rpc_scheme": "amqp",
+    "oslo_messaging_rpc_user_name": "guest",
+    "oslo_messaging_rpc_password": "rpc-secret",
+    "oslo_messaging_rpc_use_ssl": False,
+    "oslo_messaging_rpc_port": 31459,
+    "oslo_messaging_rpc_node_names": ["ctl-0.internalapi.localdomain", "ctl-1.internalapi.localdomain"],
+    "oslo_messaging_rpc_node_ips": ["172.17.0.11", "172.17.0.12"],
+    "oslo_messaging_notify_scheme": "rabbit",
+    "oslo_messaging_notify_user_name": "notify",
+    "oslo_messaging_notify_password": "notify-secret",
+    "oslo_messaging_notify_use_ssl": False,
+    "oslo_messaging_notify_port": "5672",
+    "oslo_messaging_notify_node_names": ["ctl-0.internalapi.localdomain"],
+    "nova::rabbit_password": "another",
+}
+
+
+def test_tripleos_contract() -> None:
+    d = model.parse(metadata.select(HIERA, "ctl-1"))
+    assert (d.rpc.scheme.value, d.rpc.username, d.rpc.password.reveal(), d.rpc.port) == (
+        "amqp", "guest", "rpc-secret", 31459,
+    )  # fmt: skip
+    assert (d.notify.scheme.value, d.notify.username, d.notify.password.reveal()) == (
+        "rabbit",
+        "notify",
+        "notify-secret",
+    )
+    assert d.rpc.hosts == ("ctl-0.internalapi.localdomain", "ctl-1.internalapi.localdomain")
+    assert d.notify.nodes == ("ctl-0.internalapi.localdomain",)
+    assert [n.address for n in d.nodes] == ["172.17.0.11", "172.17.0.12"]
+    assert d.node == "ctl-1.internalapi.localdomain"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "node"),
+    [
+        ("ctl-1", "ctl-1.internalapi.localdomain"),
+        ("ctl-1.localdomain", "ctl-1.internalapi.localdomain"),
+        ("ctl-1.internalapi.localdomain", "ctl-1.internalapi.localdomain"),
+        ("ctl-10", "ctl-10"),
+        ("ctl", "ctl"),
+        ("cmp-0.localdomain", "cmp-0.localdomain"),
+    ],
+)
+def test_this_node_by_its_whole_first_name(hostname: str, node: str) -> None:
+    d = model.parse(metadata.from_hiera(HIERA, hostname))
+    assert d.node == node
+    assert bool(d.carried_by(node, model.Scheme.AMQP)) is node.startswith("ctl-1.")
+
+
+def test_a_whole_name_before_a_first_name() -> None:
+    data = {**HIERA, "oslo_messaging_rpc_node_names": ["ctl.a", "ctl"], "oslo_messaging_rpc_node_ips": None}
+    del data["oslo_messaging_notify_node_names"]
+    assert metadata.from_hiera(data, "ctl")["node"] == "ctl"
+
+
+def test_rpc_alone_and_tls() -> None:
+    data = {k: v for k, v in HIERA.items() if "notify" not in k}
+    data["oslo_messaging_rpc_use_ssl"] = "True"
+    prefix = "tripleo::profile::base::qdr::listener_ssl_"
+    data |= {prefix + "cert_db": "/ca.pem", prefix + "cert_file": "/node.pem", prefix + "key_file": "/node.key"}
+    d = model.parse(metadata.select(data, "ctl-0"))
+    assert (d.tls.ca_file, d.tls.certificate_file, d.tls.key_file) == ("/ca.pem", "/node.pem", "/node.key")
+    assert d.rpc.tls and d.notify.scheme is model.Scheme.AMQP
+
+
+@pytest.mark.parametrize("key", [k for k in HIERA if k.startswith("oslo_messaging")])
+@pytest.mark.parametrize("value", [7, "x y", [], {}, [[]], [None], None, True, f"{CANARY} \0"])
+def test_nonsense_in_hiera_is_a_problem_and_no_crash(key: str, value: object) -> None:
+    try:
+        model.parse(metadata.select({**HIERA, key: value}, "ctl-0"))
+    except errors.InvalidInput as e:
+        assert e.problems and CANARY not in str(e)
+
+
+def test_hieradata_in_the_order_of_hiera_yaml(tmp_path: pathlib.Path) -> None:
+    base = tmp_path / metadata.HIERADATA_DIR
+    for name in ("all_nodes", "controller", "heat_config_x", "unlisted"):
+        write(base, f"{name}.json", {})
+    write(base, "notes.txt", b"")
+    named = {p.stem: str(p) for p in base.glob("*.json")}
+    assert metadata.hieradata_files(tmp_path) == tuple(named[n] for n in sorted(named))
+    config = b'---\n:backends: [json]\n:hierarchy:\n- "%{::uuid}"\n- heat_config_x\n- controller\n- gone\n- all_nodes\n'
+    write(tmp_path, "etc/puppet/hiera.yaml", config)
+    assert metadata.hieradata_files(tmp_path) == tuple(named[n] for n in ("all_nodes", "controller", "heat_config_x"))
+
+
+def test_the_strongest_level_of_the_hierarchy_wins(tmp_path: pathlib.Path) -> None:
+    base = tmp_path / metadata.HIERADATA_DIR
+    write(base, "a.json", {**HIERA, "oslo_messaging_rpc_port": 1})
+    write(base, "z.json", {"oslo_messaging_rpc_port": 2})
+    write(tmp_path, "etc/puppet/hiera.yaml", b":hierarchy: [a, z]\n")
+    assert metadata.read(metadata.hieradata_files(tmp_path))["oslo_messaging_rpc_port"] == 1
+
+
+def test_no_hieradata(tmp_path: pathlib.Path) -> None:
+    assert metadata.hieradata_files(tmp_path) == ()
+    (tmp_path / metadata.HIERADATA_DIR).mkdir(parents=True)
+    assert metadata.hieradata_files(tmp_path) == ()

@@ -1,0 +1,289 @@
+"""The model says everything that is wrong with metadata, at once, by path, and repeats none of its values."""
+
+from __future__ import annotations
+
+import ast
+import typing
+
+import pytest
+from om_agent import errors, model
+
+from tests import helpers
+
+Raw = helpers.Raw
+D = helpers.default()
+DUAL = helpers.dual()
+TLS = helpers.with_tls(helpers.default())
+put = helpers.put
+
+
+def drop(raw: Raw, path: str) -> Raw:
+    """A copy of ``raw`` without the key at a dotted path."""
+    parent, _, key = path.rpartition(".")
+    result: Raw = put(raw, path, None)
+    at: typing.Any = result
+    for part in parent.split(".") if parent else ():
+        at = at[int(part)] if isinstance(at, list) else at[part]
+    del at[key]
+    return result
+
+
+def problems(raw: object) -> list[tuple[str, str]]:
+    """(path, code) of every problem; none when the metadata is valid."""
+    try:
+        model.parse(raw)
+    except errors.InvalidInput as e:
+        assert all(p.severity == errors.ERROR for p in e.problems)
+        return [(p.path, p.code) for p in e.problems]
+    return []
+
+
+def separate(rpc: list[str], notify: list[str]) -> Raw:
+    """RabbitMQ for both, on nodes of its own each."""
+    return put(put(D, "rpc.nodes", rpc), "notify.nodes", notify)
+
+
+def odd_key() -> Raw:
+    """YAML has keys that are no text."""
+    return typing.cast("Raw", {7: 1})
+
+
+def names(count: int) -> list[Raw]:
+    return [{"name": f"n-{i}", "address": f"10.0.{i // 250}.{i % 250 + 1}"} for i in range(count)]
+
+
+CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
+    # shape
+    "nothing": (None, [("metadata", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
+    "empty": ({}, [("nodes", "missing"), ("rpc.password", "missing")]),
+    "a list": ([], [("metadata", "wrong-type"), ("nodes", "missing"), ("rpc.password", "missing")]),
+    "unknown key": (put(D, "passwrd", "x"), [("metadata", "unknown-key")]),
+    "unknown key in rpc": (put(D, "rpc.user", "x"), [("rpc", "unknown-key")]),
+    "unknown key in notify": (put(D, "notify.delivery", "x"), [("notify", "unknown-key")]),
+    "unknown key in a node": (put(D, "nodes.1.place", "x"), [("nodes[1]", "unknown-key")]),
+    "unknown key in router": (put(D, "router.x", 1), [("router", "unknown-key")]),
+    "unknown key in broker": (put(D, "broker.x", 1), [("broker", "unknown-key")]),
+    "unknown key in tls": (put(D, "tls.x", 1), [("tls", "unknown-key")]),
+    "unknown key in sites": (put(D, "sites.x", 1), [("sites", "unknown-key")]),
+    "unknown key in a link": (put(D, "sites.links", [{"x": 1}]), [("sites.links[0]", "unknown-key")]),
+    "a key that is no text": ({**D, **odd_key()}, [("metadata", "unknown-key")]),
+    "no password": (drop(D, "rpc.password"), [("rpc.password", "missing")]),
+    "null password": (put(D, "rpc.password", None), [("rpc.password", "missing")]),
+    "empty password": (put(D, "rpc.password", ""), [("rpc.password", "missing")]),
+    "NUL in password": (put(D, "rpc.password", "a@b\0"), [("rpc.password", "bad-text")]),
+    "half a character in password": (put(D, "rpc.password", "\ud800"), [("rpc.password", "bad-text")]),
+    "long password": (put(D, "rpc.password", "é" * 513), [("rpc.password", "bad-text")]),
+    "number for password": (put(D, "rpc.password", 12345), [("rpc.password", "wrong-type")]),
+    "user of two lines": (put(D, "rpc.username", "a\nb"), [("rpc.username", "bad-text")]),
+    "a slash for kombu": (
+        put(put(D, "rpc.password", "a/b"), "rpc.username", "u/v"),
+        [(f"{half}.{key}", "rabbit-slash") for half in ("rpc", "notify") for key in ("username", "password")],
+    ),
+    "a virtual host for kombu": (
+        put(D, "rpc.virtual_host", "a%b"),
+        [("rpc.virtual_host", "rabbit-vhost"), ("notify.virtual_host", "rabbit-vhost")],
+    ),
+    "vhost of two lines": (put(D, "rpc.virtual_host", "a\nb"), [("rpc.virtual_host", "bad-text")]),
+    "unknown scheme": (put(D, "rpc.scheme", "kafka"), [("rpc.scheme", "not-one-of")]),
+    "scheme by case": (put(D, "rpc.scheme", "RABBIT"), [("rpc.scheme", "not-one-of")]),
+    "port 0": (put(D, "rpc.port", 0), [("rpc.port", "out-of-range")]),
+    "port 65536": (put(D, "rpc.port", "65536"), [("rpc.port", "out-of-range")]),
+    "port true": (put(D, "rpc.port", True), [("rpc.port", "wrong-type")]),
+    "port 5672.0": (put(D, "rpc.port", 5672.0), [("rpc.port", "wrong-type")]),
+    "port in Arabic digits": (put(D, "rpc.port", "٥٦٧٢"), [("rpc.port", "wrong-type")]),
+    "tls maybe": (put(D, "rpc.tls", "maybe"), [("rpc.tls", "wrong-type")]),
+    "tls 2": (put(D, "rpc.tls", 2), [("rpc.tls", "wrong-type")]),
+    "tls a huge number": (put(D, "rpc.tls", 1 << 20_000), [("rpc.tls", "wrong-type")]),
+    "no nodes": (drop(D, "nodes"), [("nodes", "missing")]),
+    "empty nodes": (put(D, "nodes", []), [("nodes", "empty-list")]),
+    "nodes by name": (put(D, "nodes", {"a": "b"}), [("nodes", "wrong-type")]),
+    "a node that is text": (put(D, "nodes.1", "ctl-1"), [("nodes[1]", "wrong-type"), ("nodes[1].name", "missing")]),
+    "a node without name": (drop(D, "nodes.1.name"), [("nodes[1].name", "missing")]),
+    "a node with an odd name": (put(D, "nodes.1.name", "ctl 1"), [("nodes[1].name", "not-a-host")]),
+    "a node's odd role": (put(D, "nodes.1.role", "a b"), [("nodes[1].role", "bad-text")]),
+    "a node's odd site": (put(D, "nodes.1.site", "a b"), [("nodes[1].site", "bad-text")]),
+    "a name twice": (put(D, "nodes.1.name", "ctl-0"), [("nodes[1].name", "twice")]),
+    "an address twice": (put(D, "nodes.1.address", "172.17.0.11"), [("nodes[1].address", "twice")]),
+    "a broken address": (put(D, "nodes.0.address", "256.1.1.1"), [("nodes[0].address", "not-a-host")]),
+    "an address with a port": (put(D, "nodes.0.address", "10.0.0.1:5672"), [("nodes[0].address", "not-a-host")]),
+    "an address in brackets": (put(D, "nodes.0.address", "[fd00::1]"), [("nodes[0].address", "not-a-host")]),
+    "an address with a zone": (put(D, "nodes.0.address", "fe80::1%eth0"), [("nodes[0].address", "not-a-host")]),
+    "a long name": (put(D, "nodes.0.name", "a" * 64), [("nodes[0].name", "not-a-host")]),
+    "a list for a name": (put(D, "nodes.0.name", ["a"]), [("nodes[0].name", "wrong-type")]),
+    "hosts as text": (put(D, "rpc.hosts", "a,b"), [("rpc.hosts", "wrong-type")]),
+    "no hosts": (put(D, "rpc.hosts", []), [("rpc.hosts", "empty-list")]),
+    "an odd host": (put(D, "rpc.hosts", ["a", "b c"]), [("rpc.hosts[1]", "not-a-host")]),
+    "an empty host": (put(D, "rpc.hosts", [""]), [("rpc.hosts[0]", "empty")]),
+    "a host twice": (put(D, "rpc.hosts", ["a", "a"]), [("rpc.hosts[1]", "twice")]),
+    "a number for a host": (put(D, "rpc.hosts", [7]), [("rpc.hosts[0]", "wrong-type")]),
+    "no services": (put(D, "services", []), [("services", "empty-list")]),
+    "an odd service": (put(D, "services", ["no va"]), [("services[0]", "bad-text")]),
+    "a relative path": (put(TLS, "tls.ca_file", "ca.pem"), [("tls.ca_file", "bad-text")]),
+    "a path with a space": (put(TLS, "tls.ca_file", "/a b"), [("tls.ca_file", "bad-text")]),
+    "a short cookie": (put(D, "broker.erlang_cookie", "abc"), [("broker.erlang_cookie", "bad-text")]),
+    "an odd cookie": (put(D, "broker.erlang_cookie", "abcdef gh"), [("broker.erlang_cookie", "bad-text")]),
+    "a mesh password of two lines": (put(D, "router.mesh_password", "a\nb"), [("router.mesh_password", "bad-text")]),
+    "an unknown engine": (put(D, "router.engine", "artemis"), [("router.engine", "not-one-of")]),
+    "no threads": (put(D, "router.worker_threads", 0), [("router.worker_threads", "out-of-range")]),
+    "an unknown driver": (put(D, "notify.driver", "mail"), [("notify.driver", "not-one-of")]),
+    "an unknown delivery": (put(D, "rpc.delivery", "never"), [("rpc.delivery", "not-one-of")]),
+    "links as a mapping": (put(D, "sites.links", {}), [("sites.links", "wrong-type")]),
+    "a link between unknown sites": (
+        put(put(D, "nodes.0.site", "dc1"), "sites.links", [{"between": ["dc1", "dc2"]}]),
+        [("sites.links[0].between[1]", "not-one-of")],
+    ),
+    "a link without cost": (put(D, "sites.links", [{"cost": 0}]), [("sites.links[0].cost", "out-of-range")]),
+    # sense
+    "an unknown node": (put(D, "rpc.nodes", ["ctl-0", "ctl"]), [("rpc.nodes[1]", "unknown-node")]),
+    "this node unknown": (put(D, "node", "ctl-00"), [("node", "not-in-nodes")]),
+    "no controllers": (put(D, "nodes", [{"name": "a", "role": "compute"}]), [("rpc", "no-carrier")]),
+    "hosts and nodes": (put(put(D, "rpc.hosts", ["x"]), "rpc.nodes", ["ctl-0"]), [("rpc.hosts", "hosts-and-nodes")]),
+    "overlapping brokers": (separate(["ctl-0", "ctl-1"], ["ctl-1", "ctl-2"]), [("notify.nodes", "overlap")]),
+    "two meshes": (
+        put(put(put(DUAL, "notify.scheme", "amqp"), "rpc.nodes", ["ctl-0"]), "notify.nodes", ["ctl-1"]),
+        [("notify.nodes", "one-mesh")],
+    ),
+    "shared broker, two ports": (put(D, "notify.port", 5673), [("notify.port", "shared-differs")]),
+    "shared broker, half TLS": (
+        put(TLS, "notify.tls", False),
+        [("notify.tls", "shared-differs"), ("notify.tls", "tls-not-on-clients")],
+    ),
+    "one user, two passwords": (put(D, "notify.password", "other"), [("notify.password", "two-passwords")]),
+    "two of ours on one port": (put(DUAL, "router.http_port", 31459), [("router.http_port", "port-collision")]),
+    "router and broker on one port": (put(DUAL, "notify.port", 31459), [("notify.port", "port-collision")]),
+    "broker on Erlang's port": (put(D, "rpc.port", 4369), [("rpc.port", "port-collision")]),
+    "router on Erlang's port": (put(DUAL, "rpc.port", 4369), [("rpc.port", "port-collision")]),
+    "TLS without anything": (
+        put(D, "rpc.tls", True),
+        [
+            ("rpc.tls", "tls-no-certificate"),
+            ("tls", "tls-no-ca"),
+            ("notify.tls", "tls-no-certificate"),
+        ],
+    ),
+    "TLS without CA": (drop(TLS, "tls.ca_file"), [("tls", "tls-no-ca")]),
+    "TLS not on the broker": (
+        put(TLS, "broker.tls", False),
+        [("broker.tls", "tls-not-on-server"), ("broker.tls", "tls-not-on-server")],
+    ),
+    "TLS not on the clients": (
+        put(put(put(TLS, "rpc.tls", False), "notify.tls", False), "broker.tls", True),
+        [("rpc.tls", "tls-not-on-clients"), ("notify.tls", "tls-not-on-clients")],
+    ),
+    "TLS to an address": (
+        put(helpers.with_tls(DUAL), "nodes.1.host", "172.17.0.12"),
+        [("nodes[1].host", "tls-needs-name")],
+    ),
+    "TLS to an external address": (
+        put(helpers.with_tls(DUAL), "rpc.hosts", ["router.example.com", "fd00::1"]),
+        [("rpc.hosts[1]", "tls-needs-name")],
+    ),
+    "path and PEM": (put(TLS, "tls.ca", helpers.CERTIFICATE), [("tls.ca", "tls-both")]),
+    "certificate without key": (drop(TLS, "tls.key_file"), [("tls.certificate_file", "tls-half")]),
+    "key without certificate": (
+        drop(helpers.with_tls(D, "pem"), "tls.certificate"),
+        [("tls.key", "tls-half")],
+    ),
+    "no PEM": (put(helpers.with_tls(D, "pem"), "tls.ca", "MIIB"), [("tls.ca", "not-pem")]),
+    "PEM of something else": (
+        put(helpers.with_tls(D, "pem"), "tls.key", helpers.CERTIFICATE),
+        [("tls.key", "not-pem")],
+    ),
+    "PEM cut off": (
+        put(helpers.with_tls(D, "pem"), "tls.ca", helpers.CERTIFICATE[:40]),
+        [("tls.ca", "not-pem")],
+    ),
+    "embedded mesh": (put(DUAL, "router.engine", "embedded"), [("router.engine", "embedded-mesh")]),
+    "129 routers": (put(DUAL, "nodes", names(129)), [("rpc.nodes", "too-many-routers")]),
+    "brokers apart": (
+        put(D, "broker.cluster", False),
+        [("broker.cluster", "lone-brokers"), ("broker.cluster", "lone-brokers")],
+    ),
+    "short and long names": (put(D, "nodes.0.name", "ctl-0.example.com"), [("nodes", "mixed-names")]),
+    "user with realm": (put(DUAL, "rpc.username", "rpc@overcloud"), [("rpc.username", "username-realm")]),
+    "the routers' own user": (put(DUAL, "rpc.username", "router-mesh"), [("rpc.username", "username-taken")]),
+}
+
+FINDINGS = {"not-stored", "sites-unused", "plaintext"}  # they stop nothing; test_model_defaults.py has them
+
+
+@pytest.mark.parametrize(("raw", "expected"), CASES.values(), ids=CASES.keys())
+def test_problem(raw: object, expected: list[tuple[str, str]]) -> None:
+    assert problems(raw) == expected
+
+
+def codes_named_in_model() -> set[str]:
+    constants = ast.walk(ast.parse((helpers.PACKAGE / "model.py").read_text()))
+    texts = {n.value for n in constants if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return texts & set(errors.SENTENCES)
+
+
+def test_every_code_of_the_model_has_a_case() -> None:
+    covered = {code for _, expected in CASES.values() for _, code in expected}
+    assert codes_named_in_model() - FINDINGS == covered
+
+
+@pytest.mark.parametrize("raw", [raw for raw, _ in CASES.values()], ids=CASES.keys())
+def test_a_problem_has_a_message_and_a_remedy(raw: object) -> None:
+    with pytest.raises(errors.InvalidInput) as caught:
+        model.parse(raw)
+    for problem in caught.value.problems:
+        assert problem.message and problem.remedy and problem.path
+        assert "{" not in problem.message + problem.remedy, "a placeholder was left"
+        assert str(problem) in str(caught.value)
+
+
+def test_all_problems_at_once() -> None:
+    raw = {
+        "rpc": {"port": "x", "tls": "x", "scheme": "x", "passwrd": "x"},
+        "notify": {"username": ""},
+        "nodes": [{"name": "a b", "address": []}, {"place": "x"}],
+        "router": {"engine": "x"},
+        "broker": [],
+        "tls": {"ca": "x", "certificate_file": "x"},
+        "node": 7,
+        "services": "x",
+        "sites": {"links": "x"},
+        "extra": 1,
+    }
+    assert sorted(problems(raw)) == sorted(
+        [
+            ("rpc.port", "wrong-type"),
+            ("rpc.tls", "wrong-type"),
+            ("rpc.scheme", "not-one-of"),
+            ("rpc", "unknown-key"),
+            ("rpc.password", "missing"),
+            ("nodes[0].name", "not-a-host"),
+            ("nodes[0].address", "wrong-type"),
+            ("nodes[1].name", "missing"),
+            ("nodes[1]", "unknown-key"),
+            ("router.engine", "not-one-of"),
+            ("broker", "wrong-type"),
+            ("tls.ca", "not-pem"),
+            ("tls.certificate_file", "bad-text"),
+            ("tls.certificate_file", "tls-half"),
+            ("node", "wrong-type"),
+            ("services", "wrong-type"),
+            ("sites.links", "wrong-type"),
+            ("metadata", "unknown-key"),
+        ]
+    )
+
+
+def test_every_nonsense_at_once() -> None:
+    raw = put(put(put(helpers.with_tls(DUAL), "node", "x"), "router.engine", "embedded"), "rpc.username", "a@b")
+    assert {code for _, code in problems(raw)} == {"not-in-nodes", "embedded-mesh", "username-realm"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("p@ss word\0", "U+0000 at position 10"),
+        ("\ud83d-lone", "U+D83D at position 1"),
+        ("p@ss" * 400, "its form or length"),
+    ],
+)
+def test_a_sentence_points_at_the_very_character(text: str, said: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"rpc\.password") as caught:
+        model.parse(put(D, "rpc.password", text))
+    assert said in caught.value.problems[0].message

@@ -1,0 +1,177 @@
+"""What valid metadata comes to: defaults, Heat's spellings, every kind of deployment."""
+
+from __future__ import annotations
+
+import pytest
+from om_agent import errors, model
+
+from tests import helpers
+
+put = helpers.put
+
+
+def findings(raw: object) -> list[tuple[str, str]]:
+    found = model.parse(raw).findings
+    assert all(f.severity == errors.WARNING for f in found)
+    return [(f.path, f.code) for f in found]
+
+
+def test_a_password_and_nodes_are_enough() -> None:
+    d = model.parse(helpers.default())
+    assert d.rpc.scheme is d.notify.scheme is model.Scheme.RABBIT
+    assert (d.rpc.port, d.rpc.username, d.rpc.virtual_host, d.rpc.tls) == (5672, "openstack", "", False)
+    assert d.rpc.nodes == ("ctl-0", "ctl-1", "ctl-2")
+    assert d.rpc.hosts == ("172.17.0.11", "172.17.0.12", "172.17.0.13")
+    assert d.services is None and d.node == ""
+    for name in ("scheme", "port", "username", "virtual_host", "tls", "hosts", "nodes"):
+        assert getattr(d.notify, name) == getattr(d.rpc, name)
+    assert d.notify.password.reveal() == d.rpc.password.reveal() == "rpc-secret"
+    assert model.interiors(d) == ()
+
+
+def test_notify_takes_from_rpc_what_it_leaves_out() -> None:
+    raw = put(helpers.default(), "rpc", {"password": "x", "port": 5673, "username": "u", "virtual_host": "v"})
+    d = model.parse(put(raw, "notify.username", "other"))
+    assert (d.notify.port, d.notify.virtual_host, d.notify.username) == (5673, "v", "other")
+
+
+def test_notify_takes_the_external_hosts_too() -> None:
+    d = model.parse(put(helpers.default(), "rpc.hosts", ["r1", "r2"]))
+    assert d.notify.hosts == ("r1", "r2") and d.notify.external
+
+
+def test_dual() -> None:
+    d = model.parse(helpers.dual())
+    assert (d.rpc.scheme, d.rpc.port, d.rpc.username) == (model.Scheme.AMQP, 31459, "rpc")
+    assert (d.notify.scheme, d.notify.port, d.notify.username) == (model.Scheme.RABBIT, 5672, "notify")
+    assert model.interiors(d) == d.rpc.nodes == d.notify.nodes
+    assert d.router.engine is model.Engine.QDROUTERD
+    assert (d.router.inter_router_port, d.router.http_port) == (31460, 31462)
+
+
+def test_the_port_follows_the_scheme() -> None:
+    raw = put(put(helpers.default(), "rpc.port", 1234), "notify", {"scheme": "amqp", "username": "n"})
+    assert model.parse(raw).notify.port == 31459
+
+
+def test_two_clusters_on_separate_nodes() -> None:
+    raw = put(put(helpers.default(), "rpc.nodes", ["ctl-0"]), "notify", {"nodes": ["ctl-1", "ctl-2"], "port": 5699})
+    d = model.parse(raw)
+    assert (d.rpc.nodes, d.notify.nodes) == (("ctl-0",), ("ctl-1", "ctl-2"))
+    assert d.notify.password.reveal() == "rpc-secret"
+
+
+def test_a_host_may_have_another_name_than_its_address() -> None:
+    d = model.parse(put(helpers.default(), "nodes.0.host", "ctl-0.internalapi"))
+    assert d.rpc.hosts[0] == "ctl-0.internalapi"
+
+
+def test_with_tls_urls_hold_names() -> None:
+    assert model.parse(helpers.with_tls(helpers.dual())).rpc.hosts == ("ctl-0", "ctl-1", "ctl-2")
+
+
+def test_an_external_backend_has_no_nodes() -> None:
+    d = model.parse(put(helpers.dual(), "rpc.hosts", ["r1.example.com"]))
+    assert d.rpc.external and d.rpc.hosts == ("r1.example.com",)
+    assert model.interiors(d) == ()
+
+
+def test_both_over_amqp_warns_that_nothing_stores_notifications() -> None:
+    raw = put(helpers.with_tls(helpers.dual()), "notify.scheme", "amqp")
+    assert findings(raw) == [("notify.scheme", "not-stored")]
+
+
+def test_no_tls_warns() -> None:
+    assert findings(helpers.default()) == [("rpc.tls", "plaintext"), ("notify.tls", "plaintext")]
+    assert findings(helpers.with_tls(helpers.default())) == []
+
+
+def test_sites_are_accepted_and_said_to_be_unused() -> None:
+    raw = put(put(helpers.with_tls(helpers.dual()), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
+    raw = put(raw, "sites.links", [{"between": ["dc1", "dc2"], "cost": 10}])
+    assert findings(raw) == [("sites", "sites-unused")]
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "yes", "on", "1", "t", "y", 1, True])
+def test_heat_spellings_of_true(word: object) -> None:
+    assert model.parse(put(helpers.with_tls(helpers.default()), "rpc.tls", word)).rpc.tls is True
+
+
+@pytest.mark.parametrize("word", ["false", "False", "no", "off", "0", "f", "n", "", 0, False])
+def test_heat_spellings_of_false(word: object) -> None:
+    assert model.parse(put(helpers.default(), "rpc.tls", word)).rpc.tls is False
+
+
+@pytest.mark.parametrize("word", ["true", 1, True])
+def test_a_host_name_is_taken_for_any_spelling_of_true(word: object) -> None:
+    assert model.parse(put(helpers.with_tls(helpers.dual()), "rpc.tls", word)).rpc.hosts[0] == "ctl-0"
+
+
+@pytest.mark.parametrize("number", ["5673", " 5673 ", 5673, "05673"])
+def test_heat_numbers(number: object) -> None:
+    assert model.parse(put(helpers.default(), "rpc.port", number)).rpc.port == 5673
+
+
+@pytest.mark.parametrize("section", ["notify", "router", "broker", "tls", "sites", "services", "node"])
+def test_null_is_as_good_as_nothing(section: str) -> None:
+    assert model.parse(put(helpers.default(), section, None)) == model.parse(helpers.default())
+
+
+@pytest.mark.parametrize("password", ["a", " ", "\n", "é" * 512, "@:?#%$\"'{}\\ ", "%{x}", "${x}", "\U0001f600"])
+def test_passwords_of_any_kind(password: str) -> None:
+    assert model.parse(put(helpers.default(), "rpc.password", password)).rpc.password.reveal() == password
+
+
+def test_a_slash_is_welcome_to_a_router() -> None:
+    assert model.parse(put(helpers.dual(), "rpc.password", "a/b")).rpc.password.reveal() == "a/b"
+
+
+@pytest.mark.parametrize("section", ["rpc.username", "rpc.port", "rpc.tls", "tls.ca_file", "nodes.1.role", "node"])
+def test_an_empty_text_is_as_good_as_nothing(section: str) -> None:
+    assert model.parse(put(helpers.default(), section, "")) == model.parse(helpers.default())
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "ctl-0", "a.b.c.", "_x", "1a"])
+def test_hosts(address: str) -> None:
+    assert model.parse(put(helpers.default(), "nodes.0.address", address)).nodes[0].address == address
+
+
+@pytest.mark.parametrize("count", [1, 2, 128])
+def test_mesh_sizes(count: int) -> None:
+    raw = put(helpers.dual(), "nodes", [{"name": f"n{i}", "address": f"10.0.0.{i}"} for i in range(1, count + 1)])
+    assert len(model.interiors(model.parse(raw))) == count
+
+
+def test_derived_secrets_are_the_same_everywhere_and_not_the_password() -> None:
+    first, second = model.parse(helpers.dual()), model.parse(helpers.dual(1, 5))
+    for d in (first, second):
+        assert "rpc-secret" not in d.router.mesh_password.reveal() + d.broker.erlang_cookie.reveal()
+    assert first.router.mesh_password == second.router.mesh_password
+    assert first.broker.erlang_cookie == second.broker.erlang_cookie
+    assert first.router.mesh_password != first.broker.erlang_cookie
+
+
+def test_a_secret_shows_only_on_request() -> None:
+    d = model.parse(helpers.with_tls(helpers.dual(), "pem"))
+    shown = f"{d!r} {d} {d.rpc.password}"
+    for secret in ("rpc-secret", "notify-secret", d.broker.erlang_cookie.reveal(), "bm90IGEga2V5"):
+        assert secret not in shown
+    assert model.Secret("a") == model.Secret("a") != model.Secret("b")
+
+
+def test_local_node_compares_whole_names() -> None:
+    d = model.parse(put(helpers.default(), "nodes", [{"name": n} for n in ("ctl-10", "ctl-1", "ctl-11")]))
+    assert model.local_node(d, ["ctl", "ctl-1"]).name == "ctl-1"
+    for name in ("ctl", "ctl-", "ctl-1.example.com", "CTL-1", ""):
+        with pytest.raises(errors.InvalidInput) as caught:
+            model.local_node(d, [name])
+        assert [p.code for p in caught.value.problems] == ["not-in-nodes"]
+    with pytest.raises(errors.InvalidInput):
+        model.local_node(d, [])
+
+
+def test_sockets_of_a_shared_node() -> None:
+    d = model.parse(helpers.dual())
+    ports = sorted(port for port, _ in model.sockets(d, "ctl-0"))
+    assert ports == [4369, 5672, 15692, 25672, 31459, 31460, 31462]
+    assert model.sockets(d, "cmp-0") == ()

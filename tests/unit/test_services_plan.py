@@ -1,0 +1,227 @@
+"""What every service must find in its configuration, for every kind of deployment."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+from om_agent import errors, model
+from om_agent.plan import layout, services, transport_url
+
+from tests import helpers
+
+put = helpers.put
+CATALOGUE = helpers.catalogue()
+SPEAKING = [n for n, s in CATALOGUE.items() if s.rpc or s.notify or s.listens]
+PASTE = [n for n in SPEAKING if CATALOGUE[n].files[0].format == services.PASTE]
+OSLO = [n for n in SPEAKING if n not in PASTE]
+SILENT = [n for n in CATALOGUE if n not in SPEAKING]
+
+Settings = dict[tuple[str, str], typing.Optional[str]]
+
+
+def build(raw: object, machine: layout.Host | None = None) -> dict[str, services.ConfigFile]:
+    found = services.build(model.parse(raw), CATALOGUE, machine or helpers.host())
+    assert len({f.path for f in found}) == len(found)
+    return {f.service: f for f in found}
+
+
+def settings(raw: object, service: str, machine: layout.Host | None = None) -> Settings:
+    file = build(raw, machine)[service]
+    found = {(s.section, s.key): s.value.reveal() if s.value else None for s in file.settings}
+    assert len(found) == len(file.settings), "a key stands twice"
+    return found
+
+
+def codes(raw: object, machine: layout.Host | None = None) -> list[tuple[str, str]]:
+    with pytest.raises(errors.InvalidInput) as caught:
+        build(raw, machine)
+    return [(p.path, p.code) for p in caught.value.problems]
+
+
+RPC_URL = (
+    "amqp://rpc:rpc-secret@172.17.0.11:31459,rpc:rpc-secret@172.17.0.12:31459,rpc:rpc-secret@172.17.0.13:31459/?ssl=0"
+)
+NOTIFY_URL = (
+    "rabbit://notify:notify-secret@172.17.0.11:5672,notify:notify-secret@172.17.0.12:5672,"
+    "notify:notify-secret@172.17.0.13:5672/?ssl=0"
+)
+
+
+@pytest.mark.parametrize("service", OSLO)
+def test_every_service_gets_its_urls(service: str) -> None:
+    found = settings(helpers.dual(), service)
+    row = CATALOGUE[service]
+    assert found["DEFAULT", "transport_url"] == RPC_URL
+    url = found.get(("oslo_messaging_notifications", "transport_url"))
+    assert url == (NOTIFY_URL if row.notify or row.listens else None)
+    driver = found.get(("oslo_messaging_notifications", "driver"))
+    assert driver == ("messagingv2" if row.notify else None)
+
+
+@pytest.mark.parametrize("service", SILENT)
+def test_a_service_without_messaging_gets_no_password(service: str) -> None:
+    assert service not in build(helpers.dual())
+    assert build(put(helpers.dual(), "services", [service])) == {}
+
+
+@pytest.mark.parametrize("service", OSLO)
+def test_both_drivers_are_told_what_they_need(service: str) -> None:
+    found = settings(helpers.dual(), service)
+    amqp = {key: value for (section, key), value in found.items() if section == "oslo_messaging_amqp" and value}
+    rabbit = {key: value for (section, key), value in found.items() if section == "oslo_messaging_rabbit" and value}
+    assert amqp == {
+        "sasl_mechanisms": "PLAIN",
+        "sasl_default_realm": "overcloud",
+        "idle_timeout": "5",
+        "pre_settled": "rpc-reply",
+    }
+    uses_rabbit = CATALOGUE[service].notify or CATALOGUE[service].listens
+    assert rabbit == ({"heartbeat_timeout_threshold": "30"} if uses_rabbit else {})
+
+
+@pytest.mark.parametrize("service", ["ironic", "octavia"])
+def test_notifications_of_ironic_and_octavia_go_to_the_notification_backend(service: str) -> None:
+    assert settings(helpers.dual(), service)["oslo_messaging_notifications", "transport_url"] == NOTIFY_URL
+
+
+def test_notifications_of_swift_go_to_the_notification_backend() -> None:
+    section = "filter:ceilometer"
+    assert settings(helpers.dual(), "swift") == {(section, "url"): NOTIFY_URL, (section, "driver"): "messagingv2"}
+
+
+def test_options() -> None:
+    raw = put(put(helpers.dual(), "rpc.delivery", "pre_settled"), "rpc.response_timeout", 120)
+    raw = put(put(raw, "rpc.idle_timeout", 7), "rpc.heartbeat", "11")
+    found = settings(put(raw, "notify.driver", "noop"), "nova")
+    assert found["oslo_messaging_amqp", "pre_settled"] is None
+    assert found["DEFAULT", "rpc_response_timeout"] == "120"
+    assert found["oslo_messaging_amqp", "idle_timeout"] == "7"
+    assert found["oslo_messaging_rabbit", "heartbeat_timeout_threshold"] == "11"
+    assert found["oslo_messaging_notifications", "driver"] == "noop"
+
+
+def test_an_external_router_has_realms_of_its_own() -> None:
+    found = settings(put(helpers.dual(), "rpc.hosts", ["elsewhere"]), "nova")
+    assert found["oslo_messaging_amqp", "sasl_default_realm"] is None
+    assert found["oslo_messaging_amqp", "sasl_mechanisms"] == "PLAIN"
+
+
+@pytest.mark.parametrize(("form", "ca"), [("paths", "/etc/pki/tls/ca.pem"), ("pem", "/etc/om-agent/tls/ca.pem")])
+@pytest.mark.parametrize("section", ["oslo_messaging_amqp", "oslo_messaging_rabbit"])
+def test_tls(section: str, form: str, ca: str) -> None:
+    found = settings(helpers.with_tls(helpers.dual(), form), "nova")
+    assert (found[section, "ssl"], found[section, "ssl_ca_file"]) == ("true", ca)
+    assert (found["DEFAULT", "transport_url"] or "").endswith("@ctl-2:31459/?ssl=1")
+
+
+def test_tls_with_the_systems_own_authorities() -> None:
+    raw = {"rpc": {"password": "x", "tls": True, "hosts": ["r.example.com"]}, "nodes": helpers.nodes()}
+    found = settings(raw, "nova")
+    assert found["oslo_messaging_rabbit", "ssl"] == "true" and found["oslo_messaging_rabbit", "ssl_ca_file"] is None
+
+
+DEPLOYMENTS = {
+    "default": helpers.default(),
+    "dual": helpers.dual(),
+    "amqp": put(helpers.dual(), "notify.scheme", "amqp"),
+    "turned": put(put(helpers.dual(), "rpc.scheme", "rabbit"), "notify.scheme", "amqp"),
+    "tls": helpers.with_tls(helpers.dual()),
+    "external": put(helpers.dual(), "rpc.hosts", ["elsewhere"]),
+    "separate": put(put(helpers.default(), "rpc.nodes", ["ctl-0"]), "notify", {"nodes": ["ctl-1"], "port": 5673}),
+    "options": put(put(helpers.dual(), "rpc.delivery", "pre_settled"), "rpc.response_timeout", 1),
+}
+
+
+@pytest.mark.parametrize("service", SPEAKING)
+def test_every_deployment_says_something_of_the_same_keys(service: str) -> None:
+    """So that what one deployment wrote the next one removes: going there and back ends where it began."""
+    keys = {name: set(settings(raw, service)) for name, raw in DEPLOYMENTS.items()}
+    assert all(found == keys["default"] for found in keys.values()), keys
+
+
+def test_there_and_back_again() -> None:
+    first = settings(helpers.default(), "nova")
+    gone = {key for key, value in first.items() if value is None}
+    assert {section for section, _ in gone} == {"DEFAULT", "oslo_messaging_amqp", "oslo_messaging_rabbit"}
+    over_amqp = settings(DEPLOYMENTS["amqp"], "nova")
+    assert {key for key, value in over_amqp.items() if value and key[0] == "oslo_messaging_rabbit"} == set()
+
+
+def test_dollars_and_percents_are_escaped_for_their_reader() -> None:
+    raw = put(put(helpers.dual(), "notify.password", "a@b$c"), "tls.ca_file", "/etc/$x/ca%1.pem")
+    raw = put(raw, "notify.tls", True)
+    raw = put(put(raw, "tls.certificate_file", "/c"), "tls.key_file", "/k")
+    nova, swift = settings(raw, "nova"), settings(raw, "swift")
+    assert nova["oslo_messaging_rabbit", "ssl_ca_file"] == "/etc/$$x/ca%1.pem"
+    url = transport_url.build(model.parse(raw).notify, {"ssl_ca_file": "/etc/$x/ca%1.pem"}).reveal()
+    assert swift["filter:ceilometer", "url"] == url.replace("%", "%%")
+    assert "%%40" in url.replace("%", "%%") and "$" not in url
+
+
+def test_paste_over_amqp_takes_its_realm_from_the_url() -> None:
+    url = settings(DEPLOYMENTS["amqp"], "swift")["filter:ceilometer", "url"]
+    assert url and url.endswith("/?sasl_default_realm=overcloud&ssl=0")
+
+
+@pytest.mark.parametrize("value", [s.value for f in build(helpers.dual()).values() for s in f.settings][:20])
+def test_values_do_not_show(value: model.Secret | None) -> None:
+    assert value is None or repr(value) == "Secret(***)"
+
+
+# -- which files -----------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogues_services_that_this_node_has() -> None:
+    assert set(build(helpers.dual(), helpers.host("nova", "neutron", "swift"))) == {"nova", "neutron", "swift"}
+    assert build(helpers.dual(), layout.Host()) == {}
+
+
+def test_only_the_services_asked_for() -> None:
+    assert list(build(put(helpers.dual(), "services", ["neutron", "nova"]))) == ["neutron", "nova"]
+
+
+def test_a_service_that_is_asked_for_and_not_there() -> None:
+    raw = put(helpers.dual(), "services", ["nova", "heat", "swift", "nosuch"])
+    machine = helpers.host("nova", "swift", paste_sections=frozenset())
+    assert codes(raw, machine) == [
+        ("services[3]", "unknown-service"),
+        ("services[1]", "absent-service"),
+        ("services[2]", "no-section"),
+    ]
+
+
+def test_swift_without_the_filter_is_passed_over_unless_asked_for() -> None:
+    machine = helpers.host("nova", "swift", paste_sections=frozenset())
+    assert set(build(helpers.dual(), machine)) == {"nova"}
+
+
+@pytest.mark.parametrize("family", services.FAMILIES)
+@pytest.mark.parametrize("service", SPEAKING)
+def test_both_families(service: str, family: str) -> None:
+    file = build(helpers.dual(), helpers.host(family=family))[service]
+    row = CATALOGUE[service]
+    assert file.path == row.files[0].path[family]
+    assert file.units == row.units[family]
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [(0o644, 0o640), (0o640, 0o640), (0o600, 0o600), (0o666, 0o660), (0o777, 0o770), (0o400, 0o400)]
+)
+def test_a_file_that_is_there_keeps_its_owner_and_its_mode_but_for_the_world(mode: int, kept: int) -> None:
+    machine = helpers.host("nova", existing={"/etc/nova/nova.conf": (mode, 7, 8)}, uids={"root": 0}, gids={"nova": 9})
+    file = build(helpers.dual(), machine)["nova"]
+    assert (file.mode, file.uid, file.gid) == (kept, 7, 8)
+
+
+def test_a_new_file_gets_the_catalogues() -> None:
+    file = build(helpers.dual(), helpers.host("nova", uids={"root": 0}, gids={"nova": 9}))["nova"]
+    assert (file.mode, file.uid, file.gid) == (0o640, 0, 9)
+    assert (build(helpers.dual())["nova"].uid, build(helpers.dual())["nova"].gid) == (None, None)
+
+
+def test_names_are_checked_without_a_node() -> None:
+    d = model.parse(put(helpers.dual(), "services", ["nova", "nva"]))
+    (problem,) = services.check_names(d, CATALOGUE)
+    assert (problem.path, problem.code) == ("services[1]", "unknown-service")
+    assert "nova" in problem.remedy and "zaqar" in problem.remedy
