@@ -241,6 +241,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "notifications go to a router: nothing stores them, so those sent while no listener is attached are lost",
         "Use notify.scheme rabbit unless every consumer tolerates that",
     ),
+    "fanout-duplicates": (
+        "qdrouterd 1.19 delivers a fanout more than once in a mesh of {count} interior routers",
+        "Use router.engine skrouterd (mended since 3.1.0) or two nodes, or see that your services bear it",
+    ),
     "sites-unused": (
         "sites are accepted, but this version joins all interior routers in one full mesh",
         "Nothing needs doing",

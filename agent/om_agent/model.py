@@ -795,6 +795,8 @@ def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         if not b.tls:
             yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    if d.router.engine is Engine.QDROUTERD and len(interiors(d)) > 2:
+        yield errors.warning("router.engine", "fanout-duplicates", count=len(interiors(d)))
     if sites:
         yield errors.warning("sites", "sites-unused")
 

@@ -204,7 +204,12 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "the routers' own user": (put(DUAL, "rpc.username", "router-mesh"), [("rpc.username", "username-taken")]),
 }
 
-FINDINGS = {"not-stored", "sites-unused", "plaintext"}  # they stop nothing; test_model_defaults.py has them
+FINDINGS = {
+    "fanout-duplicates",
+    "not-stored",
+    "sites-unused",
+    "plaintext",
+}  # they stop nothing; test_model_defaults.py has them
 
 
 @pytest.mark.parametrize(("raw", "expected"), CASES.values(), ids=CASES.keys())

@@ -77,7 +77,7 @@ def test_an_external_backend_has_no_nodes() -> None:
 
 
 def test_both_over_amqp_warns_that_nothing_stores_notifications() -> None:
-    raw = put(helpers.with_tls(helpers.dual()), "notify.scheme", "amqp")
+    raw = put(helpers.with_tls(helpers.dual(controllers=2)), "notify.scheme", "amqp")
     assert findings(raw) == [("notify.scheme", "not-stored")]
 
 
@@ -86,8 +86,16 @@ def test_no_tls_warns() -> None:
     assert findings(helpers.with_tls(helpers.default())) == []
 
 
+@pytest.mark.parametrize(
+    ("engine", "controllers", "told"), [("qdrouterd", 2, False), ("qdrouterd", 3, True), ("skrouterd", 3, False)]
+)
+def test_a_mesh_of_qdrouterd_warns_of_duplicate_fanouts(engine: str, controllers: int, told: bool) -> None:
+    raw = put(helpers.with_tls(helpers.dual(controllers)), "router.engine", engine)
+    assert findings(raw) == [("router.engine", "fanout-duplicates")] * told
+
+
 def test_sites_are_accepted_and_said_to_be_unused() -> None:
-    raw = put(put(helpers.with_tls(helpers.dual()), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
+    raw = put(put(helpers.with_tls(helpers.dual(controllers=2)), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
     raw = put(raw, "sites.links", [{"between": ["dc1", "dc2"], "cost": 10}])
     assert findings(raw) == [("sites", "sites-unused")]
 
