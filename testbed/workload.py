@@ -196,9 +196,9 @@ def _rpc(
     transport: typing.Any, kind: str, command: dict[str, typing.Any]
 ) -> collections.abc.Callable[[str, float], None]:
     target = oslo_messaging.Target(topic=command["topic"], exchange=command["exchange"])
-    prepared = oslo_messaging.get_rpc_client(transport, target).prepare(
-        fanout=kind == "fanout", timeout=command.get("timeout", 30.0)
-    )
+    # Before 14.1 (Debian 12 ships 14.0.3) clients were made by their class.
+    make_client = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
+    prepared = make_client(transport, target).prepare(fanout=kind == "fanout", timeout=command.get("timeout", 30.0))
 
     def act(ident: str, begun: float) -> None:
         if kind == "call":

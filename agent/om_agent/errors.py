@@ -265,10 +265,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "not-a-file": ("this is {found}, not a regular file", "Move it away"),
     "read-only": ("the file cannot be written by this user", "Run om-agent as root, or make the file writable"),
-    "continued-key": (
-        "the key {key} in [{section}] stands more than once or goes over several lines, so editing one would not do",
-        "Leave one line of it in the file",
-    ),
     "no-section": (
         "{name} is asked for, but there is no section {where}",
         "Add the filter to the pipeline, or take {name} off services",

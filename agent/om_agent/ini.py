@@ -47,12 +47,6 @@ def read(text: str) -> Keys:
     return found
 
 
-def ambiguous(keys: Keys, section: str, key: str) -> bool:
-    """Return whether the key stands so that editing one line would not decide its value."""
-    values = keys.get((section, key), [])
-    return len(values) > 1 or any(v.continued for v in values)
-
-
 def holds(keys: Keys, section: str, key: str, value: str | None) -> bool:
     """Return whether the key has exactly ``value``; None means that it must not be there."""
     values = keys.get((section, key), [])

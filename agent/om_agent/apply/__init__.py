@@ -91,7 +91,7 @@ def recover(root: pathlib.Path, manage_services: bool) -> bool:
     """
     units = files.recover(root)
     if units and manage_services:
-        _restart(units)
+        _bring_back(root, units)
     return units is not None
 
 
@@ -160,7 +160,7 @@ def _carry_out(
         except errors.RollbackFailed as r:
             raise errors.RollbackFailed(f"Applying failed: {why or 'it was interrupted.'} {r}") from None
         if began and host.manage_services:
-            _restart(units)
+            _bring_back(root, units)
         if isinstance(e, (OSError, errors.ApplyFailed)):
             raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
         raise
@@ -174,9 +174,10 @@ def reason(e: OSError) -> str:
     return f"{e.filename or 'a file'} cannot be used ({e.strerror}); mend that and run again"
 
 
-def _restart(units: typing.Iterable[str]) -> None:
-    """Queue a restart of those units that run: their configuration is another one now."""
+def _bring_back(root: pathlib.Path, units: typing.Iterable[str]) -> None:
+    """Have units run with the configuration that was put back: restart those that run, start ours that were stopped."""
     _queue("try-restart", units)
+    _queue("start", files.load_state(root).units)
 
 
 def _queue(verb: str, units: typing.Iterable[str]) -> None:
@@ -355,9 +356,4 @@ def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[error
         return [errors.problem(str(path), "not-a-file", found=found)]
     if not os.access(path, os.R_OK | os.W_OK):
         return [errors.problem(str(path), "read-only")]
-    keys = ini.read(path.read_bytes().decode(errors="surrogateescape"))
-    return [
-        errors.problem(str(path), "continued-key", key=s.key, section=s.section)
-        for s in file.settings
-        if ini.ambiguous(keys, s.section, s.key)
-    ]
+    return []
