@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.resources
 import json
 import os
@@ -281,10 +280,7 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     d = model.parse(raw)
     catalogue = _catalogue()
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
-    node = _local(d, args.node)
-    if d.carried_by(node.name, model.Scheme.RABBIT) and not model.is_address(node.address):
-        host = dataclasses.replace(host, address=facts.resolve(node.address))
-    planned = plan.build(d, node, catalogue, host)
+    planned = plan.build(d, _local(d, args.node), catalogue, host)
     return _Prepared(planned, host, render.render(planned, host))
 
 

@@ -153,10 +153,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "this node, {name}, is not in nodes (names are compared whole)",
         "Add it to nodes, or set node (or --node) to the name that nodes uses",
     ),
-    "unresolved": (
-        "RabbitMQ listens on addresses only, and this node's, {name}, is a name that does not resolve here",
-        "Write the IP address in nodes[].address, or make the name resolve",
-    ),
     "no-carrier": (
         "no node carries {half}: there is no node of role controller",
         "Give a node the role controller, name nodes in {half}.nodes, or external hosts in {half}.hosts",
@@ -244,6 +240,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "fanout-duplicates": (
         "qdrouterd 1.19 delivers a fanout more than once in a mesh of {count} interior routers",
         "Use router.engine skrouterd (mended since 3.1.0) or two nodes, or see that your services bear it",
+    ),
+    "listens-everywhere": (
+        "the address is a name, and RabbitMQ takes addresses only: the broker listens on every address of the node",
+        "Write the IP address",
     ),
     "sites-unused": (
         "sites are accepted, but this version joins all interior routers in one full mesh",

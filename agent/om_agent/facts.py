@@ -7,7 +7,6 @@ import os
 import pathlib
 import pwd
 import re
-import socket
 
 from om_agent.plan import layout, services
 
@@ -47,14 +46,6 @@ def gather(
         target="" if here else str(root),
         manage_services=manages_services(root, manage_services),
     )
-
-
-def resolve(name: str) -> str:
-    """Return the first IP address of a host name, '' when it has none."""
-    try:
-        return str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
-    except (OSError, UnicodeError):
-        return ""
 
 
 def manages_services(root: pathlib.Path, asked: bool | None) -> bool:

@@ -795,6 +795,10 @@ def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         if not b.tls:
             yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    brokers = {n for b in d.halves if b.scheme is Scheme.RABBIT for n in b.nodes}
+    for i, node in enumerate(d.nodes):
+        if node.name in brokers and not is_address(node.address):
+            yield errors.warning(f"nodes[{i}].address", "listens-everywhere")
     if d.router.engine is Engine.QDROUTERD and len(interiors(d)) > 2:
         yield errors.warning("router.engine", "fanout-duplicates", count=len(interiors(d)))
     if sites:

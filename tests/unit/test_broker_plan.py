@@ -11,7 +11,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import errors, model
+from om_agent import model
 from om_agent.plan import broker, layout
 
 from tests import helpers
@@ -251,12 +251,13 @@ def test_secret_files_are_closed() -> None:
         assert f.secret or b"secret" not in (f.content or b"")
 
 
-def test_a_name_for_an_address_is_resolved_or_refused() -> None:
+def test_a_name_for_an_address_listens_everywhere_and_says_so() -> None:
     raw = helpers.default(controllers=1)
     raw["nodes"][0]["address"] = "ctl-0.internalapi"
-    with pytest.raises(errors.InvalidInput) as caught:
-        helpers.plan_for(raw, "ctl-0")
-    assert [p.code for p in caught.value.problems] == ["unresolved"]
-    found = helpers.plan_for(raw, "ctl-0", helpers.host(address="172.17.0.11")).broker
-    assert found
-    assert dict(found.settings)["listeners.tcp.1"] == "172.17.0.11:5672"
+    planned = helpers.plan_for(raw, "ctl-0")
+    assert planned.broker
+    settings = dict(planned.broker.settings)
+    assert settings["listeners.tcp.default"] == "5672"
+    assert "listeners.tcp.1" not in settings and "prometheus.tcp.ip" not in settings
+    assert "inet_dist_use_interface" not in dict(planned.broker.environment)["SERVER_ADDITIONAL_ERL_ARGS"]
+    assert ("nodes[0].address", "listens-everywhere") in [(p.path, p.code) for p in planned.findings]

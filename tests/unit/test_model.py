@@ -206,6 +206,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
 
 FINDINGS = {
     "fanout-duplicates",
+    "listens-everywhere",
     "not-stored",
     "sites-unused",
     "plaintext",

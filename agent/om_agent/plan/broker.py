@@ -13,8 +13,8 @@ import hmac
 import ipaddress
 import typing
 
-from om_agent import errors, model
-from om_agent.plan import layout, router
+from om_agent import model
+from om_agent.plan import layout, router, transport_url
 
 PLUGINS = ("rabbitmq_prometheus",)
 
@@ -38,17 +38,10 @@ class BrokerPlan:
 
 
 def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
-    """Return the plan of the broker on ``node``, or None when the node runs none.
-
-    :raises om_agent.errors.InvalidInput: when the node's address is a name that does not resolve: RabbitMQ's listeners
-        take addresses only (rabbit.schema, ``listeners.tcp.$name``).
-    """
+    """Return the plan of the broker on ``node``, or None when the node runs none."""
     carried = d.carried_by(node.name, model.Scheme.RABBIT)
     if not carried:
         return None
-    node = dataclasses.replace(node, address=host.address or node.address)
-    if not model.is_address(node.address):
-        raise errors.InvalidInput([errors.problem("nodes", "unresolved", name=errors.quoted(node.address))])
     by_name = d.by_name()
     members = tuple(by_name[n] for n in sorted(carried[0].nodes)) if d.broker.cluster else (node,)
     return BrokerPlan(
@@ -69,10 +62,13 @@ def node_name(node: model.Node) -> str:
 def _settings(
     d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], port: int, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
-    address = f"{node.address}:{port}" if ":" not in node.address else f"[{node.address}]:{port}"
+    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.model tells of a name.
+    own = model.is_address(node.address)
+    name = "1" if own else "default"
+    address = f"{transport_url.bracket(node.address)}:{port}" if own else str(port)
     if d.broker.tls:
         yield ("listeners.tcp", "none")
-        yield ("listeners.ssl.1", address)
+        yield (f"listeners.ssl.{name}", address)
         ca, certificate, key = router.tls_paths(d.tls, layout.RABBIT_DIR)
         named = (("cacertfile", ca), ("certfile", certificate), ("keyfile", key))
         for option, path in named:
@@ -84,11 +80,12 @@ def _settings(
         yield ("ssl_options.versions.1", "tlsv1.3")
         yield ("ssl_options.versions.2", "tlsv1.2")
     else:
-        yield ("listeners.tcp.1", address)
+        yield (f"listeners.tcp.{name}", address)
     # Users come from the definitions alone; guest is never made, so nothing needs the loopback exception.
     yield ("loopback_users", "none")
     yield ("load_definitions", host.inside(f"{layout.RABBIT_DIR}/definitions.json"))
-    yield ("prometheus.tcp.ip", node.address)
+    if own:
+        yield ("prometheus.tcp.ip", node.address)
     yield ("prometheus.tcp.port", str(d.broker.metrics_port))
     if len(members) > 1:
         yield ("cluster_formation.peer_discovery_backend", "classic_config")
@@ -106,8 +103,8 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
     arguments = [f'-kernel inetrc "{host.inside(layout.RABBIT_DIR)}/erl_inetrc"']
     if ":" in node.address:
         arguments.append("-proto_dist inet6_tcp")
-    interface = f"-kernel inet_dist_use_interface {erlang_address(node.address)}"
-    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, interface]))
+    own = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"] if model.is_address(node.address) else []
+    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *own]))
     yield ("CTL_ERL_ARGS", " ".join(arguments))
     yield ("CONFIG_FILE", host.inside(f"{layout.RABBIT_DIR}/rabbitmq.conf"))
     yield ("ENABLED_PLUGINS_FILE", host.inside(f"{layout.RABBIT_DIR}/enabled_plugins"))

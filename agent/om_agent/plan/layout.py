@@ -92,7 +92,6 @@ class Host:
     :param paste_sections: (path, section) of the catalogue's paste files that are there.
     :param uids: user ids by name; of users that are not there nothing can be owned.
     :param gids: group ids by name.
-    :param address: IP address of the node itself, for what listens on addresses only; '' when its name has none.
     :param prefix: put before every path that stands *inside* a file: empty, or the root directory when daemons are to
         be started from it without chroot.
     :param target: put before every path that is written or edited: the root directory, or empty.
@@ -105,7 +104,6 @@ class Host:
     paste_sections: frozenset[tuple[str, str]] = frozenset()
     uids: dict[str, int] = dataclasses.field(default_factory=dict)
     gids: dict[str, int] = dataclasses.field(default_factory=dict)
-    address: str = ""
     prefix: str = ""
     target: str = ""
     manage_services: bool = True
