@@ -107,7 +107,7 @@ def host(*names: str, family: str = "debian", **changes: typing.Any) -> layout.H
 
 def plan_for(raw: object, node: str, machine: layout.Host | None = None) -> plan.Plan:
     """The plan of one node."""
-    d = model.parse(raw)
+    d = model.parse(raw, catalogue())
     return plan.build(d, model.local_node(d, [node]), catalogue(), machine or host())
 
 

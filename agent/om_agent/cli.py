@@ -7,6 +7,7 @@ import importlib.resources
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -27,9 +28,9 @@ _PUPPET_SECONDS = 900.0
 _EPILOG = """\
 exit codes:
   0  the desired state holds, or there is no metadata and the present state was kept
-  1  apply failed, and the node is as it was before
+  1  apply failed, and the node is as it was before, unless the message says otherwise
   2  the metadata or the command is invalid, and nothing was touched
-  3  verification found a fault
+  3  reserved for verification, which does not exist yet
 
 examples:
   om-agent validate overcloud.json
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_node_options(planned)
 
     applied = commands.add_parser("apply", help="make this node so")
+    applied.add_argument("files", nargs="*", metavar="FILE", help="the same as --metadata FILE")
     applied.add_argument("--metadata", nargs="+", action="extend", default=[], metavar="FILE",
                          help="JSON or YAML (default: OS_CONFIG_FILES, then os-collect-config's os_config_files.json,"
                               " then tripleo's hieradata)")  # fmt: skip
@@ -112,6 +114,10 @@ def _root(text: str) -> pathlib.Path:
     path = pathlib.Path(os.path.abspath(text))
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a directory")
+    if not re.fullmatch(r"[^$%,:\\\s]*", str(path)):
+        raise argparse.ArgumentTypeError(
+            "puppet and RabbitMQ cannot work in a directory with white space or $ % , : \\"
+        )
     return path
 
 
@@ -120,6 +126,7 @@ def _root(text: str) -> pathlib.Path:
 
 def main(argv: typing.Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -135,6 +142,27 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
+def _open_standard_streams() -> None:
+    """A file opened later must not become standard output because that was closed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _say(text: str, where: str = "stdout") -> None:
+    """Print ``text``; that nobody can hear it changes nothing about what was done and how it is told."""
+    stream: typing.TextIO | None = getattr(sys, where)
+    if stream is None:
+        return
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more at its end
+
+
 def _run(args: argparse.Namespace) -> int:
     commands = {
         "validate": _validate,
@@ -144,22 +172,17 @@ def _run(args: argparse.Namespace) -> int:
         "elements-path": _elements_path,
     }
     try:
-        code = commands[args.command](args)
-        sys.stdout.flush()  # a reader that went away shows here, and not when Python ends
-        return code
+        return commands[args.command](args)
     except errors.AgentError as e:
         return _failed(e, getattr(args, "json", False))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.EXIT_OK
     except KeyboardInterrupt:
-        print("om-agent: interrupted; the node is as it was before.", file=sys.stderr)
+        _say("om-agent: interrupted; the node is as it was before.", "stderr")
         return errors.EXIT_APPLY_FAILED
     except OSError as e:
-        print(f"om-agent: {apply.reason(e)}.", file=sys.stderr)
+        _say(f"om-agent: {apply.reason(e)}.", "stderr")
         return errors.EXIT_APPLY_FAILED
     except Exception as e:  # a defect; its text may hold a secret, so only where it happened is told
-        print(_defect(e), file=sys.stderr)
+        _say(_defect(e), "stderr")
         return errors.EXIT_APPLY_FAILED
 
 
@@ -180,11 +203,11 @@ def _defect(error: Exception) -> str:
 def _failed(error: errors.AgentError, as_json: bool) -> int:
     problems = getattr(error, "problems", ())
     if as_json:
-        print(json.dumps({"error": str(error), "problems": report.problems_json(problems)}, indent=2))
+        _say(json.dumps({"error": str(error), "problems": report.problems_json(problems)}, indent=2))
     elif problems:
-        print(report.problems_text(problems), file=sys.stderr)
+        _say(report.problems_text(problems), "stderr")
     else:
-        print(f"om-agent: {error}", file=sys.stderr)
+        _say(f"om-agent: {error}", "stderr")
     return error.exit_code
 
 
@@ -195,7 +218,7 @@ def _catalogue() -> dict[str, services.Service]:
 
 def _tell(findings: typing.Sequence[errors.Problem]) -> None:
     if findings:
-        print(report.problems_text(findings), file=sys.stderr)
+        _say(report.problems_text(findings), "stderr")
 
 
 # -- metadata --------------------------------------------------------------------------------------------------------
@@ -238,7 +261,7 @@ def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: floa
                     "Heat has the key oslo_messaging for this node."
                 ) from None
         if not told:
-            print(f"om-agent: waiting up to {seconds:.0f} s for metadata", file=sys.stderr, flush=True)
+            _say(f"om-agent: waiting up to {seconds:.0f} s for metadata", "stderr")
             told = True
         time.sleep(_WAIT_POLL)
 
@@ -254,18 +277,14 @@ def _local(d: model.Deployment, asked: str | None) -> model.Node:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    d = model.parse(_raw(args.files, pathlib.Path("/")))
-    catalogue = _catalogue()
-    problems = list(services.check_names(d, catalogue))
-    if problems:
-        raise errors.InvalidInput(problems)
+    d = model.parse(_raw(args.files, pathlib.Path("/")), _catalogue())
     if args.node:
         model.local_node(d, [args.node])
     if args.json:
-        print(json.dumps({"problems": report.problems_json(d.findings)}, indent=2))
+        _say(json.dumps({"problems": report.problems_json(d.findings)}, indent=2))
     else:
         _tell(d.findings)
-        print(f"valid: {len(d.nodes)} nodes, rpc over {d.rpc.scheme.value}, notifications over {d.notify.scheme.value}")
+        _say(f"valid: {len(d.nodes)} nodes, rpc over {d.rpc.scheme.value}, notifications over {d.notify.scheme.value}")
     return errors.EXIT_OK
 
 
@@ -277,8 +296,8 @@ class _Prepared(typing.NamedTuple):
 
 def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     """Do everything that needs no write."""
-    d = model.parse(raw)
     catalogue = _catalogue()
+    d = model.parse(raw, catalogue)
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
     planned = plan.build(d, _local(d, args.node), catalogue, host)
     return _Prepared(planned, host, render.render(planned, host))
@@ -288,33 +307,38 @@ def _plan(args: argparse.Namespace) -> int:
     ready = _prepare(_raw(args.files, args.root), args)
     work = apply.compare(ready.rendered, ready.host, args.root, dry=True)
     _tell(ready.plan.findings)
+    try:
+        apply.check(ready.rendered, ready.host, args.root)
+    except errors.NotReady as e:
+        _say(report.problems_text(e.problems), "stderr")
+        _say("om-agent: apply would refuse this until the errors above are mended", "stderr")
     if args.json:
-        print(json.dumps({"node": ready.plan.node.name, "changes": report.changes_json(work.changes)}, indent=2))
+        _say(json.dumps({"node": ready.plan.node.name, "changes": report.changes_json(work.changes)}, indent=2))
         return errors.EXIT_OK
     old = {t.file.path: files.read(files.on_disk(args.root, t.file.path)) for t in work.wrong}
-    print(report.plan_text(ready.plan, work, old))
+    _say(report.plan_text(ready.plan, work, old))
     return errors.EXIT_OK
 
 
 def _apply(args: argparse.Namespace) -> int:
     try:
-        node, outcome = _run_apply(lambda: _wait_for_raw(args.metadata, args.root, args.wait), args)
+        planned, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
     except metadata.NoData as e:
-        print(json.dumps({"changes": []}) if args.json else f"om-agent: {e}")
+        _say(json.dumps({"changes": []}) if args.json else f"om-agent: {e}")
         return errors.EXIT_OK
     if args.json:
-        print(json.dumps({"node": node, "changes": report.changes_json(outcome.changes)}, indent=2))
+        _say(json.dumps({"node": planned.node.name, "changes": report.changes_json(outcome.changes)}, indent=2))
     else:
-        print(report.outcome_text(node, outcome, args.verbose))
+        _say(report.outcome_text(planned.node.name, outcome, args.verbose))
     return errors.EXIT_OK
 
 
-def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -> tuple[str, apply.Outcome]:
+def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -> tuple[plan.Plan, apply.Outcome]:
     """Finish what an interrupted run left, whatever the metadata says now; then apply."""
     with files.lock(args.root, args.lock_timeout) as lock:
         recover_services = facts.manages_services(args.root, args.services)
         if apply.recover(args.root, recover_services):
-            print("om-agent: what an interrupted run left was put right first", file=sys.stderr)
+            _say("om-agent: what an interrupted run left was put right first", "stderr")
     raw = get_raw()  # may wait, and must not keep others out meanwhile
     with files.lock(args.root, args.lock_timeout) as lock:
         apply.recover(args.root, recover_services)
@@ -323,7 +347,7 @@ def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -
         outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock)
         for number in proc.ENDING:  # all that is left is to say so: "interrupted" would be wrong now
             signal.signal(number, signal.SIG_IGN)
-        return ready.plan.node.name, outcome
+        return ready.plan, outcome
 
 
 def _hook(args: argparse.Namespace) -> int:
@@ -331,12 +355,18 @@ def _hook(args: argparse.Namespace) -> int:
     status, stdout, stderr = errors.EXIT_OK, "", ""
     outputs: dict[str, str] = {}
     try:
-        deployment = metadata.parse_text(sys.stdin.buffer.read(), "deployment")
+        deployment = metadata.parse_text(sys.stdin.buffer.read() if sys.stdin else b"", "deployment")
         if not isinstance(deployment, dict):
             raise errors.InvalidInput([errors.problem("deployment", "not-a-mapping", type="single value")])
-        node, outcome = _run_apply(lambda: metadata.from_deployment(deployment), args)
-        stdout = report.outcome_text(node, outcome, verbose=True)
-        outputs = {"node": node, "changes": str(len(outcome.changes))}
+        inputs = deployment.get("inputs")
+        named = [i.get("name") for i in inputs if isinstance(i, dict)] if isinstance(inputs, list) else []
+        if not deployment.get("config") and metadata.KEY not in named:
+            raise errors.InvalidInput([errors.problem("deployment", "no-config")])
+        planned, outcome = _run_apply(lambda: metadata.from_deployment(deployment), args)
+        stdout = report.outcome_text(planned.node.name, outcome, verbose=True)
+        if planned.findings:
+            stdout += "\n" + report.problems_text(planned.findings)
+        outputs = {"node": planned.node.name, "changes": str(len(outcome.changes))}
     except errors.AgentError as e:
         status, stderr = e.exit_code, str(e)
     except KeyboardInterrupt:
@@ -344,8 +374,8 @@ def _hook(args: argparse.Namespace) -> int:
     except Exception as e:
         status, stderr = errors.EXIT_APPLY_FAILED, _defect(e)
     if stderr:
-        print(stderr, file=sys.stderr)
-    print(report.signal(status, stdout, stderr, outputs))
+        _say(stderr, "stderr")
+    _say(report.signal(status, stdout, stderr, outputs))
     return errors.EXIT_OK
 
 
@@ -355,6 +385,6 @@ def _elements_path(args: argparse.Namespace) -> int:
     shared = (pathlib.Path(d) / "share/om-dual-backends" for d in (sysconfig.get_path("data"), "/usr"))
     for directory in (source, *shared):
         if (directory / "elements/om-agent").is_dir():
-            print(directory / "elements")
+            _say(str(directory / "elements"))
             return errors.EXIT_OK
     raise errors.ApplyFailed("The elements are not installed. Install om-dual-backends with pip.")

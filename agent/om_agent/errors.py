@@ -94,7 +94,7 @@ def problem(path: str, code: str, severity: str = ERROR, **values: object) -> Pr
     """Return the `Problem` with the sentence of ``code``; raises KeyError for an unknown code (a programming error)."""
     message, remedy = SENTENCES[code]
     shown = {k: _shown(v) for k, v in values.items()}
-    return Problem(path or "metadata", code, message.format(**shown), remedy.format(**shown), severity)
+    return Problem(path or "oslo_messaging", code, message.format(**shown), remedy.format(**shown), severity)
 
 
 def warning(path: str, code: str, **values: object) -> Problem:
@@ -121,16 +121,25 @@ def quoted(name: object) -> str:
 SENTENCES: dict[str, tuple[str, str]] = {
     # -- metadata: files
     "unreadable": ("the file cannot be read: {reason}", "Check the path and its permissions"),
-    "not-json": ("the file is neither JSON nor YAML (line {line}, column {column})", "Mend the syntax at that place"),
+    "not-json": ("this is neither JSON nor YAML (line {line}, column {column})", "Mend the syntax at that place"),
     "not-utf8": ("the file is not UTF-8 text", "Save it as UTF-8"),
+    "too-big": ("the file is larger than {limit} MiB", "Give a file that holds metadata"),
     "too-deep": ("the metadata is nested too deeply to be read", "Mend the file; 20 levels are plenty"),
     "not-a-mapping": (
-        "the file holds a {type} where a mapping is needed",
+        "this is a {type}, where a mapping is needed",
         "Put the metadata under a top-level key oslo_messaging",
     ),
     "no-metadata": (
         "there is no oslo_messaging key and no oslo_messaging_rpc_* hiera key",
         "Give the file that holds the messaging metadata",
+    ),
+    "yaml-alias": (
+        "line {line} refers to an anchor, which is not read: a few lines of them can stand for gigabytes",
+        "Write the value out",
+    ),
+    "no-config": (
+        "standard input is not a heat-config deployment: there is no config, and no input called oslo_messaging",
+        "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
     ),
     "duplicate-key": ("the key {key} stands twice in one mapping", "Keep one of the two"),
     # -- metadata: shape
@@ -140,6 +149,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "empty": ("the value is empty", "Write {wanted}, or leave the key out"),
     "out-of-range": ("the number is outside {low} to {high}", "Choose one from {low} to {high}"),
     "bad-text": ("the text holds a character that cannot stand here ({which})", "Use {wanted}"),
+    "no-own-address": (
+        "this address belongs to no single node: it is unspecified, multicast, broadcast or link-local",
+        "Write the node's own address",
+    ),
     "not-one-of": ("the value is not one of the allowed words", "Use one of: {known}"),
     "not-a-host": (
         "this is neither a host name, an IPv4 nor an IPv6 address",
@@ -212,6 +225,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{count} interior routers, and one network holds at most 128",
         "Name fewer nodes in {half}.nodes",
     ),
+    "mixed-families": (
+        "the {half} transport URL would mix IPv6 addresses with other hosts, and Python refuses to read such a URL",
+        "Use IPv6 addresses for all of its hosts, or names or IPv4 addresses for all",
+    ),
     "rabbit-slash": (
         "this holds a /, which oslo.messaging's RabbitMQ driver passes on unencoded: no service could log in",
         "Choose one without /",
@@ -227,6 +244,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "mixed-names": (
         "the names of the broker's nodes mix fully qualified and short ones, and an Erlang cluster cannot",
         "Use one kind of name for all of them",
+    ),
+    "password-line-end": (
+        "the password ends in a line break, which saslpasswd2 cuts off: no client could log in to the router",
+        "Choose a password that ends in something else",
     ),
     "username-realm": (
         "the user name holds an @, which separates user and realm in SASL",
@@ -280,7 +301,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "router-no-profile": ("the sslProfile {name} is used and not defined", "Report this: it is a defect of om-agent"),
     "router-duplicate": ("{name} is defined twice", "Report this: it is a defect of om-agent"),
-    "missing-file": ("the {what} needs this file and it is not there", "Put it there, or correct {key}"),
+    "missing-file": ("this file is not there, and it is needed for {what}", "Put it there, or correct {key}"),
     # -- tools
     "no-puppet": ("puppet is not installed", "Install puppet-agent, or give its path in PATH"),
     "no-module": (

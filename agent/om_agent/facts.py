@@ -42,6 +42,8 @@ def gather(
         paste_sections=frozenset(sections),
         uids={p.pw_name: p.pw_uid for p in pwd.getpwall()} if here else _ids(root / "etc/passwd"),
         gids={g.gr_name: g.gr_gid for g in grp.getgrall()} if here else _ids(root / "etc/group"),
+        uid=os.geteuid(),
+        gid=os.getegid(),
         prefix=str(root) if relocate and not here else "",
         target="" if here else str(root),
         manage_services=manages_services(root, manage_services),
@@ -82,4 +84,4 @@ def _ids(path: pathlib.Path) -> dict[str, int]:
     except OSError:
         return {}
     fields = (line.split(":") for line in lines)
-    return {f[0]: int(f[2]) for f in fields if len(f) > 2 and f[2].isdigit()}
+    return {f[0]: int(f[2]) for f in fields if len(f) > 2 and re.fullmatch(r"[0-9]{1,9}", f[2])}

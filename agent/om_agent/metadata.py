@@ -23,6 +23,7 @@ OS_CONFIG_FILES_PATHS = (
 )
 HIERADATA_DIR = "etc/puppet/hieradata"
 _MAX_DEPTH = 60
+_MAX_MIB = 64
 _LOCATION = re.compile(r"line (\d+), column (\d+)")
 
 
@@ -62,10 +63,12 @@ def read_file(path: str) -> object:
     """
     try:
         with open(path, "rb") as stream:
-            data = stream.read()
+            data = stream.read(_MAX_MIB * 2**20 + 1)  # /dev/zero has no end
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else "the path is not valid"
         raise errors.InvalidInput([errors.problem(path, "unreadable", reason=reason)]) from None
+    if len(data) > _MAX_MIB * 2**20:
+        raise errors.InvalidInput([errors.problem(path, "too-big", limit=_MAX_MIB)])
     return parse_text(data, path)
 
 
@@ -123,7 +126,8 @@ def _parse_yaml(text: str, path: str) -> object:
 
         def compose_node(self, parent: typing.Any, index: typing.Any) -> typing.Any:
             if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-                raise yaml.MarkedYAMLError(problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+                line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+                raise errors.InvalidInput([errors.problem(path, "yaml-alias", line=line)])
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: typing.Any, deep: bool = False) -> dict[typing.Any, typing.Any]:
@@ -131,8 +135,10 @@ def _parse_yaml(text: str, path: str) -> object:
             for child, _ in node.value:
                 key = self.construct_object(child, deep=True)  # type: ignore[no-untyped-call]
                 huge = isinstance(key, int) and key.bit_length() > 64  # str() of it may fail
-                if huge or not isinstance(key, (str, int, float, bool, type(None))) or key in seen:
+                if huge or not isinstance(key, (str, int, float, bool, type(None))):
                     raise yaml.MarkedYAMLError(problem_mark=node.start_mark)
+                if key in seen:
+                    raise errors.InvalidInput([errors.problem(path, "duplicate-key", key=errors.quoted(key))])
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
@@ -144,7 +150,13 @@ def _parse_yaml(text: str, path: str) -> object:
         mark = getattr(e, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise errors.InvalidInput([errors.problem(path, "not-json", line=line, column=column)]) from None
-    except (ValueError, TypeError, OverflowError):  # a date or number that Python cannot hold
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        LookupError,
+        AttributeError,
+    ):  # a date or number that Python cannot hold
         raise errors.InvalidInput([errors.problem(path, "not-json", line=1, column=1)]) from None
 
 

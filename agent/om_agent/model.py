@@ -425,9 +425,8 @@ def _check_key(text: str) -> str:
 
 
 def _check_pem(text: str, what: str) -> str:
-    begin = re.search(rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
-    end = re.search(rf"^-----END ([A-Z0-9 ]+ )?{what}-----\s*$", text, re.MULTILINE)
-    good = begin and end and text.isascii() and "\0" not in text
+    block = rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$[^-]+^-----END ([A-Z0-9 ]+ )?{what}-----\s*$"
+    good = re.search(block, text, re.MULTILINE) and text.isascii() and "\0" not in text
     return "" if good else f"PEM text with a line -----BEGIN {what}----- and its END"
 
 
@@ -442,8 +441,23 @@ _PLAIN_CHECKS = (_check_path, _check_word, _check_cookie)
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def parse(raw: object) -> Deployment:
+# A check across fields says nothing while a field that it reads is not known: by code, which paths those are.
+_READS_ANYWAY = r"nodes|hosts|scheme|engine"
+_READS = {
+    "port-collision": r"port|nodes|scheme",
+    "shared-differs": r"port|tls|nodes|hosts|scheme",
+    "two-passwords": r"password|username|nodes|hosts|scheme",
+    "rabbit-slash": r"scheme",
+    "rabbit-vhost": r"scheme",
+    "unknown-service": r"^$",
+    "not-in-nodes": r"nodes",
+}
+
+
+def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
     """Return the deployment that ``raw``, the value of the ``oslo_messaging`` key, describes.
+
+    :param services: names of the service catalogue; empty when nothing is known of it.
 
     :raises om_agent.errors.InvalidInput: with every problem, each with its path below ``oslo_messaging``.
     """
@@ -474,8 +488,11 @@ def parse(raw: object) -> Deployment:
     sites = _parse_sites(top, nodes)
     for section in (rpc_section, notify_section, top):
         section.done()
-    if not problems:
-        problems.extend(dict.fromkeys(_check_sense(deployment)))  # two halves may need the same thing
+    wrong = [p.path for p in problems]
+    for problem in dict.fromkeys(_check_sense(deployment, services)):  # two halves may need the same thing
+        reads = _READS.get(problem.code, r"tls|nodes|hosts|scheme" if "tls" in problem.code else _READS_ANYWAY)
+        if problem.path not in wrong and not any(re.search(reads, path) for path in wrong):
+            problems.append(problem)
     if problems:
         raise errors.InvalidInput(problems)
     return dataclasses.replace(deployment, findings=tuple(_findings(deployment, sites)))
@@ -664,8 +681,28 @@ def _parse_sites(top: _Section, nodes: tuple[Node, ...]) -> bool:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _check_sense(d: Deployment) -> typing.Iterator[errors.Problem]:
+def _check_addresses(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Addresses that no node can have for itself, and one address in two spellings."""
+    seen: dict[str, str] = {}
+    for i, node in enumerate(d.nodes):
+        if not is_address(node.address):
+            continue
+        path, ip = f"nodes[{i}].address", ipaddress.ip_address(node.address)
+        if ip.is_unspecified or ip.is_multicast or ip.is_link_local or str(ip) == "255.255.255.255":
+            yield errors.problem(path, "no-own-address")
+        first = seen.setdefault(str(ip), path)
+        if first != path and node.address not in [n.address for n in d.nodes[:i]]:
+            yield errors.problem(path, "twice", name=errors.quoted(node.address), first=first)
+
+
+def _check_sense(d: Deployment, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
     """Yield what is well-formed and yet cannot work."""
+    yield from _check_addresses(d)
+    for i, name in enumerate(d.services or ()):
+        if services and name not in services:
+            yield errors.problem(
+                f"services[{i}]", "unknown-service", name=errors.quoted(name), known=", ".join(services)
+            )
     if d.node and d.node not in d.by_name():
         yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
     yield from _check_sharing(d)
@@ -726,6 +763,8 @@ def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
             continue
         if "@" in b.username and not b.external:
             yield errors.problem(f"{b.half}.username", "username-realm")
+        if not b.external and b.password.reveal()[-1:] in ("\n", "\r"):
+            yield errors.problem(f"{b.half}.password", "password-line-end")
         if b.username == MESH_USER and not b.external:
             yield errors.problem(f"{b.half}.username", "username-taken")
         if d.router.engine is Engine.EMBEDDED and len(b.nodes) > 1:
@@ -733,6 +772,9 @@ def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
         if len(b.nodes) > MAX_INTERIORS:
             yield errors.problem(f"{b.half}.nodes", "too-many-routers", count=len(b.nodes), half=b.half)
     yield from _check_rabbit_urls(d)
+    for b in d.halves:
+        if len({":" in h for h in b.hosts}) > 1:
+            yield errors.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
     for b in d.halves:
         if b.scheme is Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
             yield errors.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)

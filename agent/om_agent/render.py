@@ -156,6 +156,8 @@ def _inetrc(hosts: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"%% {_NOTE}"]
     for address, name in hosts:
         lines.append(f'{{host, {broker.erlang_address(address)}, ["{name}"]}}.')
+    if any(":" in address for address, _ in hosts):
+        lines.append("{inet6, true}.")  # or the names above are looked up over IPv4 alone
     return ("\n".join([*lines, "{lookup, [file, native]}.", ""])).encode()
 
 

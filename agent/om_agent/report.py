@@ -12,8 +12,11 @@ from om_agent import apply, errors, plan
 # A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
 _USER = r"[A-Za-z0-9._~%-]*"
+_QUERY = r"(?:ssl|ssl_ca_file|sasl_default_realm)=[^&@\s]*"  # any other option may be a password
 _LOGIN = rf"{_USER}:[^@/,:\s]*@"
-_URL = re.compile(rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@\s]*)?")
+_URL = re.compile(
+    rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
+)
 _PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
 
 
@@ -71,11 +74,12 @@ def summary(p: plan.Plan, work: apply.Comparison) -> str:
     role = f"{p.node.name} ({p.node.role}, {' and '.join(runs) if runs else 'clients only'})"
     if not work.changes:
         return f"{role}: nothing to do"
-    keys = [c for c in work.changes if c.detail]
+    keys = [c for c in work.changes if c.detail.startswith("[")]
+    of = len({c.path for c in keys})
     counts = (
         (len(work.wrong), "file", "to write"),
         (len(work.gone), "file", "to remove"),
-        (len(keys), "key", f"to change in {len({c.path for c in keys})} files of services"),
+        (len(keys), "key", f"to change in {of} file{'' if of == 1 else 's'} of services"),
     )
     return f"{role}: " + ", ".join(f"{n} {noun}{'' if n == 1 else 's'} {what}" for n, noun, what in counts if n)
 
@@ -107,7 +111,8 @@ def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
     """Return what apply did."""
     if not outcome.changes:
         return f"{node}: nothing to do, the messaging configuration is right"
-    lines = [f"{node}: applied, {len(outcome.changes)} changes"]
+    count = len(outcome.changes)
+    lines = [f"{node}: applied, {count} change{'' if count == 1 else 's'}"]
     if verbose:
         lines += [f"  {c}" for c in outcome.changes] + [f"  puppet: {line}" for line in outcome.puppet]
     return "\n".join(lines)

@@ -183,7 +183,7 @@ def _entities(text: str) -> list[tuple[str, Attributes]]:
     kept = "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
     try:
         raw = json.loads(kept)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         # The message of json holds a position only; its doc attribute, the text, must not be printed.
         where = f" (line {exc.lineno}, column {exc.colno})" if isinstance(exc, json.JSONDecodeError) else ""
         raise errors.DevRouterError(f"The configuration is not valid JSON{where}.") from None

@@ -50,6 +50,7 @@ class Endpoint:
     def __init__(self, name: str) -> None:
         self.name = name
         self.seen: list[object] = []
+        self.attached = False
 
     def echo(self, context: object, value: object) -> object:
         return value
@@ -62,7 +63,10 @@ class Endpoint:
         return self.name
 
     def note(self, context: object, value: object) -> None:
-        self.seen.append(value)
+        if value is None:
+            self.attached = True
+        else:
+            self.seen.append(value)
 
     def fail(self, context: object, text: str) -> None:
         raise Refused(text)
@@ -115,6 +119,16 @@ def _stop(server: typing.Any) -> None:
     server.wait()
 
 
+def wait_until_attached(client: typing.Any, endpoints: list[Endpoint]) -> None:
+    """A server's links come up after it was started, and what is sent before reaches nobody."""
+
+    def reached() -> bool:
+        client.cast({}, "note", value=None)
+        return all(e.attached for e in endpoints)
+
+    support.wait_for(reached, 30)
+
+
 def wait_for_notes(endpoint: Endpoint, count: int) -> None:
     support.wait_for(lambda: len(endpoint.seen) == count)
 
@@ -161,6 +175,7 @@ def test_cast(bus: Bus) -> None:
 def test_fanout_reaches_every_server(bus: Bus) -> None:
     endpoints = [bus.server("fanout", name)[0] for name in ("one", "two", "three")]
     client = bus.client("fanout").prepare(fanout=True)
+    wait_until_attached(client, endpoints)
     for number in range(20):
         client.cast({}, "note", value=number)
     for endpoint in endpoints:

@@ -46,13 +46,13 @@ BYTES: dict[str, tuple[bytes, str]] = {
     "a key twice": (b'{"oslo_messaging": {"rpc": "Canary", "rpc": 1}}', '"rpc" stands twice'),
     "not UTF-8": (b'{"a": "Canary\xff"}', "not UTF-8"),
     "binary": (bytes(range(256)), "not UTF-8"),
-    "a list": (b"[]", "holds a list"),
-    "a number": (b"7", "holds a single value"),
+    "a list": (b"[]", "this is a list"),
+    "a number": (b"7", "this is a single value"),
     "empty": (b"", "no oslo_messaging key"),
     "null": (b"null", "no oslo_messaging key"),
     "nothing of messaging": (b'{"nova": {"password": "Canary"}}', "no oslo_messaging key"),
     "deep": (b"[" * 200_000, "nested too deeply"),
-    "an alias": (b"a: &a Canary\nb: *a\n", "line 2, column 4"),
+    "an alias": (b"a: &a Canary\nb: *a\n", "line 2 refers to an anchor"),
     "10 MB of nothing": (b'{"oslo_messaging": {"rpc": "' + b"Canary" * 1_700_000, "neither JSON nor YAML"),
 }
 
@@ -80,7 +80,7 @@ def test_wrong_types(node: helpers.Machine, key: str, wrong: object) -> None:
 def test_everything_wrong_at_once_is_told_at_once(node: helpers.Machine) -> None:
     raw = {"rpc": {"port": []}, "notify": 7, "router": [], "broker": "x", "tls": 1, "sites": [], "nodes": {}, "x": 1}
     said = refused(node, raw, "error: ")
-    for path in ("rpc.port", "rpc.password", "notify", "router", "broker", "tls", "sites", "nodes", "metadata"):
+    for path in ("rpc.port", "rpc.password", "notify", "router", "broker", "tls", "sites", "nodes", "oslo_messaging"):
         assert f"error: {path}: " in said
 
 
@@ -165,13 +165,6 @@ def shallow(node: helpers.Machine) -> dict[str, int]:
     """Modes alone, where there is something that cannot be read."""
     paths = (p for p in node.root.rglob("*") if not str(p.relative_to(node.root)).startswith(helpers.STATE))
     return {str(p): p.lstat().st_mode for p in paths}
-
-
-@pytest.mark.parametrize("text", ["transport_url = a\ntransport_url = b\n", "transport_url = a\n  ,b\n"])
-def test_a_key_that_cannot_be_edited(node: helpers.Machine, text: str) -> None:
-    (node.root / "etc/nova/nova.conf").write_text("[DEFAULT]\n" + text)
-    said = refused(node, helpers.dual(), "more than once or goes over several lines", code=1)
-    assert "transport_url" in said and "etc/nova/nova.conf" in said
 
 
 def test_a_certificate_that_is_not_there(node: helpers.Machine) -> None:

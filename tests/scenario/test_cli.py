@@ -45,7 +45,7 @@ def test_validate(node: helpers.Machine) -> None:
 
 
 def test_validate_json(node: helpers.Machine) -> None:
-    result = node.run("validate", "--json", node.metadata(helpers.dual()))
+    result = node.run("validate", "--json", node.metadata(helpers.dual(controllers=2)))
     problems = json.loads(result.stdout)["problems"]
     assert result.returncode == 0 and result.stderr == ""
     assert [(p["severity"], p["path"], p["code"]) for p in problems] == [
@@ -453,3 +453,20 @@ def test_a_reader_that_goes_away_is_no_failure(node: helpers.Machine) -> None:
     shell = ["/bin/bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "bash", *command]
     result = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>/dev/full", "2>&-", "<&-"])
+@pytest.mark.parametrize(("command", "code"), [("apply", 0), ("validate", 0), ("hook", 0), ("bad", 2)])
+def test_that_nobody_hears_it_changes_nothing(node: helpers.Machine, redirection: str, command: str, code: int) -> None:
+    path = node.metadata(helpers.dual() if command != "bad" else {"rpc": 1})
+    arguments = {
+        "apply": ["apply", "--node", "ctl-0", "--metadata", path],
+        "validate": ["validate", path],
+        "hook": ["hook"],
+        "bad": ["validate", "--json", path],
+    }[command]
+    words = node.command(*arguments)
+    shell = ["sh", "-c", f'"$@" {redirection}', "sh", *words]
+    done = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "defect" not in done.stderr

@@ -171,7 +171,7 @@ if total:
     atexit.register(lambda: open(total, "w").write(str(seen)))
 """
 
-RPC, NOTIFY = "canary: rpc/p@ss", "canary: nötify 100%"
+RPC, NOTIFY = "canary: rpc p@ss", "canary: nötify 100%"
 NODES = [
     {"name": CONTROLLER, "address": "192.0.2.10", "role": "controller"},
     {"name": "overcloud-controller-1", "address": "192.0.2.11", "role": "controller"},

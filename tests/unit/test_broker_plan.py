@@ -104,11 +104,13 @@ def test_every_member_names_the_same_cluster() -> None:
 
 def test_ipv6() -> None:
     raw = put(helpers.default(1), "nodes.0.address", "fd00::11")
-    assert conf(raw)["listeners.tcp.1"] == "[fd00::11]:5672"
+    assert conf(raw)["listeners.tcp.1"] == "fd00::11:5672"  # RabbitMQ 3.10.8 refuses brackets here
     environment = dict(build(raw).environment)
     assert "-proto_dist inet6_tcp" in environment["SERVER_ADDITIONAL_ERL_ARGS"]
     assert "{64768,0,0,0,0,0,0,17}" in environment["SERVER_ADDITIONAL_ERL_ARGS"]
     assert '{host, {64768,0,0,0,0,0,0,17}, ["ctl-0"]}.' in file(raw, "erl_inetrc")
+    assert "{inet6, true}." in file(raw, "erl_inetrc")
+    assert "inet6" not in file(helpers.default(1), "erl_inetrc")
 
 
 def test_separate_clusters_have_their_own_members_port_and_user() -> None:

@@ -85,7 +85,7 @@ def test_braces_in_a_name_are_not_placeholders() -> None:
 
 
 def test_an_empty_path_is_the_metadata_itself() -> None:
-    assert errors.problem("", "missing", hint="h").path == "metadata"
+    assert errors.problem("", "missing", hint="h").path == "oslo_messaging"
 
 
 def test_an_unknown_code_is_a_programming_error() -> None:

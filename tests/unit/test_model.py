@@ -31,7 +31,7 @@ def drop(raw: Raw, path: str) -> Raw:
 def problems(raw: object) -> list[tuple[str, str]]:
     """(path, code) of every problem; none when the metadata is valid."""
     try:
-        model.parse(raw)
+        model.parse(raw, helpers.catalogue())
     except errors.InvalidInput as e:
         assert all(p.severity == errors.ERROR for p in e.problems)
         return [(p.path, p.code) for p in e.problems]
@@ -54,10 +54,10 @@ def names(count: int) -> list[Raw]:
 
 CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     # shape
-    "nothing": (None, [("metadata", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
+    "nothing": (None, [("oslo_messaging", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
     "empty": ({}, [("nodes", "missing"), ("rpc.password", "missing")]),
-    "a list": ([], [("metadata", "wrong-type"), ("nodes", "missing"), ("rpc.password", "missing")]),
-    "unknown key": (put(D, "passwrd", "x"), [("metadata", "unknown-key")]),
+    "a list": ([], [("oslo_messaging", "wrong-type"), ("nodes", "missing"), ("rpc.password", "missing")]),
+    "unknown key": (put(D, "passwrd", "x"), [("oslo_messaging", "unknown-key")]),
     "unknown key in rpc": (put(D, "rpc.user", "x"), [("rpc", "unknown-key")]),
     "unknown key in notify": (put(D, "notify.delivery", "x"), [("notify", "unknown-key")]),
     "unknown key in a node": (put(D, "nodes.1.place", "x"), [("nodes[1]", "unknown-key")]),
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "unknown key in tls": (put(D, "tls.x", 1), [("tls", "unknown-key")]),
     "unknown key in sites": (put(D, "sites.x", 1), [("sites", "unknown-key")]),
     "unknown key in a link": (put(D, "sites.links", [{"x": 1}]), [("sites.links[0]", "unknown-key")]),
-    "a key that is no text": ({**D, **odd_key()}, [("metadata", "unknown-key")]),
+    "a key that is no text": ({**D, **odd_key()}, [("oslo_messaging", "unknown-key")]),
     "no password": (drop(D, "rpc.password"), [("rpc.password", "missing")]),
     "null password": (put(D, "rpc.password", None), [("rpc.password", "missing")]),
     "empty password": (put(D, "rpc.password", ""), [("rpc.password", "missing")]),
@@ -75,6 +75,24 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "long password": (put(D, "rpc.password", "é" * 513), [("rpc.password", "bad-text")]),
     "number for password": (put(D, "rpc.password", 12345), [("rpc.password", "wrong-type")]),
     "user of two lines": (put(D, "rpc.username", "a\nb"), [("rpc.username", "bad-text")]),
+    "a service nobody knows": (put(D, "services", ["nova", "nva"]), [("services[1]", "unknown-service")]),
+    "cross-checks beside others": (
+        put(put(put(D, "rpc.password", "a/b"), "services", ["nva"]), "router.http_port", "x"),
+        [
+            ("router.http_port", "wrong-type"),
+            ("services[0]", "unknown-service"),
+            ("rpc.password", "rabbit-slash"),
+            ("notify.password", "rabbit-slash"),
+        ],
+    ),
+    "no cross-check of what is not known": (
+        put(put(DUAL, "rpc.port", "x"), "notify.port", 31459),
+        [("rpc.port", "wrong-type")],
+    ),
+    "IPv6 beside IPv4": (
+        put(D, "nodes.0.address", "fd00::1"),
+        [("nodes", "mixed-families"), ("nodes", "mixed-families")],
+    ),
     "a slash for kombu": (
         put(put(D, "rpc.password", "a/b"), "rpc.username", "u/v"),
         [(f"{half}.{key}", "rabbit-slash") for half in ("rpc", "notify") for key in ("username", "password")],
@@ -175,7 +193,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         [("nodes[1].host", "tls-needs-name")],
     ),
     "TLS to an external address": (
-        put(helpers.with_tls(DUAL), "rpc.hosts", ["router.example.com", "fd00::1"]),
+        put(helpers.with_tls(DUAL), "rpc.hosts", ["router.example.com", "10.0.0.1"]),
         [("rpc.hosts[1]", "tls-needs-name")],
     ),
     "path and PEM": (put(TLS, "tls.ca", helpers.CERTIFICATE), [("tls.ca", "tls-both")]),
@@ -200,6 +218,13 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         [("broker.cluster", "lone-brokers"), ("broker.cluster", "lone-brokers")],
     ),
     "short and long names": (put(D, "nodes.0.name", "ctl-0.example.com"), [("nodes", "mixed-names")]),
+    "a line end for saslpasswd2": (put(DUAL, "rpc.password", "ab\n"), [("rpc.password", "password-line-end")]),
+    "everybody's address": (put(D, "nodes.0.address", "0.0.0.0"), [("nodes[0].address", "no-own-address")]),
+    "a multicast address": (put(D, "nodes.0.address", "224.0.0.1"), [("nodes[0].address", "no-own-address")]),
+    "one address in two spellings": (
+        put(put(helpers.default(2, 0), "nodes.0.address", "::1"), "nodes.1.address", "0:0:0:0:0:0:0:1"),
+        [("nodes[1].address", "twice")],
+    ),
     "user with realm": (put(DUAL, "rpc.username", "rpc@overcloud"), [("rpc.username", "username-realm")]),
     "the routers' own user": (put(DUAL, "rpc.username", "router-mesh"), [("rpc.username", "username-taken")]),
 }
@@ -232,7 +257,7 @@ def test_every_code_of_the_model_has_a_case() -> None:
 @pytest.mark.parametrize("raw", [raw for raw, _ in CASES.values()], ids=CASES.keys())
 def test_a_problem_has_a_message_and_a_remedy(raw: object) -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        model.parse(raw)
+        model.parse(raw, helpers.catalogue())
     for problem in caught.value.problems:
         assert problem.message and problem.remedy and problem.path
         assert "{" not in problem.message + problem.remedy, "a placeholder was left"
@@ -271,7 +296,7 @@ def test_all_problems_at_once() -> None:
             ("node", "wrong-type"),
             ("services", "wrong-type"),
             ("sites.links", "wrong-type"),
-            ("metadata", "unknown-key"),
+            ("oslo_messaging", "unknown-key"),
         ]
     )
 

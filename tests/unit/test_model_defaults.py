@@ -141,7 +141,7 @@ def test_an_empty_text_is_as_good_as_nothing(section: str) -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "ctl-0", "a.b.c.", "_x", "1a"])
 def test_hosts(address: str) -> None:
-    assert model.parse(put(helpers.default(), "nodes.0.address", address)).nodes[0].address == address
+    assert model.parse(put(helpers.default(controllers=1), "nodes.0.address", address)).nodes[0].address == address
 
 
 @pytest.mark.parametrize("count", [1, 2, 128])

@@ -123,7 +123,7 @@ def test_what_is_required_is_named_once() -> None:
     assert len(set(required)) == len(required)
     assert {r.path for r in required} == {"/etc/pki/tls/ca.pem", "/etc/pki/tls/node.pem", "/etc/pki/tls/node.key"}
     compute = helpers.rendered(helpers.with_tls(helpers.dual()), "cmp-0").requires
-    assert [(r.path, r.what, r.key) for r in compute] == [("/etc/pki/tls/ca.pem", "clients", "tls.ca_file")]
+    assert [(r.path, r.what, r.key) for r in compute] == [("/etc/pki/tls/ca.pem", "the clients", "tls.ca_file")]
 
 
 # -- hieradata -------------------------------------------------------------------------------------------------------

@@ -150,10 +150,12 @@ def test_a_url_is_a_secret() -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20)
-HOSTS = st.lists(
-    st.one_of(st.sampled_from(["ctl-0", "ctl-1.example.com"]), st.ip_addresses().map(str)),
-    min_size=1, max_size=4, unique=True,
-)  # fmt: skip
+NAMES_AND_IPV4 = st.one_of(st.sampled_from(["ctl-0", "ctl-1.example.com"]), st.ip_addresses(v=4).map(str))
+# Python's urlparse, since CVE-2024-11168 was mended, refuses a netloc that mixes IPv6 with others; so does the model.
+HOSTS = st.one_of(
+    st.lists(NAMES_AND_IPV4, min_size=1, max_size=4, unique=True),
+    st.lists(st.ip_addresses(v=6).map(str), min_size=1, max_size=4, unique=True),
+)
 BACKENDS = st.builds(
     backend,
     TEXT,

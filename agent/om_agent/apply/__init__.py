@@ -278,7 +278,7 @@ def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathl
 
 def _add_users(tool: str, users: typing.Sequence[router.SaslUser], path: pathlib.Path) -> bytes:
     for user in users:
-        command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, user.name]
+        command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, "--", user.name]
         result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())
         if result.returncode != 0 or not path.exists():
             raise errors.ApplyFailed(
@@ -301,11 +301,8 @@ def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathli
 def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
     """Return what puppet has to do to one service's file; the values themselves are not in it."""
     path = files.on_disk(root, file.path)
-    try:
-        text: str | None = path.read_bytes().decode(errors="surrogateescape")
-    except FileNotFoundError:
-        text = None
-    keys = ini.read(text or "")
+    content = files.read(path)
+    keys = ini.read((content or b"").decode(errors="surrogateescape"))
     changes = []
     for s in file.settings:
         value = s.value.reveal() if s.value else None
@@ -313,7 +310,7 @@ def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
             old = [v.text for v in keys.get((s.section, s.key), [])]
             action = "remove" if value is None else "change" if old else "create"
             changes.append(Change(action, file.path, f"[{s.section}] {s.key}", "; ".join(old), value or ""))
-    if text is not None and path.stat().st_mode & 0o7777 != file.mode:
+    if content is not None and path.stat().st_mode & 0o7777 != file.mode:
         changes.append(Change("change", file.path, f"mode 0{file.mode:o}"))
     return changes
 
@@ -333,13 +330,18 @@ def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> N
 
     :raises om_agent.errors.NotReady: with every problem.
     """
-    problems = [
-        errors.problem(r.path, "missing-file", what=r.what, key=r.key)
-        for r in rendered.requires
-        if not os.path.isfile(r.path if host.prefix else files.on_disk(root, r.path))
-    ]
-    for name in sorted({n for f in rendered.files for n in (f.owner, f.group)}):
-        if not host.target and name not in host.uids and name not in host.gids:
+    problems = []
+    for path in dict.fromkeys(r.path for r in rendered.requires):
+        disk = path if host.prefix else str(files.on_disk(root, path))
+        if not os.path.isfile(disk):
+            asked = [r for r in rendered.requires if r.path == path]
+            what = " and ".join(r.what for r in asked)
+            problems.append(errors.problem(disk, "missing-file", what=what, key=asked[0].key))
+    lacking = {f.owner for f in rendered.files} - host.uids.keys() | {
+        f.group for f in rendered.files
+    } - host.gids.keys()
+    for name in sorted(lacking):
+        if not host.target:
             problems.append(errors.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
     for file in rendered.config_files:
         problems += _check_editable(file, root)

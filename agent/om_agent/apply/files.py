@@ -71,7 +71,10 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
     """
     directory = state_dir(root)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        for missing in _missing_parents(root, f"{layout.STATE_DIR}/lock"):
+            with contextlib.suppress(FileExistsError):  # another agent made it meanwhile
+                on_disk(root, missing).mkdir()
+                on_disk(root, missing).chmod(0o755)  # whatever the umask
         directory.chmod(0o700)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as e:
@@ -405,8 +408,7 @@ def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
     path = on_disk(root, entry["path"])
     if entry["copy"]:
         with contextlib.suppress(FileNotFoundError):  # gone: a run before this one has put it back already
-            os.replace(_old(root, entry["path"]), path)
-            _sync_directory(path.parent)
+            _replace(_old(root, entry["path"]), path)
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
@@ -416,12 +418,30 @@ def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
         _sync_directory(path.parent)
 
 
+def _replace(old: pathlib.Path, path: pathlib.Path) -> None:
+    """Put the copy in the file's place; a mounted file (containers mount single ones) cannot be replaced, so its
+    content is."""
+    try:
+        os.replace(old, path)
+    except OSError as e:
+        if e.errno != errno.EBUSY:
+            raise
+        with open(old, "rb") as source, open(path, "r+b") as target:
+            shutil.copyfileobj(source, target)
+            target.truncate()
+            target.flush()
+            os.fsync(target.fileno())
+        shutil.copystat(old, path)
+        old.unlink()
+    _sync_directory(path.parent)
+
+
 def _finish(root: pathlib.Path, journal: dict[str, typing.Any], remove_directories: bool = False) -> None:
     """Remove copies, unfinished files and the journal, the journal last."""
     for entry in journal["entries"]:
         path = on_disk(root, entry["path"])
         for leftover in (_old(root, entry["path"]), path.with_name(f".{path.name}{_NEW}")):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 leftover.unlink()
     if remove_directories:
         for directory in reversed(journal["directories"]):

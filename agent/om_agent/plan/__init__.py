@@ -32,7 +32,7 @@ def build(d: model.Deployment, node: model.Node, catalogue: dict[str, services.S
     :raises om_agent.errors.InvalidInput: when the node lacks what is asked of it.
     """
     uses_tls = any(b.tls for b in d.halves)
-    ca = [layout.Required(d.tls.ca_file, "clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
+    ca = [layout.Required(d.tls.ca_file, "the clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
     config_files = services.build(d, catalogue, host)
     return Plan(
         node=node,

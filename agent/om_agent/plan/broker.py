@@ -14,7 +14,7 @@ import ipaddress
 import typing
 
 from om_agent import model
-from om_agent.plan import layout, router, transport_url
+from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
 
@@ -62,10 +62,11 @@ def node_name(node: model.Node) -> str:
 def _settings(
     d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], port: int, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
+    # An IPv6 address stands without brackets here: 3.10.8 refuses to boot with them.
     # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.model tells of a name.
     own = model.is_address(node.address)
     name = "1" if own else "default"
-    address = f"{transport_url.bracket(node.address)}:{port}" if own else str(port)
+    address = f"{node.address}:{port}" if own else str(port)
     if d.broker.tls:
         yield ("listeners.tcp", "none")
         yield (f"listeners.ssl.{name}", address)

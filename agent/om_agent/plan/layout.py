@@ -92,6 +92,8 @@ class Host:
     :param paste_sections: (path, section) of the catalogue's paste files that are there.
     :param uids: user ids by name; of users that are not there nothing can be owned.
     :param gids: group ids by name.
+    :param uid: of the user who applies: it owns a new file whose owner is not known.
+    :param gid: of that user's group.
     :param prefix: put before every path that stands *inside* a file: empty, or the root directory when daemons are to
         be started from it without chroot.
     :param target: put before every path that is written or edited: the root directory, or empty.
@@ -104,6 +106,8 @@ class Host:
     paste_sections: frozenset[tuple[str, str]] = frozenset()
     uids: dict[str, int] = dataclasses.field(default_factory=dict)
     gids: dict[str, int] = dataclasses.field(default_factory=dict)
+    uid: int | None = None
+    gid: int | None = None
     prefix: str = ""
     target: str = ""
     manage_services: bool = True

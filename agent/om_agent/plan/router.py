@@ -114,7 +114,7 @@ def tls_paths(tls: model.Tls, directory: str) -> tuple[str, str, str]:
 def given_files(tls: model.Tls, what: str) -> tuple[layout.Required, ...]:
     """Return the files that the metadata names and somebody else puts on the node."""
     named = (("ca_file", tls.ca_file), ("certificate_file", tls.certificate_file), ("key_file", tls.key_file))
-    return tuple(layout.Required(path, what, f"tls.{key}") for key, path in named if path)
+    return tuple(layout.Required(path, f"the {what}", f"tls.{key}") for key, path in named if path)
 
 
 def _requires(d: model.Deployment) -> tuple[layout.Required, ...]:

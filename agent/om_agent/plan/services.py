@@ -118,14 +118,6 @@ def directories(catalogue: dict[str, Service]) -> frozenset[str]:
     return frozenset(posixpath.dirname(path) for s in catalogue.values() for f in s.files for path in f.path.values())
 
 
-def check_names(d: model.Deployment, catalogue: dict[str, Service]) -> typing.Iterator[errors.Problem]:
-    """Yield a problem for every service that the catalogue does not know."""
-    for i, name in enumerate(d.services or ()):
-        if name not in catalogue:
-            known = ", ".join(catalogue)
-            yield errors.problem(f"services[{i}]", "unknown-service", name=errors.quoted(name), known=known)
-
-
 def findings(
     d: model.Deployment, catalogue: dict[str, Service], config_files: typing.Iterable[ConfigFile]
 ) -> typing.Iterator[errors.Problem]:
@@ -142,14 +134,14 @@ def build(d: model.Deployment, catalogue: dict[str, Service], host: layout.Host)
 
     :raises om_agent.errors.InvalidInput: for a service that is asked for and is not there.
     """
-    problems = list(check_names(d, catalogue))
+    problems = []
     found: list[ConfigFile] = []
     for name in d.services if d.services is not None else catalogue:
-        service = catalogue.get(name)
-        for file in service.files if service and _has_messaging(service) else ():
+        service = catalogue[name]
+        for file in service.files if _has_messaging(service) else ():
             lacking = _lacking(file, host)
             if not lacking:
-                found.append(_config_file(d, typing.cast(Service, service), file, host))
+                found.append(_config_file(d, service, file, host))
             elif d.services is not None:
                 at = f"services[{d.services.index(name)}]"
                 problems.append(errors.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
@@ -176,8 +168,9 @@ def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, hos
     family = host.family
     path = file.path[family]
     settings = _paste_settings(d, file, host) if file.format == PASTE else _oslo_settings(d, service, host)
-    new = (file.mode, host.uids.get(file.owner[family]), host.gids.get(file.group[family]))
-    mode, uid, gid = host.existing.get(path, new)
+    uid = host.uids.get(file.owner[family], host.uid)
+    gid = host.gids.get(file.group[family], host.gid)
+    mode, uid, gid = host.existing.get(path, (file.mode, uid, gid))
     return ConfigFile(
         service=service.name,
         path=path,
@@ -198,8 +191,9 @@ def ca_path(tls: model.Tls, host: layout.Host) -> str:
 def _oslo_settings(d: model.Deployment, service: Service, host: layout.Host) -> typing.Iterator[Setting]:
     values: dict[tuple[str, str], str | None] = {
         ("DEFAULT", "transport_url"): transport_url.build(d.rpc).reveal(),
-        ("DEFAULT", "rpc_response_timeout"): str(d.oslo.rpc_response_timeout) if d.oslo.rpc_response_timeout else None,
     }
+    if d.oslo.rpc_response_timeout:  # else it is the operator's own
+        values["DEFAULT", "rpc_response_timeout"] = str(d.oslo.rpc_response_timeout)
     if service.notify or service.listens:
         values["oslo_messaging_notifications", "transport_url"] = transport_url.build(d.notify).reveal()
     if service.notify:

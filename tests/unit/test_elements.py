@@ -1,0 +1,256 @@
+"""The elements: lint, names of packages and units for every release that a README promises, and what is published."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import types
+import typing
+
+import pytest
+import yaml
+from om_agent import cli
+from om_agent.plan import layout
+
+from tests import helpers
+
+ELEMENTS = helpers.ROOT / "elements"
+OWN = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())
+NAMES = [
+    "om-agent", "om-puppet", "oslo-messaging-amqp", "overcloud-messaging", "qpid-dispatch-router", "rabbitmq-broker",
+]  # fmt: skip
+
+# Distribution, DIB_RELEASE, and how the READMEs call it.
+RELEASES = [
+    ("debian", "bookworm", "bookworm"),
+    ("ubuntu", "noble", "noble"),
+    ("centos", "9-stream", "9-stream"),
+    ("rhel", "9", "RHEL"),
+    ("fedora", "40", "Fedora 40"),
+]
+
+
+@pytest.fixture(scope="module")
+def dib() -> pathlib.Path:
+    """diskimage-builder's own elements."""
+    found = importlib.util.find_spec("diskimage_builder")
+    if found is None or not found.origin:
+        helpers.skip("diskimage-builder is not installed; tools/bootstrap test installs it")
+    return pathlib.Path(found.origin).parent / "elements"
+
+
+def load(path: pathlib.Path) -> types.ModuleType:
+    """A program without .py as a module, leaving no cache beside it."""
+    name = "loaded_" + re.sub(r"\W", "_", path.name)
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def test_all_are_there() -> None:
+    assert OWN == NAMES
+
+
+@pytest.mark.subprocess
+@pytest.mark.slow
+def test_dib_lint(dib: pathlib.Path) -> None:
+    binary = pathlib.Path(sys.executable).parent
+    lint = shutil.which("dib-lint", path=os.pathsep.join([str(binary), os.environ["PATH"]]))
+    assert lint and shutil.which("file"), "dib-lint needs the program file"
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(binary), os.environ["PATH"]]),
+        "ELEMENTS_DIR": "elements",
+        "LIB_DIR": "elements",
+    }
+    result = subprocess.run([lint], cwd=helpers.ROOT, env=environment, capture_output=True, text=True, check=False)
+    said = [x for x in result.stdout.splitlines() if not x.startswith(("Checking", "Parsing"))]
+    assert result.returncode == 0 and said[-1] == "PASS", "\n".join(said) + result.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_element_deps_are_sorted_and_exist(name: str, dib: pathlib.Path) -> None:
+    needed = (ELEMENTS / name / "element-deps").read_text().split()
+    assert needed == sorted(set(needed))
+    assert [n for n in needed if not (ELEMENTS / n).is_dir() and not (dib / n).is_dir()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme(name: str) -> None:
+    text = (ELEMENTS / name / "README.rst").read_text()
+    line = "=" * len(name)
+    assert text.startswith(f"{line}\n{name}\n{line}\n")
+    assert ".. element_deps::" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def variables(name: str) -> set[str]:
+    files = (ELEMENTS / name).glob("environment.d/*")
+    return {v for path in files for v in re.findall(r"^export (DIB_\w+)=", path.read_text(), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_is_in_the_readme(name: str) -> None:
+    text = (ELEMENTS / name / "README.rst").read_text()
+    assert {v for v in variables(name) if v not in text} == set()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if (ELEMENTS / n / "pkg-map").exists()])
+@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r[1])
+@pytest.mark.subprocess
+def test_packages_resolve_for_every_release_of_the_readme(
+    name: str, release: tuple[str, str, str], dib: pathlib.Path
+) -> None:
+    distribution, version, called = release
+    assert called in (ELEMENTS / name / "README.rst").read_text()
+    path = ELEMENTS / name / "pkg-map"
+    logical: set[str] = set()
+    installs = ELEMENTS / name / "package-installs.yaml"
+    if installs.exists():
+        logical = set(yaml.safe_load(installs.read_text()))
+    known = json.loads(path.read_text())["family"]
+    assert known["debian"].keys() == known["redhat"].keys()
+    assert logical <= known["debian"].keys()
+    for package in sorted(known["debian"]):
+        tool = [sys.executable, str(dib / "pkg-map/bin/pkg-map"), "--pkg-map", str(path)]
+        command = [*tool, "--distro", distribution, "--release", version, package]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        family = "redhat" if distribution in ("centos", "rhel", "fedora") else "debian"
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split() == known[family][package].split()
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda r: r[1])
+def test_units_resolve_and_are_those_of_the_agent(release: tuple[str, str, str], dib: pathlib.Path) -> None:
+    merge = load(dib / "svc-map/extra-data.d/10-merge-svc-map-files").merge_data
+    units: dict[str, str] = {}
+    for name in NAMES:
+        path = ELEMENTS / name / "svc-map"
+        if path.exists():
+            units = merge(yaml.safe_load(path.read_text()), units, release[0])
+    expected = {f"dispatch-router-{engine.value}": where.unit for engine, where in layout.ENGINES.items()}
+    assert units == {**expected, "rabbitmq-broker": layout.RABBIT_UNIT}
+
+
+def test_router_paths_and_users_are_those_of_the_agent() -> None:
+    text = (ELEMENTS / "qpid-dispatch-router/install.d/60-qpid-dispatch-router").read_text()
+    configs = dict(re.findall(r"^    (\w+)\) config=(\S+) ", text, re.MULTILINE))
+    assert configs == {engine.value: where.config for engine, where in layout.ENGINES.items()}
+    assert all(where.user == where.unit for where in layout.ENGINES.values())
+    for where in layout.ENGINES.values():
+        unit = (ELEMENTS / f"qpid-dispatch-router/router-units/{where.unit}.service").read_text()
+        assert f"User={where.user}\nGroup={where.user}\n" in unit
+
+
+def test_presets_switch_off_what_the_agent_starts() -> None:
+    presets = "".join(path.read_text() for path in ELEMENTS.glob("*/static/usr/lib/systemd/system-preset/*.preset"))
+    lines = set(presets.splitlines())
+    for unit in [*(e.unit for e in layout.ENGINES.values()), layout.RABBIT_UNIT]:
+        assert f"disable {unit}.service" in lines
+    assert "enable om-agent-apply.service" in lines
+
+
+# -- which units wait ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A Debian with nova-compute, keystone in the web server, the broker and the development router."""
+    files = {
+        "etc/os-release": "ID=debian\n",
+        "etc/nova/nova.conf": "",
+        "etc/keystone/keystone.conf": "",
+        "usr/lib/systemd/system/nova-compute.service": "[Unit]\nAfter=network.target\n",
+        "usr/lib/systemd/system/heat-engine.service": "[Unit]\n",  # without /etc/heat: not a service of the node
+        "usr/lib/systemd/system/om-devrouter.service": "",
+        "lib/systemd/system/rabbitmq-server.service": "",
+        "etc/init.d/apache2": "",
+        "usr/lib/systemd/system/placement-api.service": "[Unit]\nAfter=network.target nova-compute.service\n",
+        "usr/lib/systemd/system/last.service": "[Unit]\nAfter=placement-api.service\n",
+        "usr/lib/systemd/system/ssh.service": "[Unit]\nAfter=network.target\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def drop_ins(tree: pathlib.Path) -> dict[str, str]:
+    found = (tree / "usr/lib/systemd/system").glob("*.service.d/10-om-agent.conf")
+    return {path.parent.name[: -len(".service.d")]: path.read_text() for path in found}
+
+
+def gate(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(sys, "argv", ["gate-units", "--root", str(tree)])
+    load(ELEMENTS / "om-agent/static/usr/libexec/om-agent/gate-units").main()
+    return drop_ins(tree)
+
+
+def test_units_that_the_image_has_wait_for_the_agent(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gate(tree, monkeypatch)
+    waiting = {name for name, text in made.items() if "Requires=om-agent-apply.service" in text}
+    assert waiting == {"apache2", "nova-compute", "om-devrouter", "rabbitmq-server"}
+    listed = (tree / "usr/lib/om-agent/gated-units").read_text().split()
+    assert set(listed) == {f"{name}.service" for name in waiting}
+    assert "After=om-agent-apply.service om-devrouter.service rabbitmq-server.service\n" in made["nova-compute"]
+    assert "After=om-agent-apply.service\n" in made["rabbitmq-server"]
+
+
+def test_multi_user_target_waits_for_none_of_them(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gate(tree, monkeypatch)
+    assert {"placement-api", "last"} == {n for n, text in made.items() if "om-agent-apply" not in text}
+    for text in made.values():
+        assert "DefaultDependencies=no\nRequires=sysinit.target\nAfter=sysinit.target basic.target\n" in text
+        assert "Conflicts=shutdown.target\nBefore=shutdown.target\n" in text
+
+
+def test_a_second_run_forgets_what_is_gone(tree: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate(tree, monkeypatch)
+    (tree / "usr/lib/systemd/system/nova-compute.service").unlink()
+    made = gate(tree, monkeypatch)
+    assert set(made) == {"apache2", "om-devrouter", "rabbitmq-server"}
+
+
+# -- publishing ------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_published() -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(helpers.ROOT / "setup.cfg")
+    published: set[pathlib.Path] = set()
+    for target, patterns in config["options.data_files"].items():
+        for pattern in patterns.split():
+            if pattern.startswith("elements/"):
+                assert target == f"share/om-dual-backends/{pathlib.PurePath(pattern).parent}"
+                published |= {p for p in helpers.ROOT.glob(pattern) if p.is_file()}
+    files = {p for p in ELEMENTS.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    missing = sorted({str(p.parent.relative_to(helpers.ROOT)) for p in files - published})
+    assert missing == [], "each directory has a line in [options.data_files] of setup.cfg"
+
+
+def test_elements_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["elements-path"]) == 0
+    assert capsys.readouterr().out == f"{ELEMENTS}\n"
+
+
+def test_image_building_configuration() -> None:
+    """tests/image/test_tripleo.py parses it with the real tripleo-common."""
+    path = ELEMENTS / "overcloud-messaging/overcloud-images.yaml"
+    images: list[dict[str, typing.Any]] = yaml.safe_load(path.read_text())["disk_images"]
+    assert [image["imagename"] for image in images] == ["overcloud-full"]
+    assert set(images[0]["elements"]) <= set(NAMES)
