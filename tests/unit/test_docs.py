@@ -25,7 +25,7 @@ def asked_keys(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(model._Section, "raw", raw)
     sites = {"links": [{"between": ["a"], "cost": 1}]}
     model.parse({"rpc": {"password": "x"}, "nodes": [{"name": "n", "site": "a"}], "sites": sites})
-    sections = {"rpc", "notify", "router", "broker", "tls", "nodes", "sites", "sites.links"}
+    sections = {"rpc", "notify", "router", "broker", "tls", "sites", "sites.links"}
     return asked - sections
 
 
