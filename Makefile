@@ -4,13 +4,13 @@
 SHELL = /bin/bash
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint image image-test clean
 .DEFAULT_GOAL = help
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
-demo: ## real routers, a broker and services on this machine, watched while links and nodes fail
+demo: ## a small overcloud on this machine: router, RabbitMQ and oslo.messaging from the files that the agent writes
 	@tools/bootstrap demo
 	@$(PYTHON) -m testbed.demo $(ARGS)
 
@@ -22,6 +22,12 @@ lint: ## the linters alone
 	@tools/bootstrap test
 	@$(PYTHON) -m pytest tests/unit/test_linters.py $(ARGS)
 
-clean: ## remove .venv and caches, which is all that these targets leave in the tree
-	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache agent/om_dual_backends.egg-info
+image: ## an overcloud image built here, and what the elements cost; as root
+	@tools/image build $(ARGS)
+
+image-test: ## build an image, boot it in systemd-nspawn and in qemu and look; as root
+	@tools/image test $(ARGS)
+
+clean: ## remove .venv, images and caches, which is all that these targets leave in the tree
+	@rm -rf .venv build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache agent/om_dual_backends.egg-info
 	@find agent testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+export DIB_OSLO_MESSAGING_PYTHON="${DIB_OSLO_MESSAGING_PYTHON:-/usr/bin/python3}"

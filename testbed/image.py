@@ -1,0 +1,396 @@
+"""``make image``: overcloud images built on this machine with disk-image-create, and what the elements cost.
+
+Every image is built the same way, as a bootable qcow2 and as a plain tree, below ``build/image``; what can be used
+again is kept in ``~/.cache/om-dual-backends``. Needs nothing but the standard library; ``tools/image`` does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+WORK = ROOT / "build/image"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "om-dual-backends"
+
+BASE = ("vm", "block-device-mbr", "debian-minimal")
+# Name -> elements beside BASE, and whether the development router may stand in for a packaged one.
+IMAGES = {
+    "plain": (),
+    "overcloud": ("overcloud-messaging",),
+    "test": ("overcloud-messaging", "om-image-test"),
+}
+_NEEDED_BYTES = 6 * 1024**3
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.\d+ \| (.*)")
+_PHASE = re.compile(r"^dib-run-parts Running \S*/(\w[\w-]*)\.d/(\S+)")
+
+# Where the kernel has no device mapper: kpartx's job done by partx, which makes partition devices with no more than
+# BLKPG. sudo is there because the real one would not find the other two.
+_SHIMS = {
+    "dmsetup": "#!/bin/sh\nexit 0\n",
+    "sudo": """\
+#!/bin/sh
+while :; do
+    case $1 in
+        -E | -H | -n) shift ;;
+        *) break ;;
+    esac
+done
+exec env -- "$@"
+""",
+    "kpartx": """\
+#!/bin/bash
+set -eu
+case $1 in
+    -a* | -u*)
+        partx --add "$2" 2>/dev/null || partx --update "$2"
+        mkdir -p /dev/mapper
+        for part in "$2"p*; do
+            ln -sfn "$part" "/dev/mapper/${part##*/}"
+        done
+        ;;
+    -d*)
+        for part in "$2"p*; do
+            rm -f "/dev/mapper/${part##*/}"
+        done
+        partx --delete "$2"
+        ;;
+esac
+""",
+}
+
+
+class ImageError(Exception):
+    """Something that ends the build; the text is a sentence for people."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """An image that is there.
+
+    :param seconds: the whole build; ``base_seconds`` of it went to the distribution's base system, which is cached.
+    :param tree_bytes: sum of the files of the tree.
+    :param digest: of what it was built from.
+    """
+
+    name: str
+    seconds: float
+    base_seconds: float
+    qcow2_bytes: int
+    tree_bytes: int
+    digest: str
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """Where it is."""
+        return WORK / self.name
+
+
+def digest(name: str, release: str, engine: str) -> str:
+    """Return a digest of what ``name`` would be built from: another one means that the image there is an old one."""
+    found = hashlib.sha256(f"{BASE} {IMAGES[name]} {release} {engine}".encode())
+    for top in ("elements", "tests/image/elements", "agent", "puppet") if IMAGES[name] else ():
+        for path in sorted((ROOT / top).rglob("*")):
+            parts = path.relative_to(ROOT).parts
+            if path.is_file() and not any(p.startswith(".") or p.endswith((".egg-info", "__pycache__")) for p in parts):
+                found.update(f"{parts} {path.stat().st_mode}".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def mirrors(sources: typing.Iterable[str], release: str) -> tuple[str, str]:
+    """Return (main, security) mirrors of ``release`` in the texts of apt's sources: the image is built from what this
+    machine itself uses.
+
+    :raises ImageError: when one of them is in none of the texts.
+    """
+    found: dict[str, str] = {}
+    for text in sources:
+        for uri, suites in _entries(text):
+            for suite in suites:
+                found.setdefault(suite, uri)
+    security = found.get(f"{release}-security") or found.get(f"{release}/updates")
+    if release not in found or not security:
+        raise ImageError(
+            f"this machine's apt sources do not name {release} and {release}-security: set DIB_DISTRIBUTION_MIRROR and "
+            "DIB_DEBIAN_SECURITY_MIRROR"
+        )
+    return found[release], security
+
+
+def _entries(text: str) -> typing.Iterator[tuple[str, list[str]]]:
+    """Yield (URI, suites) of one file, of either format."""
+    for line in text.splitlines():
+        match = re.match(r"deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)\s+\S", line)
+        if match:
+            yield match.group(1), [match.group(2)]
+    for paragraph in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", paragraph, re.MULTILINE))
+        if "deb" in fields.get("Types", "").split() and fields.get("Enabled", "yes") != "no":
+            for uri in fields.get("URIs", "").split():
+                yield uri, fields.get("Suites", "").split()
+
+
+def _host_sources() -> list[str]:
+    places = [pathlib.Path("/etc/apt/sources.list"), *sorted(pathlib.Path("/etc/apt/sources.list.d").glob("*"))]
+    return [p.read_text(errors="replace") for p in places if p.is_file() and p.suffix in (".list", ".sources")]
+
+
+def _has_device_mapper() -> bool:
+    with contextlib.suppress(OSError):
+        return "device-mapper" in pathlib.Path("/proc/misc").read_text()
+    return False
+
+
+def _environment(release: str, engine: str, temporary: pathlib.Path) -> dict[str, str]:
+    """Return what disk-image-create gets; what the caller has set wins."""
+    # Inside the image there is no such directory.
+    environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+    paths = [str(pathlib.Path(sys.executable).parent), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    if not _has_device_mapper():
+        shims = temporary / "shims"
+        shims.mkdir()
+        for name, text in _SHIMS.items():
+            (shims / name).write_text(text)
+            (shims / name).chmod(0o755)
+        paths.insert(0, str(shims))
+    environment["PATH"] = os.pathsep.join(paths)
+    if not {"DIB_DISTRIBUTION_MIRROR", "DIB_DEBIAN_SECURITY_MIRROR"} <= environment.keys():
+        main, security = mirrors(_host_sources(), release)
+        environment.setdefault("DIB_DISTRIBUTION_MIRROR", main)
+        environment.setdefault("DIB_DEBIAN_SECURITY_MIRROR", security)
+    ours = {
+        "ARCH": "amd64",
+        "DIB_RELEASE": release,
+        "DIB_PYTHON_VERSION": "3",
+        "DIB_IMAGE_CACHE": str(CACHE / "image-create"),
+        "DIB_LOCKFILES": str(CACHE / "locks"),
+        "DIB_DEBOOTSTRAP_CACHE": "1",
+        "DIB_DEBIAN_USE_DEBOOTSTRAP_CACHE": "1",
+        "DIB_BOOTLOADER_DEFAULT_CMDLINE": "nofb nomodeset gfxpayload=text net.ifnames=0 console=ttyS0",
+        "DIB_GRUB_TIMEOUT": "0",
+        "DIB_DISPATCH_ROUTER_ENGINE": engine,
+        "TMP_DIR": str(temporary),
+    }
+    for name, value in ours.items():
+        environment.setdefault(name, value)
+    environment["ELEMENTS_PATH"] = os.pathsep.join(
+        [str(ROOT / "elements"), str(ROOT / "tests/image/elements"), *filter(None, [os.environ.get("ELEMENTS_PATH")])]
+    )
+    return environment
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Progress:
+    """One line that says where the build is; without a terminal, a line for every phase."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start = time.monotonic()
+        self._phase = ""
+        self._tty = sys.stdout.isatty()
+
+    def show(self, phase: str, hook: str) -> None:
+        elapsed = time.monotonic() - self._start
+        if self._tty:
+            text = f"{self._name}: {elapsed // 60:.0f}:{elapsed % 60:02.0f} {phase} {hook}"
+            print(f"\r{text[:100]:100}", end="", flush=True)
+        elif phase != self._phase:
+            print(f"{self._name}: {elapsed // 60:.0f}:{elapsed % 60:02.0f} {phase}", flush=True)
+        self._phase = phase
+
+    def end(self) -> None:
+        if self._tty:
+            print("\r" + " " * 100 + "\r", end="", flush=True)
+
+
+def _run(command: list[str], environment: dict[str, str], log: pathlib.Path, progress: _Progress) -> dict[str, float]:
+    """Run disk-image-create; returns the seconds that each phase took."""
+    seconds: dict[str, float] = {}
+    phase, since = "", time.monotonic()
+    with log.open("w", errors="replace") as kept:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=log.parent,
+        )
+        assert process.stdout
+        for line in process.stdout:
+            kept.write(line)
+            stamped = _STAMP.match(line)
+            text = stamped.group(2) if stamped else line
+            match = _PHASE.match(text)
+            now_in = match.group(1) if match else "converting" if "Converting image using qemu-img" in text else ""
+            if now_in:
+                progress.show(now_in, match.group(2) if match else "")
+            if now_in and now_in != phase:
+                seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
+                phase, since = now_in, time.monotonic()
+        status = process.wait()
+    progress.end()
+    seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
+    if status:
+        lines = [
+            m.group(2) if (m := _STAMP.match(raw)) else raw for raw in log.read_text(errors="replace").splitlines()
+        ]
+        said = [x for x in lines if x.startswith("ERROR: ")] or lines[-15:]
+        raise ImageError("disk-image-create failed:\n  " + "\n  ".join(said[-15:]) + f"\nEverything it said: {log}")
+    return seconds
+
+
+def build(name: str, release: str, engine: str) -> Built:
+    """Build one of IMAGES anew.
+
+    :raises ImageError: with a sentence.
+    """
+    directory = WORK / name
+    if shutil.disk_usage(ROOT).free < _NEEDED_BYTES:
+        raise ImageError("less than 6 GB are free: an image needs that while it is built")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for cache in ("image-create", "locks"):
+        (CACHE / cache).mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix="om-image-"))
+    start, made_from = time.monotonic(), digest(name, release, engine)
+    try:
+        environment = _environment(release, engine, temporary)
+        command = ["disk-image-create", "-t", "qcow2,tar", "--no-tmpfs", "-o", str(directory / "image")]
+        log = directory / "build.log"
+        phases = _run([*command, *BASE, *IMAGES[name]], environment, log, _Progress(name))
+        seconds = time.monotonic() - start
+        _unpack(directory / "image.tar", directory / "tree")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    built = Built(
+        name=name,
+        seconds=seconds,
+        base_seconds=phases.get("root", 0.0),
+        qcow2_bytes=(directory / "image.qcow2").stat().st_size,
+        tree_bytes=_size(directory / "tree"),
+        digest=made_from,
+    )
+    (directory / "result.json").write_text(json.dumps(dataclasses.asdict(built), indent=2) + "\n")
+    return built
+
+
+def _unpack(archive: pathlib.Path, tree: pathlib.Path) -> None:
+    tree.mkdir()
+    command = ["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", str(archive), "-C", str(tree)]
+    subprocess.run(command, check=True)
+    archive.unlink()
+    for name in ("proc", "sys"):  # which disk-image-create leaves out of the archive
+        (tree / name).mkdir(mode=0o555, exist_ok=True)
+
+
+def _size(tree: pathlib.Path) -> int:
+    seen: set[int] = set()
+    total = 0
+    for top, _, names in os.walk(tree):
+        for name in names:
+            state = os.lstat(os.path.join(top, name))
+            if state.st_ino not in seen:
+                seen.add(state.st_ino)
+                total += state.st_blocks * 512
+    return total
+
+
+def present(name: str, release: str, engine: str) -> Built | None:
+    """Return the image when it was built before from the same."""
+    try:
+        built = Built(**json.loads((WORK / name / "result.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    there = (built.directory / "image.qcow2").is_file() and (built.directory / "tree/etc").is_dir()
+    return built if there and built.digest == digest(name, release, engine) else None
+
+
+@contextlib.contextmanager
+def _alone() -> typing.Iterator[None]:
+    """One build at a time on this machine: apt's cache is shared."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another build is under way: waiting", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def table(images: typing.Sequence[Built]) -> str:
+    """Return sizes and times beside those of the first image."""
+    lines = [f"{'image':10} {'qcow2':>9} {'files':>9} {'build':>8} {'without base system':>20}"]
+    for image in images:
+        lines.append(
+            f"{image.name:10} {image.qcow2_bytes / 1e6:6.0f} MB {image.tree_bytes / 1e6:6.0f} MB {image.seconds:6.0f} s"
+            f" {image.seconds - image.base_seconds:18.0f} s"
+        )
+    first, last = images[0], images[-1]
+    if first is not last:
+        extra = (last.seconds - last.base_seconds) - (first.seconds - first.base_seconds)
+        lines.append(
+            f"{'cost':10} {(last.qcow2_bytes - first.qcow2_bytes) / 1e6:+6.0f} MB "
+            f"{(last.tree_bytes - first.tree_bytes) / 1e6:+6.0f} MB {'':8} {extra:+18.0f} s"
+        )
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(prog="tools/image", description=__doc__.partition("\n")[0])
+    parser.add_argument("name", nargs="?", default="overcloud", choices=[n for n in IMAGES if n != "plain"],
+                        help="overcloud (default), or test, with Debian's services, for make image-test")  # fmt: skip
+    parser.add_argument("--release", default="bookworm", help="Debian's release (default: %(default)s)")
+    parser.add_argument("--engine", default=os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded",
+                        help="router: qdrouterd, skrouterd or embedded (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--no-plain", action="store_true", help="build no plain image to compare with")
+    parser.add_argument("--keep", action="store_true", help="build only when there is none of the same yet")
+    return parser
+
+
+def main(argv: typing.Sequence[str] | None = None) -> int:
+    """Build; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    if os.geteuid() != 0:
+        print("tools/image: disk-image-create mounts and changes root: run it as root.", file=sys.stderr)
+        return 2
+    images = []
+    try:
+        with _alone():
+            if not args.no_plain:
+                images.append(present("plain", args.release, "") or build("plain", args.release, ""))
+            there = present(args.name, args.release, args.engine) if args.keep else None
+            images.append(there or build(args.name, args.release, args.engine))
+    except ImageError as e:
+        print(f"tools/image: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("tools/image: interrupted", file=sys.stderr)
+        return 130
+    print(table(images))
+    for image in images[-1:]:
+        print(f"bootable: {image.directory / 'image.qcow2'}\ntree:     {image.directory / 'tree'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

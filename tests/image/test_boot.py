@@ -1,0 +1,234 @@
+"""The first boot, the node at work, the second boot, a stack update, bad metadata: one node's life, told in order."""
+
+from __future__ import annotations
+
+import json
+import resource
+import stat
+import typing
+
+import pytest
+
+from testbed import image_node
+from tests.image import conftest, material
+
+ROUTER, BROKER, APPLY = "om-devrouter.service", "rabbitmq-server.service", "om-agent-apply.service"
+SERVICES = ("heat-api.service", "heat-engine.service", "glance-api.service")
+
+# path: (mode, owner, group) of every file that is wholly the agent's, and of the services' that it has keys in.
+FILES = {
+    "/etc/om-agent/hiera.yaml": ("0600", "root", "root"),
+    "/etc/om-agent/hieradata/messaging.json": ("0600", "root", "root"),
+    "/etc/om-devrouter/om-devrouter.json": ("0640", "root", "om-devrouter"),
+    "/etc/om-devrouter/sasl2/om-devrouter.conf": ("0644", "root", "root"),
+    "/etc/om-devrouter/sasl2/users.sasldb": ("0640", "root", "om-devrouter"),
+    "/etc/rabbitmq/definitions.json": ("0640", "root", "rabbitmq"),
+    "/etc/rabbitmq/enabled_plugins": ("0644", "root", "root"),
+    "/etc/rabbitmq/erl_inetrc": ("0644", "root", "root"),
+    "/etc/rabbitmq/rabbitmq-env.conf": ("0644", "root", "root"),
+    "/etc/rabbitmq/rabbitmq.conf": ("0644", "root", "root"),
+    "/var/lib/rabbitmq/.erlang.cookie": ("0400", "rabbitmq", "rabbitmq"),
+    "/etc/glance/glance-api.conf": ("0640", "root", "glance"),
+    "/etc/heat/heat.conf": ("0640", "root", "heat"),
+}
+SECRETS = ("rpc-secret", "notify-secret")
+
+
+@pytest.fixture(scope="module")
+def node(make_node: conftest.MakeNode) -> image_node.Node:
+    """Booted with metadata that os-collect-config finds at once."""
+    node = make_node()
+    node.give(material.metadata())
+    node.boot()
+    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    return node
+
+
+def settled(node: image_node.Node) -> None:
+    """Wait until no job is left."""
+    node.wait(lambda: "No jobs" in node.run("systemctl", "list-jobs"), "no job is left")
+
+
+def owners(node: image_node.Node, *paths: str) -> dict[str, tuple[str, str, str]]:
+    said = node.run("stat", "--format=%n %04a %U %G", *paths)
+    return {words[0]: (words[1], words[2], words[3]) for words in map(str.split, said.splitlines())}
+
+
+def addresses(node: image_node.Node) -> dict[str, list[int]]:
+    said = node.python(material.ADDRESSES, material.ADDRESS, "31459", "rpc", "rpc-secret")
+    return typing.cast("dict[str, list[int]]", json.loads(said))
+
+
+def rpc(node: image_node.Node, times: int = 1) -> None:
+    said = json.loads(node.python(material.RPC, "/etc/heat/heat.conf", str(times)))
+    assert said == {"url": "amqp", "answers": list(range(times))}
+
+
+def queued(node: image_node.Node, queue: str) -> int:
+    rows = json.loads(node.run("rabbitmqctl", "--quiet", "--formatter=json", "list_queues", "name", "messages"))
+    return sum(row["messages"] for row in rows if row["name"] == queue)
+
+
+def pids(node: image_node.Node, *units: str) -> dict[str, int]:
+    return {name: node.unit(name).main_pid for name in units}
+
+
+# -- the first boot --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_gated_starts_before_the_agent_has_applied(node: image_node.Node) -> None:
+    applied = node.unit(APPLY).active
+    gated = (node.root / "usr/lib/om-agent/gated-units").read_text().split()
+    assert {ROUTER, BROKER, *SERVICES} <= set(gated)
+    assert applied > 0
+    assert {name: node.unit(name).started for name in gated if 0 < node.unit(name).started < applied} == {}
+
+
+def test_router_and_broker_start_before_services(node: image_node.Node) -> None:
+    first = max(node.unit(name).active for name in (ROUTER, BROKER))
+    assert all(node.unit(name).started >= first for name in SERVICES)
+
+
+def test_os_collect_config_did_not_wait(node: image_node.Node) -> None:
+    assert 0 < node.unit("os-collect-config.service").started < node.unit(APPLY).active
+
+
+def test_the_boot_ends_well(node: image_node.Node) -> None:
+    settled(node)
+    failed = node.run("systemctl", "--failed", "--plain", "--no-legend")
+    # For want of real disks, networks and kernel modules.
+    allowed = ("iscsid", "open-iscsi", "systemd-firstboot", "systemd-networkd", "systemd-remount-fs")
+    assert [x for x in failed.splitlines() if not x.startswith(allowed)] == []
+
+
+def test_every_file(node: image_node.Node) -> None:
+    assert owners(node, *FILES) == FILES
+    state = json.loads((node.root / "var/lib/om-agent/state.json").read_text())
+    assert set(state["files"]) <= set(FILES)
+
+
+def test_no_secret_is_readable_by_all(node: image_node.Node) -> None:
+    for top in ("etc", "var/lib/om-agent", "var/log"):
+        for path in (node.root / top).rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.stat().st_mode & stat.S_IROTH:
+                text = path.read_bytes()
+                assert not any(secret.encode() in text for secret in SECRETS), path
+
+
+def test_what_the_services_read(node: image_node.Node) -> None:
+    heat = (node.root / "etc/heat/heat.conf").read_text().splitlines()
+    assert f"transport_url = amqp://rpc:rpc-secret@{material.ADDRESS}:31459/?ssl=0" in heat
+    assert f"transport_url = rabbit://notify:notify-secret@{material.ADDRESS}:5672/?ssl=0" in heat
+    assert "flavor = noauth" in heat  # somebody else's line
+    glance = (node.root / "etc/glance/glance-api.conf").read_text()
+    assert "transport_url = rabbit://notify:" in glance
+
+
+def test_units_run_as_the_image_says(node: image_node.Node) -> None:
+    shown = node.run("systemctl", "show", "--property=ExecStart,LimitNOFILE,Restart,User", ROUTER)
+    assert "/etc/om-devrouter/om-devrouter.json" in shown
+    assert {"LimitNOFILE=65536", "Restart=on-failure", "User=om-devrouter"} <= set(shown.splitlines())
+    process = node.unit(ROUTER).main_pid
+    limit = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # this machine's own may be lower
+    assert process and str(limit) in node.run("grep", "Max open files", f"/proc/{process}/limits").split()
+
+
+# -- at work ---------------------------------------------------------------------------------------------------------
+
+
+def test_rpc_through_the_rendered_url(node: image_node.Node) -> None:
+    rpc(node, 20)
+
+
+def test_notification_through_the_rendered_url(node: image_node.Node) -> None:
+    said = json.loads(node.python(material.NOTIFY, "/etc/heat/heat.conf"))
+    assert said == [["here", "om.image.test", {"n": 1}]]
+
+
+def test_heat_creates_a_stack(node: image_node.Node) -> None:
+    """Debian's heat, unchanged: its RPC goes through the router and its notifications into RabbitMQ."""
+    name = "anycast/heat/engine"
+    before = sum(row[0] for address, row in addresses(node).items() if name in address)
+    said = json.loads(node.python(material.STACK, "first", timeout=180))
+    assert said["status"] == "CREATE_COMPLETE", said
+    after = sum(row[0] for address, row in addresses(node).items() if name in address)
+    assert after > before
+    # orchestration.stack.create.start and .end
+    node.wait(lambda: queued(node, "notifications.info") >= 2, "two notifications are in RabbitMQ", 30)
+
+
+# -- a stack update --------------------------------------------------------------------------------------------------
+
+
+def update(node: image_node.Node, metadata: object) -> None:
+    """Give other metadata, and wait until os-refresh-config is through with it."""
+
+    def completed() -> int:
+        return node.journal("os-collect-config").count("Completed phase post-configure")
+
+    before = completed()
+    node.give(metadata)
+    node.wait(lambda: completed() > before, "os-refresh-config is through")
+    settled(node)
+    node.wait_active(*SERVICES, ROUTER, BROKER)
+
+
+def test_stack_update(node: image_node.Node) -> None:
+    """Another password of RPC: files and services follow, and what did not change keeps running."""
+    before = pids(node, ROUTER, BROKER, *SERVICES)
+    update(node, material.metadata(rpc={"scheme": "amqp", "username": "rpc", "password": "rpc-changed"}))
+    assert "rpc-changed" in (node.root / "etc/heat/heat.conf").read_text()
+    after = pids(node, ROUTER, BROKER, *SERVICES)
+    assert {name for name in before if before[name] != after[name]} == set(SERVICES)
+    rpc(node, 5)
+
+
+def test_stack_update_back(node: image_node.Node) -> None:
+    update(node, material.metadata())
+    assert "rpc-changed" not in (node.root / "etc/heat/heat.conf").read_text()
+    rpc(node, 5)
+
+
+def test_stack_update_of_the_router(node: image_node.Node) -> None:
+    """Router before services: its own file changes, and theirs with the port."""
+    before = pids(node, ROUTER, BROKER, *SERVICES)
+    rpc_changed = {"scheme": "amqp", "username": "rpc", "password": "rpc-secret", "port": 31460}
+    update(node, material.metadata(rpc=rpc_changed, router={"engine": "embedded", "inter_router_port": 31461}))
+    after = pids(node, ROUTER, BROKER, *SERVICES)
+    assert {name for name in before if before[name] == after[name]} == {BROKER}
+    assert all(node.unit(name).started > node.unit(ROUTER).active for name in SERVICES)
+    rpc(node, 5)
+    update(node, material.metadata())
+
+
+def test_bad_metadata_keeps_the_old_state_and_keeps_serving(node: image_node.Node) -> None:
+    before = (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES})
+    node.give(material.metadata(rpc={"scheme": "amqp", "username": "rpc", "password": "x", "nonsense": "y"}))
+    said = '"nonsense" is not a key here'
+    node.wait(lambda: said in node.journal("os-collect-config"), "the mistake is in the journal")
+    assert (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES}) == before
+    rpc(node, 5)
+
+
+# -- the second boot -------------------------------------------------------------------------------------------------
+
+
+def test_second_boot_is_a_no_op(node: image_node.Node) -> None:
+    node.give(material.metadata())
+    cached = node.root / "var/lib/os-collect-config/messaging.json.json"
+    node.wait(lambda: "nonsense" not in cached.read_text(), "os-collect-config has the right metadata again")
+    times = {p: (node.root / p[1:]).stat().st_mtime_ns for p in FILES}
+    log = node.root / "var/lib/om-agent/puppet/log.jsonl"
+    puppet = log.stat().st_mtime_ns
+    node.power_off()
+    assert {p: (node.root / p[1:]).stat().st_mtime_ns for p in FILES} == times  # after power-off
+    node.boot()
+    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    assert {p: (node.root / p[1:]).stat().st_mtime_ns for p in FILES} == times
+    assert log.stat().st_mtime_ns == puppet  # puppet was not even started
+    assert "nothing to do" in node.journal(APPLY)
+    applied = node.unit(APPLY).active
+    assert all(node.unit(name).started >= applied for name in (ROUTER, BROKER, *SERVICES))
+    rpc(node, 5)
+    said = json.loads(node.python(material.STACK, "second", timeout=180))
+    assert said["status"] == "CREATE_COMPLETE", said
