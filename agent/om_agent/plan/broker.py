@@ -62,8 +62,8 @@ def node_name(node: model.Node) -> str:
 def _settings(
     d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], port: int, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
-    # An IPv6 address stands without brackets here: 3.10.8 refuses to boot with them.
     # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.model tells of a name.
+    # An IPv6 address stands without brackets: 3.10.8 refuses to boot with them.
     own = model.is_address(node.address)
     name = "1" if own else "default"
     address = f"{node.address}:{port}" if own else str(port)
@@ -74,8 +74,7 @@ def _settings(
         named = (("cacertfile", ca), ("certfile", certificate), ("keyfile", key))
         for option, path in named:
             if path:
-                given = path in (d.tls.ca_file, d.tls.certificate_file, d.tls.key_file)
-                yield (f"ssl_options.{option}", path if given else host.inside(path))
+                yield (f"ssl_options.{option}", router.inside_or_given(path, d.tls, host))
         yield ("ssl_options.verify", "verify_peer" if ca else "verify_none")
         yield ("ssl_options.fail_if_no_peer_cert", "false")
         yield ("ssl_options.versions.1", "tlsv1.3")

@@ -121,13 +121,13 @@ def _requires(d: model.Deployment) -> tuple[layout.Required, ...]:
     return given_files(d.tls, "router") if d.router.tls else ()
 
 
-def _inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
+def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
     """Return a path as the configuration names it: the operator's own paths are never moved below a root."""
     return path if path in (tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
 def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
-    ca, certificate, key = (_inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory))
+    ca, certificate, key = (inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory))
     return (
         "sslProfile",
         {
