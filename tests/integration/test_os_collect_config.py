@@ -217,6 +217,6 @@ def test_post_configure_finds_what_another_program_undid(node: Node) -> None:
 @pytest.mark.parametrize("phase", ["configure.d", "post-configure.d"])
 def test_hooks_are_what_dib_run_parts_runs(phase: str) -> None:
     """Executable, and without a dot in the name: it passes over any other in silence."""
-    (hook,) = (HOOKS / phase).iterdir()
-    assert os.access(hook, os.X_OK)
-    assert "." not in hook.name
+    hooks = list((HOOKS / phase).iterdir())
+    assert hooks
+    assert [hook.name for hook in hooks if "." in hook.name or not os.access(hook, os.X_OK)] == []
