@@ -69,7 +69,7 @@ class Overcloud:
 
     def having(self, scheme: model.Scheme) -> tuple[Host, ...]:
         """Return the hosts that run a router (AMQP) or a broker (RABBIT)."""
-        return tuple(h for h in self.hosts if self.deployment.carried_by(h.name, scheme))
+        return tuple(h for h in self.hosts if self.deployment.carried_by(h.node, scheme))
 
     def role(self, role: str) -> tuple[Host, ...]:
         """Return the hosts with that role."""
@@ -118,10 +118,10 @@ def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pa
     qdrouterd 1.19 and skrouterd 3.4 take that port on 0.0.0.0 whatever the listener's host is (seen with ss(8)), so on
     one machine only one of them could have it; qdrouterd crashes without. Nobody else uses the port.
     """
-    interiors = model.interiors(deployment)
-    if node.name not in interiors[1:]:
+    having = [n.name for n in deployment.nodes if n.router is not model.RouterMode.NONE]
+    if node.name not in having[1:]:
         return []
-    port = deployment.router.http_port + interiors.index(node.name)
+    port = deployment.router.http_port + having.index(node.name)
     return [_overlay({"router": {"http_port": port}}, directory / f"{node.name}.json")]
 
 

@@ -18,7 +18,7 @@ import typing
 import om_agent
 from om_agent import apply, errors, facts, metadata, model, plan, proc, render, report
 from om_agent.apply import files
-from om_agent.plan import layout, services
+from om_agent.plan import layout, services, topology
 
 _WAIT_SECONDS = 3600.0
 _WAIT_POLL = 1.0
@@ -280,10 +280,11 @@ def _validate(args: argparse.Namespace) -> int:
     d = model.parse(_raw(args.files, pathlib.Path("/")), _catalogue())
     if args.node:
         model.local_node(d, [args.node])
+    findings = (*d.findings, *topology.findings(d, topology.mesh(d)))
     if args.json:
-        _say(json.dumps({"problems": report.problems_json(d.findings)}, indent=2))
+        _say(json.dumps({"problems": report.problems_json(findings)}, indent=2))
     else:
-        _tell(d.findings)
+        _tell(findings)
         _say(f"valid: {len(d.nodes)} nodes, rpc over {d.rpc.scheme.value}, notifications over {d.notify.scheme.value}")
     return errors.EXIT_OK
 

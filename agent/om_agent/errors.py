@@ -7,6 +7,7 @@ AgentError
        +- ProcessFailed    a program could not be started, failed or ran out of time
        +- Busy             another agent holds the lock
        +- RollbackFailed   putting the old files back failed too; the next run goes on with it
+       +- Unreachable      a router's management cannot be reached, or does not do as asked
 
 A `Problem` is one thing to mend: where it is, what is wrong and what to do. Its text comes from `SENTENCES`, so that
 every sentence a person can meet is in this file and each has a stable code that ``--json`` prints.
@@ -90,6 +91,10 @@ class Busy(ApplyFailed):
     """Another agent is at work on this node."""
 
 
+class Unreachable(ApplyFailed):
+    """A router's management cannot be reached, or does not do as asked."""
+
+
 def problem(path: str, code: str, severity: str = ERROR, **values: object) -> Problem:
     """Return the `Problem` with the sentence of ``code``; raises KeyError for an unknown code (a programming error)."""
     message, remedy = SENTENCES[code]
@@ -114,6 +119,12 @@ def quoted(name: object) -> str:
     """Return a name from the metadata in quotes, cut to a length that a sentence can hold."""
     text = str(name)
     return '"' + (text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "...") + '"'
+
+
+def listed(names: typing.Sequence[str], most: int) -> str:
+    """Return up to ``most`` names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 # Values of the metadata are never repeated in a sentence, only names (keys, nodes, services): a password in the wrong
@@ -181,6 +192,25 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "overlap": (
         "rpc.nodes and notify.nodes overlap without being the same, and both use {scheme}",
         "Make the two lists equal (one shared backend) or disjoint (two separate ones)",
+    ),
+    "no-interior": (
+        "no node has an interior router: no role is interior in router.roles, nor has a node interior: true",
+        "Give a node the role controller or interior: true, or name nodes in {half}.nodes or external hosts in "
+        "{half}.hosts",
+    ),
+    "interior-differs": (
+        "{name} is told otherwise by {half}.nodes, which names every node with an interior router",
+        "Take interior off the node, or {half}.nodes off the metadata",
+    ),
+    "not-a-role": (
+        "{role} is not a role",
+        "Name roles in up to 64 letters, digits, dots, hyphens and underscores",
+    ),
+    "not-two-sites": ("a link has two different sites", "Name two, as in between: [dc1, dc2]"),
+    "linked-twice": ("{sites} are linked twice", "Give each pair of sites one link"),
+    "site-apart": (
+        "no way leads from {site} to {rest} over sites that have interior routers",
+        "Add a link between them to sites.links, or take the sites off the nodes",
     ),
     "one-mesh": (
         "rpc and notify both use amqp on different nodes",
@@ -266,9 +296,17 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "the address is a name, and RabbitMQ takes addresses only: the broker listens on every address of the node",
         "Write the IP address",
     ),
-    "sites-unused": (
-        "sites are accepted, but this version joins all interior routers in one full mesh",
-        "Nothing needs doing",
+    "lone-interior": (
+        "if the router on {name} is lost, {who} cannot reach the rest",
+        "Give another node an interior router, on the same site, or accept it",
+    ),
+    "lone-link": (
+        "if the link between {name} is lost, {who} cannot reach the rest",
+        "Give each site two interior routers, or accept it",
+    ),
+    "thinned": (
+        "{count} interior routers of {site} are too many for a full mesh: each connects to {links} others at most",
+        "Nothing needs doing; router.max_links changes the number",
     ),
     "plaintext": (
         "{half} runs without TLS: passwords cross the network in the clear",
@@ -302,6 +340,115 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "router-no-profile": ("the sslProfile {name} is used and not defined", "Report this: it is a defect of om-agent"),
     "router-duplicate": ("{name} is defined twice", "Report this: it is a defect of om-agent"),
     "missing-file": ("this file is not there, and it is needed for {what}", "Put it there, or correct {key}"),
+    # -- verify: what is wrong with messaging as it runs, and the next command
+    "config-differs": (
+        "{count} things on disk are not as the metadata says, the first: {what}",
+        "Run om-agent apply",
+    ),
+    "router-down": ("no router listens at {where}", "Run systemctl status {unit}, and journalctl -u {unit} for why"),
+    "router-hung": ("the router at {where} takes connections and does not answer", "Run systemctl restart {unit}"),
+    "router-closed": (
+        "the router at {where} ended the connection before it was agreed upon",
+        "Run journalctl -u {unit}; it may expect TLS where none is configured, or the other way round",
+    ),
+    "router-login": (
+        "the router at {where} does not let om-agent in: its users are not those of the metadata",
+        "Run om-agent apply, then om-agent verify",
+    ),
+    "router-certificate": (
+        "the certificate that the router at {where} shows is expired, of another authority or for another name",
+        "Run openssl x509 -noout -enddate -issuer -ext subjectAltName -in {file}",
+    ),
+    "router-stranger": (
+        "what listens at {where} calls itself {name}, which is not this node's router",
+        "Run ss -ltnp to see which program has the port, end it, and run systemctl restart {unit}",
+    ),
+    "router-engine": (
+        "what listens is {found}, where {engine} is configured",
+        "Stop it, and run systemctl restart {engine}",
+    ),
+    "router-drift": (
+        "the running router is not as {file} says, this would make it so: {what}",
+        "Run om-agent drain --undo, which makes it so without a restart",
+    ),
+    "peer-down": (
+        "no router listens on {name}, so it is not reached",
+        "Run om-agent status on {name}; if it is being started, wait and run om-agent verify again",
+    ),
+    "peer-hung": ("the router on {name} does not answer", "Run om-agent verify on {name}"),
+    "peer-login": (
+        "the router on {name} does not let om-agent in: it has passwords of another deployment",
+        "Run om-agent apply on {name} with the same metadata as here",
+    ),
+    "peer-credentials": (
+        "the routers here and on {name} differ in router.mesh_password: the login from {who} was refused",
+        "Run om-agent apply on both nodes with the same metadata, then om-agent verify",
+    ),
+    "peer-certificate": (
+        "TLS between the routers here and on {name} fails: {why}",
+        "Run openssl x509 -noout -enddate -issuer -ext subjectAltName -in {file} on both nodes",
+    ),
+    "peer-unlinked": (
+        "the router on {name} runs, and the mesh has no way to it",
+        "Run om-agent verify on {name}; see that a firewall lets the routers through",
+    ),
+    "peer-partial": (
+        "the router on {name} is reached, but does not reach {lacking} itself",
+        "Run om-agent verify on {name}",
+    ),
+    "duplicate-id": (
+        "two routers are called {name} (seen at {where}), and the mesh routes to one of them only",
+        "Run om-agent status on both nodes, and om-agent apply on the one that has the wrong name",
+    ),
+    "other-engine": (
+        "the router {name} at {where} is {found}, and it does not route together with {engine}",
+        "Run om-agent plan on that node, and give all nodes one router.engine",
+    ),
+    "uplink-down": (
+        "no connection to an interior router is open (tried: {names}): only this node's own clients are reached",
+        "Run om-agent verify on one of those nodes",
+    ),
+    "uplink-stranger": (
+        "the uplink goes to {name} at {where}, which is no interior router of the metadata",
+        "Run om-agent apply, then om-agent verify",
+    ),
+    "broker-down": (
+        "the broker cannot be asked: {why}",
+        "Run systemctl status {unit}, and journalctl -u {unit} for why",
+    ),
+    "broker-members": (
+        "these members of the cluster do not run: {names}",
+        "Run om-agent status on {node}",
+    ),
+    "broker-stranger": (
+        "the cluster has members that the metadata does not name: {names}",
+        "Run rabbitmqctl forget_cluster_node {first} once it is stopped for good",
+    ),
+    "broker-partition": (
+        "the cluster is split: {names} lost sight of each other",
+        "Run systemctl restart {unit} on the smaller side",
+    ),
+    "broker-alarm": (
+        "the broker has raised an alarm and stopped taking messages: {what}",
+        "Run rabbitmqctl status, and free disk or memory on that node",
+    ),
+    "broker-listener": ("the broker does not listen on port {port}", "Run systemctl restart {unit}"),
+    "rpc-failed": (
+        "a call with the transport URL of this file, to a server on {to}, did not come back: {why}",
+        "Run om-agent status here and there",
+    ),
+    "notify-failed": (
+        "a notification with the transport URL of this file, by way of {to}, did not come back: {why}",
+        "Run om-agent status here and there",
+    ),
+    "probe-impossible": (
+        "no message can be sent to try it out: {why}",
+        "Install oslo.messaging (older than 15 for amqp, with pyngus and python-qpid-proton) where om-agent runs",
+    ),
+    "no-probe": (
+        "no service on this node has a configuration file, so no transport URL was tried out",
+        "Nothing needs doing where none is expected",
+    ),
     # -- tools
     "no-puppet": ("puppet is not installed", "Install puppet-agent, or give its path in PATH"),
     "no-module": (
@@ -309,5 +456,9 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Install it (Debian: puppet-module-puppetlabs-{name})",
     ),
     "no-saslpasswd": ("saslpasswd2 is not installed", "Install sasl2-bin (Debian) or cyrus-sasl-lib (Red Hat)"),
+    "no-proton": (
+        "the Python module proton, which talks to routers, is not installed",
+        "Install python3-qpid-proton, or the module python-qpid-proton in om-agent's own Python",
+    ),
     "no-user": ("there is no user or group {name} on this node", "Install the package that makes it ({what})"),
 }

@@ -283,7 +283,9 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
         local = hostname
         nodes[local] = {"name": local, "role": "compute"}
     tls = {ours: data[theirs] for ours, theirs in _HIERA_TLS.items() if data.get(theirs)}
-    return {**result, **({"tls": tls} if tls else {}), "nodes": list(nodes.values()), "node": local}
+    # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run.
+    clients = {"router": {"clients": "mesh"}}
+    return {**result, **clients, **({"tls": tls} if tls else {}), "nodes": list(nodes.values()), "node": local}
 
 
 def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from om_agent import errors
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
 AMQP_PORT = 31459
 INTER_ROUTER_PORT = 31460
+EDGE_PORT = 31461
 ROUTER_HTTP_PORT = 31462
 RABBIT_PORT = 5672
 RABBIT_DIST_PORT = 25672
@@ -27,7 +28,9 @@ RABBIT_METRICS_PORT = 15692
 EPMD_PORT = 4369
 
 MESH_USER = "router-mesh"  # with which routers log in to each other when they have no certificates
+ADMIN_USER = "router-admin"  # with which the agent manages a running router
 MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
+MAX_COST = 1000  # of a link between sites; the engines take more, and add them up
 _MAX_SEARCHED = 4096  # characters of a text that is not good in which to look for the reason
 MAX_MESH_PASSWORD_BYTES = 128  # the engines read at most 199 from a file (qpid-dispatch src/connection_manager.c:125)
 MAX_PASSWORD_BYTES = 1024  # saslpasswd2 reads at most 2048 bytes (cyrus-sasl utils/saslpasswd.c PW_BUF_SIZE)
@@ -51,6 +54,21 @@ class Engine(enum.Enum):
     QDROUTERD = "qdrouterd"
     SKROUTERD = "skrouterd"
     EMBEDDED = "embedded"
+
+
+class RouterMode(enum.Enum):
+    """What the router on a node is for, or that there is none; the values are those of ``router.roles``."""
+
+    INTERIOR = "interior"
+    EDGE = "edge"
+    NONE = "none"
+
+
+class Clients(enum.Enum):
+    """Which routers a node's services connect to."""
+
+    LOCAL = "local"
+    MESH = "mesh"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +95,8 @@ class Node:
     :param address: where its own router and broker listen: IP address or host name.
     :param host: what clients put into a transport URL.
     :param role: ``controller``, ``compute`` or any other word.
-    :param site: where it stands; a label.
+    :param site: where it stands; '' when the metadata does not say.
+    :param router: what its router is for, if the overcloud's RPC or notifications use routers of its own at all.
     """
 
     name: str
@@ -85,6 +104,15 @@ class Node:
     host: str
     role: str
     site: str
+    router: RouterMode
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteLink:
+    """Two sites that routers connect, and what a message's way between them costs."""
+
+    between: tuple[str, str]
+    cost: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,16 +144,23 @@ class Router:
     """Settings of every router; seconds and counts.
 
     :param http_port: 0 for no HTTP listener.
+    :param max_links: to interiors of its own site that an interior has at most, once a full mesh would be too many.
+    :param require_redundancy: whether a mesh that one loss would partition is refused.
     """
 
     engine: Engine
+    clients: Clients
     inter_router_port: int
+    edge_port: int
     http_port: int
+    max_links: int
+    require_redundancy: bool
     worker_threads: int
     link_capacity: int
     idle_timeout: int
     tls: bool
     mesh_password: Secret
+    admin_password: Secret
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +219,7 @@ class Deployment:
     tls: Tls
     oslo: Oslo
     nodes: tuple[Node, ...]
+    site_links: tuple[SiteLink, ...]
     node: str
     services: tuple[str, ...] | None
     findings: tuple[errors.Problem, ...]
@@ -193,9 +229,16 @@ class Deployment:
         """RPC first, then notifications."""
         return (self.rpc, self.notify)
 
-    def carried_by(self, node: str, scheme: Scheme) -> tuple[Backend, ...]:
-        """Return the halves of ``scheme`` that the node named ``node`` runs a router or a broker for."""
-        return tuple(b for b in self.halves if b.scheme is scheme and node in b.nodes)
+    def carried_by(self, node: Node, scheme: Scheme) -> tuple[Backend, ...]:
+        """Return the halves of ``scheme`` that ``node`` runs a router, interior or edge, or a broker for."""
+        if scheme is Scheme.AMQP:
+            return self.routed if node.router is not RouterMode.NONE else ()
+        return tuple(b for b in self.halves if b.scheme is scheme and node.name in b.nodes)
+
+    @property
+    def routed(self) -> tuple[Backend, ...]:
+        """The halves that routers of this overcloud carry."""
+        return tuple(b for b in self.halves if b.scheme is Scheme.AMQP and not b.external)
 
     def by_name(self) -> dict[str, Node]:
         """Return the nodes by name."""
@@ -451,6 +494,7 @@ _READS = {
     "rabbit-vhost": r"scheme",
     "unknown-service": r"^$",
     "not-in-nodes": r"nodes",
+    "site-apart": r"nodes|hosts|scheme|engine|sites",
 }
 
 
@@ -466,11 +510,12 @@ def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
     if raw is None:
         top.fail("", "missing", hint="rpc.password and nodes are needed")
     tls = _parse_tls(top.section("tls"))
-    rpc_section, notify_section = top.section("rpc"), top.section("notify")
-    nodes = _parse_nodes(top, _wants_tls(rpc_section) or _wants_tls(notify_section))
+    rpc_section, notify_section, router_section = (top.section(key) for key in ("rpc", "notify", "router"))
+    roles = _parse_roles(router_section)
+    nodes = _parse_nodes(top, roles, _wants_tls(rpc_section) or _wants_tls(notify_section))
     rpc = _parse_backend(rpc_section, None, nodes)
     notify = _parse_backend(notify_section, rpc, nodes)
-    router = _parse_router(top.section("router"), rpc, notify)
+    router = _parse_router(router_section, rpc, notify)
     broker = _parse_broker(top.section("broker"), rpc, notify)
     oslo = _parse_oslo(rpc_section, notify_section)
     deployment = Deployment(
@@ -480,14 +525,16 @@ def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
         broker=broker,
         tls=tls,
         oslo=oslo,
-        nodes=nodes,
+        nodes=_place_routers(router, rpc, notify, nodes),
+        site_links=_parse_sites(top, nodes),
         node=top.text("node", check=_check_host),
         services=top.names("services", _check_word, "service"),
         findings=(),
     )
-    sites = _parse_sites(top, nodes)
     for section in (rpc_section, notify_section, top):
         section.done()
+    if deployment.routed:
+        _check_interiors(top, deployment)
     wrong = [p.path for p in problems]
     for problem in dict.fromkeys(_check_sense(deployment, services)):  # two halves may need the same thing
         reads = _READS.get(problem.code, r"tls|nodes|hosts|scheme" if "tls" in problem.code else _READS_ANYWAY)
@@ -495,14 +542,52 @@ def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
             problems.append(problem)
     if problems:
         raise errors.InvalidInput(problems)
-    return dataclasses.replace(deployment, findings=tuple(_findings(deployment, sites)))
+    return dataclasses.replace(deployment, findings=tuple(_findings(deployment)))
 
 
 def _wants_tls(section: _Section) -> bool:
     return _truth(section.raw("tls")) is True
 
 
-def _parse_nodes(top: _Section, tls: bool) -> tuple[Node, ...]:
+def _parse_roles(section: _Section) -> dict[str, RouterMode]:
+    """Return what the routers are for on the nodes of each role that has its say; others run edges."""
+    roles = {"controller": RouterMode.INTERIOR}
+    raw = section.raw("roles")
+    if raw is not None and not isinstance(raw, dict):
+        section.fail("roles", "wrong-type", found=_type_name(raw), wanted="a mapping")
+    for role in raw if isinstance(raw, dict) else ():
+        if isinstance(role, str) and not _check_word(role):
+            modes = _Section(raw, section.at("roles"), section.problems)
+            roles[role] = RouterMode(modes.word(role, RouterMode.EDGE.value, [m.value for m in RouterMode]))
+        else:
+            section.fail("roles", "not-a-role", role=errors.quoted(role))
+    return roles
+
+
+def _place_routers(router: Router, rpc: Backend, notify: Backend, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes with what their routers are for in the end."""
+    interiors = next((set(b.nodes) for b in (rpc, notify) if b.scheme is Scheme.AMQP and b.nodes), set())
+    edges = bool(interiors) and router.clients is Clients.LOCAL and router.engine is not Engine.EMBEDDED
+
+    def mode(node: Node) -> RouterMode:
+        if node.name in interiors:
+            return RouterMode.INTERIOR
+        return RouterMode.EDGE if edges and node.router is not RouterMode.NONE else RouterMode.NONE
+
+    return tuple(dataclasses.replace(n, router=mode(n)) for n in nodes)
+
+
+def _check_interiors(top: _Section, d: Deployment) -> None:
+    """``nodes`` of a half and ``interior`` of a node are two ways to say the same thing: they must not contradict."""
+    raw, named = top.raw("nodes"), interiors(d)
+    for i, node in enumerate(raw if isinstance(raw, list) else ()):
+        said = _truth(node.get("interior")) if isinstance(node, dict) and node.get("interior") != "" else None
+        if said is not None and said != (node.get("name") in named):
+            half = d.routed[0].half
+            top.fail(f"nodes[{i}].interior", "interior-differs", half=half, name=errors.quoted(node.get("name")))
+
+
+def _parse_nodes(top: _Section, roles: dict[str, RouterMode], tls: bool) -> tuple[Node, ...]:
     raw = top.raw("nodes")
     if not isinstance(raw, list):
         code = "missing" if raw is None else "wrong-type"
@@ -513,7 +598,7 @@ def _parse_nodes(top: _Section, tls: bool) -> tuple[Node, ...]:
     nodes: list[Node] = []
     seen: dict[str, dict[str, str]] = {"name": {}, "address": {}}
     for i, item in enumerate(raw):
-        node = _parse_node(_Section(item, f"nodes[{i}]", top.problems), tls)
+        node = _parse_node(_Section(item, f"nodes[{i}]", top.problems), roles, tls)
         for key, value in (("name", node.name), ("address", node.address)):
             first = seen[key].setdefault(value, f"nodes[{i}].{key}")
             if value and first != f"nodes[{i}].{key}":
@@ -522,18 +607,23 @@ def _parse_nodes(top: _Section, tls: bool) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _parse_node(section: _Section, tls: bool) -> Node:
+def _parse_node(section: _Section, roles: dict[str, RouterMode], tls: bool) -> Node:
     name = section.text("name", check=_check_host)
     if not section.has("name"):
         section.fail("name", "missing", hint="it is how the nodes are told apart")
     address = section.text("address", name, check=_check_host)
     host = section.text("host", name if tls else address, check=_check_host)
+    role = section.text("role", "controller", check=_check_word)
+    mode = roles.get(role, RouterMode.EDGE)
+    if section.has("interior"):
+        mode = RouterMode.INTERIOR if section.boolean("interior", False) else RouterMode.EDGE
     node = Node(
         name=name,
         address=address,
         host=host,
-        role=section.text("role", "controller", check=_check_word),
+        role=role,
         site=section.text("site", "", check=_check_word),
+        router=mode,
     )
     section.done()
     return node
@@ -576,16 +666,19 @@ def _parse_backend(section: _Section, other: Backend | None, nodes: tuple[Node, 
 
 
 def _place(section: _Section, backend: Backend, names: tuple[str, ...] | None, nodes: tuple[Node, ...]) -> Backend:
-    """Return ``backend`` carried by the nodes called ``names``, or by every controller."""
+    """Return ``backend`` carried by the nodes called ``names``, or by those that are meant for it: every controller for
+    a broker, every node with an interior router for a mesh."""
     by_name = {n.name: n for n in nodes}
     for i, name in enumerate(names or ()):
         if name not in by_name:
             section.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
-    carriers = (
-        [n for n in nodes if n.role == "controller"] if names is None else [by_name[n] for n in names if n in by_name]
-    )
+    routed = backend.scheme is Scheme.AMQP
+    if names is not None:
+        carriers = [by_name[n] for n in names if n in by_name]
+    else:
+        carriers = [n for n in nodes if (n.router is RouterMode.INTERIOR if routed else n.role == "controller")]
     if nodes and names is None and not carriers:
-        section.fail("", "no-carrier", half=backend.half)
+        section.fail("", "no-interior" if routed else "no-carrier", half=backend.half)
     return dataclasses.replace(backend, nodes=tuple(n.name for n in carriers), hosts=tuple(n.host for n in carriers))
 
 
@@ -597,15 +690,21 @@ def derive(secret: Secret, purpose: str) -> str:
 def _parse_router(section: _Section, rpc: Backend, notify: Backend) -> Router:
     amqp = [b for b in (rpc, notify) if b.scheme is Scheme.AMQP]
     mesh_password = section.text("mesh_password", check=_check_mesh_password) or derive(rpc.password, "router mesh")
+    admin_password = section.text("admin_password", check=_check_mesh_password)
     router = Router(
         engine=Engine(section.word("engine", Engine.QDROUTERD.value, [e.value for e in Engine])),
+        clients=Clients(section.word("clients", Clients.LOCAL.value, [c.value for c in Clients])),
         inter_router_port=section.port("inter_router_port", INTER_ROUTER_PORT),
+        edge_port=section.port("edge_port", EDGE_PORT),
+        max_links=section.integer("max_links", 6, 2, MAX_INTERIORS - 1),
+        require_redundancy=section.boolean("require_redundancy", False),
         http_port=section.integer("http_port", ROUTER_HTTP_PORT, 0, 65535),
         worker_threads=section.integer("worker_threads", 4, 1, 64),
         link_capacity=section.integer("link_capacity", 1000, 1, 100000),
         idle_timeout=section.integer("idle_timeout", 16, 2, 3600),
         tls=section.boolean("tls", any(b.tls for b in amqp)),
         mesh_password=Secret(mesh_password),
+        admin_password=Secret(admin_password or derive(Secret(mesh_password), "router admin")),
     )
     section.done()
     return router
@@ -659,23 +758,30 @@ def _parse_oslo(rpc: _Section, notify: _Section) -> Oslo:
     )
 
 
-def _parse_sites(top: _Section, nodes: tuple[Node, ...]) -> bool:
-    """Check ``sites``, which a later version uses; return whether sites are named at all."""
+def _parse_sites(top: _Section, nodes: tuple[Node, ...]) -> tuple[SiteLink, ...]:
     section = top.section("sites")
-    links = section.raw("links")
-    if links is not None and not isinstance(links, list):
-        section.fail("links", "wrong-type", found=_type_name(links), wanted="a list")
-        links = None
+    raw = section.raw("links")
+    if raw is not None and not isinstance(raw, list):
+        section.fail("links", "wrong-type", found=_type_name(raw), wanted="a list")
     known = {n.site for n in nodes if n.site}
-    for i, item in enumerate(links if isinstance(links, list) else ()):
-        link = _Section(item, section.at(f"links[{i}]"), section.problems)
-        link.integer("cost", 1, 1, 1000)
-        for j, name in enumerate(link.names("between", _check_word, "site") or ()):
+    links: dict[frozenset[str], SiteLink] = {}
+    for i, item in enumerate(raw if isinstance(raw, list) else ()):
+        at = f"links[{i}]"
+        link = _Section(item, section.at(at), section.problems)
+        cost = link.integer("cost", 1, 1, MAX_COST)
+        names = link.names("between", _check_word, "site") or ()
+        for j, name in enumerate(names):
             if name not in known:
                 link.fail(f"between[{j}]", "not-one-of", known=", ".join(sorted(known)) or "the sites of nodes")
+        if len(names) != 2:
+            link.fail("between", "not-two-sites")
+        elif frozenset(names) in links:
+            link.fail("between", "linked-twice", sites=" and ".join(sorted(names)))
+        else:
+            links[frozenset(names)] = SiteLink((min(names), max(names)), cost)
         link.done()
     section.done()
-    return bool(links) or len(known) > 1
+    return tuple(sorted(links.values(), key=lambda link: link.between))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -708,6 +814,7 @@ def _check_sense(d: Deployment, services: typing.Collection[str]) -> typing.Iter
     yield from _check_sharing(d)
     yield from _check_tls(d)
     yield from _check_engine(d)
+    yield from _check_sites(d)
     yield from _check_ports(d)
 
 
@@ -736,9 +843,11 @@ def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         what, server_tls = ("router", d.router.tls) if b.scheme is Scheme.AMQP else ("broker", d.broker.tls)
         if b.scheme is Scheme.AMQP and b.tls:
-            for host in b.hosts:
+            own = [(f"nodes[{i}].host", n.host) for i, n in enumerate(d.nodes) if n.router is not RouterMode.NONE]
+            others = [(f"{b.half}.hosts[{i}]", host) for i, host in enumerate(b.hosts)]
+            for path, host in others if b.external else own:
                 if is_address(host):
-                    yield errors.problem(_host_path(d, b, host), "tls-needs-name")
+                    yield errors.problem(path, "tls-needs-name")
         if b.external:
             continue
         if b.tls and not server_tls:
@@ -751,12 +860,6 @@ def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem("tls", "tls-no-ca")
 
 
-def _host_path(d: Deployment, backend: Backend, host: str) -> str:
-    if backend.external:
-        return f"{backend.half}.hosts[{backend.hosts.index(host)}]"
-    return next(f"nodes[{i}].host" for i, n in enumerate(d.nodes) if n.host == host)
-
-
 def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         if b.scheme is not Scheme.AMQP:
@@ -765,7 +868,7 @@ def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem(f"{b.half}.username", "username-realm")
         if not b.external and b.password.reveal()[-1:] in ("\n", "\r"):
             yield errors.problem(f"{b.half}.password", "password-line-end")
-        if b.username == MESH_USER and not b.external:
+        if b.username in (MESH_USER, ADMIN_USER) and not b.external:
             yield errors.problem(f"{b.half}.username", "username-taken")
         if d.router.engine is Engine.EMBEDDED and len(b.nodes) > 1:
             yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
@@ -795,16 +898,37 @@ def _check_rabbit_urls(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem(f"{b.half}.virtual_host", "rabbit-vhost")
 
 
-def sockets(d: Deployment, node: str) -> tuple[tuple[int, str], ...]:
-    """Return (port, what listens there, as a metadata path) for everything that this project starts on ``node``."""
+def _check_sites(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Every site that has a router must be reachable from every other over sites that have an interior."""
+    carrying = {n.site for n in d.nodes if n.router is RouterMode.INTERIOR}
+    sites = {n.site for n in d.nodes if n.router is not RouterMode.NONE}
+    reached = set(sorted(carrying)[:1])
+    for _ in carrying:
+        for link in d.site_links:
+            if reached & set(link.between) and carrying >= set(link.between):
+                reached |= set(link.between)
+    near = reached | {s for link in d.site_links if reached & set(link.between) for s in link.between}
+    for site in sorted((carrying - reached) | (sites - near)):
+        yield errors.problem("sites.links", "site-apart", site=site_name(site), rest=site_name(min(reached)))
+
+
+def site_name(site: str) -> str:
+    """Return how people are told of a site."""
+    return errors.quoted(site) if site else "the nodes without a site"
+
+
+def sockets(d: Deployment, name: str) -> tuple[tuple[int, str], ...]:
+    """Return (port, what listens there, as a metadata path) for everything that this project starts on a node."""
+    node = d.by_name()[name]
     found: list[tuple[int, str]] = []
     amqp, rabbit = d.carried_by(node, Scheme.AMQP), d.carried_by(node, Scheme.RABBIT)
     found += {b.port: (b.port, f"{b.half}.port") for b in reversed(amqp)}.values()
-    if amqp:
-        if d.router.http_port:
-            found.append((d.router.http_port, "router.http_port"))
-        if len(interiors(d)) > 1:
-            found.append((d.router.inter_router_port, "router.inter_router_port"))
+    if amqp and d.router.http_port:
+        found.append((d.router.http_port, "router.http_port"))
+    if amqp and meshed(d) and node.router is RouterMode.INTERIOR:
+        found.append((d.router.inter_router_port, "router.inter_router_port"))
+        if d.router.clients is Clients.LOCAL:
+            found.append((d.router.edge_port, "router.edge_port"))
     found += {b.port: (b.port, f"{b.half}.port") for b in reversed(rabbit)}.values()
     if rabbit:
         found.append((d.broker.dist_port, "broker.dist_port"))
@@ -813,14 +937,19 @@ def sockets(d: Deployment, node: str) -> tuple[tuple[int, str], ...]:
     return tuple(found)
 
 
+def meshed(d: Deployment) -> bool:
+    """Return whether routers can have peers, now or after a change of the deployment that restarts none of them."""
+    return d.router.engine is not Engine.EMBEDDED
+
+
 def interiors(d: Deployment) -> tuple[str, ...]:
     """Return the names of the nodes that run an interior router, in the order of the metadata."""
-    return next((b.nodes for b in d.halves if b.scheme is Scheme.AMQP and b.nodes), ())
+    return next((b.nodes for b in d.routed), ())
 
 
 def _check_ports(d: Deployment) -> typing.Iterator[errors.Problem]:
     reported = set()
-    for name in dict.fromkeys(n for b in d.halves for n in b.nodes):
+    for name in _different_nodes(d):
         claimed: dict[int, str] = {}
         for port, what in sockets(d, name):
             first = claimed.setdefault(port, what)
@@ -831,7 +960,17 @@ def _check_ports(d: Deployment) -> typing.Iterator[errors.Problem]:
                 )
 
 
-def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:
+def _different_nodes(d: Deployment) -> typing.Iterator[str]:
+    """Yield one node of each kind: those of one kind listen on the same ports."""
+    seen = set()
+    for node in d.nodes:
+        kind = (node.router, *(node.name in b.nodes for b in d.halves))
+        if kind not in seen:
+            seen.add(kind)
+            yield node.name
+
+
+def _findings(d: Deployment) -> typing.Iterator[errors.Problem]:
     if d.notify.scheme is Scheme.AMQP:
         yield errors.warning("notify.scheme", "not-stored")
     for b in d.halves:
@@ -843,8 +982,6 @@ def _findings(d: Deployment, sites: bool) -> typing.Iterator[errors.Problem]:
             yield errors.warning(f"nodes[{i}].address", "listens-everywhere")
     if d.router.engine is Engine.QDROUTERD and len(interiors(d)) > 2:
         yield errors.warning("router.engine", "fanout-duplicates", count=len(interiors(d)))
-    if sites:
-        yield errors.warning("sites", "sites-unused")
 
 
 def local_node(d: Deployment, names: typing.Sequence[str]) -> Node:

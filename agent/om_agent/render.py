@@ -104,11 +104,9 @@ def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
     database = _value_of(r.entities, "router", "saslConfigDir") + where.sasl_database[len(where.sasl_dir) :]
     yield File(where.sasl_config, _sasl_config(database))
-    if r.mesh:
-        password = next((u.password.reveal() for u in r.users if u.name == router.MESH_USER), None)
-        if password is not None:
-            content = password.encode() + b"\n"
-            yield File(where.mesh_password_file, content, group=where.user, mode=0o640, secret=True)
+    if r.mesh_password:
+        content = r.mesh_password.reveal().encode() + b"\n"
+        yield File(where.mesh_password_file, content, group=where.user, mode=0o640, secret=True)
     lines = ",\n  ".join(json.dumps(entity) for entity in r.entities)  # one entity a line: a diff says what changed
     content = f"[\n  {lines}\n]\n".encode()
     problems = list(router.check(where.config, json.loads(content)))

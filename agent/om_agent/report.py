@@ -70,7 +70,7 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
 
 def summary(p: plan.Plan, work: apply.Comparison) -> str:
     """Return one line that says what the node is and what would be done."""
-    runs = [name for name, part in (("router", p.router), ("broker", p.broker)) if part]
+    runs = [*([f"{p.router.mode} router"] if p.router else ()), *(["broker"] if p.broker else ())]
     role = f"{p.node.name} ({p.node.role}, {' and '.join(runs) if runs else 'clients only'})"
     if not work.changes:
         return f"{role}: nothing to do"

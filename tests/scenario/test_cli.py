@@ -51,6 +51,7 @@ def test_validate_json(node: helpers.Machine) -> None:
     assert [(p["severity"], p["path"], p["code"]) for p in problems] == [
         ("warning", "rpc.tls", "plaintext"),
         ("warning", "notify.tls", "plaintext"),
+        ("warning", "sites.links", "lone-link"),
     ]
     assert set(problems[0]) == {"severity", "path", "code", "message", "remedy"}
 
@@ -103,7 +104,7 @@ def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) 
     path = node.metadata(helpers.dual())
     result = node.run("plan", path, "--node", "ctl-0")
     assert result.returncode == 0
-    assert result.stdout.startswith("ctl-0 (controller, router and broker): ")
+    assert result.stdout.startswith("ctl-0 (controller, interior router and broker): ")
     for secret in SECRETS:
         assert secret not in result.stdout + result.stderr
     planned = json.loads(node.run("plan", "--json", path, "--node", "ctl-0").stdout)
@@ -115,7 +116,7 @@ def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) 
 def test_a_plan_of_nothing(node: helpers.Machine) -> None:
     apply(node, helpers.dual())
     result = node.run("plan", node.metadata(helpers.dual()), "--node", "ctl-0")
-    assert (result.returncode, result.stdout) == (0, "ctl-0 (controller, router and broker): nothing to do\n")
+    assert (result.returncode, result.stdout) == (0, "ctl-0 (controller, interior router and broker): nothing to do\n")
 
 
 # -- apply -----------------------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def test_apply_and_again(node: helpers.Machine) -> None:
     result = apply(node, helpers.dual(), "--verbose")
     assert result.returncode == 0 and result.stdout.startswith("ctl-0: applied, ")
     (url,) = value(node, "etc/nova/nova.conf", "DEFAULT", "transport_url")
-    assert url.startswith("amqp://rpc:rpc-secret@172.17.0.11:31459,")
+    assert url.startswith("amqp://rpc:rpc-secret@172.17.0.11:31459/")
     (url,) = value(node, "etc/swift/proxy-server.conf", "filter:ceilometer", "url")
     assert url.startswith("rabbit://notify:notify-secret@")
     assert value(node, "etc/neutron/neutron.conf", "oslo_messaging_rabbit", "ssl") == []
@@ -169,7 +170,9 @@ def test_to_another_backend_and_back(node: helpers.Machine) -> None:
 def test_a_compute_node(node: helpers.Machine) -> None:
     result = node.run("apply", "--metadata", node.metadata(helpers.dual()), "--node", "cmp-0")
     assert result.returncode == 0
-    assert not (node.root / "etc/rabbitmq").exists() and not (node.root / "etc/qpid-dispatch").exists()
+    assert not (node.root / "etc/rabbitmq").exists()
+    entities = json.loads((node.root / "etc/qpid-dispatch/qdrouterd.json").read_text())
+    assert [a["mode"] for kind, a in entities if kind == "router"] == ["edge"]
     assert value(node, "etc/nova/nova.conf", "oslo_messaging_amqp", "sasl_default_realm") == ["overcloud"]
 
 

@@ -23,8 +23,9 @@ def asked_keys(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return original(self, key)
 
     monkeypatch.setattr(model._Section, "raw", raw)
-    sites = {"links": [{"between": ["a"], "cost": 1}]}
-    model.parse({"rpc": {"password": "x"}, "nodes": [{"name": "n", "site": "a"}], "sites": sites})
+    sites = {"links": [{"between": ["a", "b"], "cost": 1}]}
+    nodes = [{"name": "n", "site": "a"}, {"name": "m", "site": "b"}]
+    model.parse({"rpc": {"password": "x"}, "nodes": nodes, "sites": sites})
     sections = {"rpc", "notify", "router", "broker", "tls", "sites", "sites.links"}
     return asked - sections
 

@@ -311,7 +311,7 @@ def test_tripleos_contract() -> None:
 def test_this_node_by_its_whole_first_name(hostname: str, node: str) -> None:
     d = model.parse(metadata.from_hiera(HIERA, hostname))
     assert d.node == node
-    assert bool(d.carried_by(node, model.Scheme.AMQP)) is node.startswith("ctl-1.")
+    assert bool(d.carried_by(d.by_name()[node], model.Scheme.AMQP)) is node.startswith("ctl-1.")
 
 
 def test_a_whole_name_before_a_first_name() -> None:

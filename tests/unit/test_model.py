@@ -52,6 +52,9 @@ def names(count: int) -> list[Raw]:
     return [{"name": f"n-{i}", "address": f"10.0.{i // 250}.{i % 250 + 1}"} for i in range(count)]
 
 
+SITES = put(put(put(put(put(helpers.dual(), "nodes.0.site", "dc1"), "nodes.1.site", "dc1"), "nodes.2.site", "dc2"),
+                "nodes.3.site", "dc2"), "sites.links", [{"between": ["dc1", "dc2"], "cost": 5}])  # fmt: skip
+
 CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     # shape
     "nothing": (None, [("oslo_messaging", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
@@ -65,7 +68,36 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "unknown key in broker": (put(D, "broker.x", 1), [("broker", "unknown-key")]),
     "unknown key in tls": (put(D, "tls.x", 1), [("tls", "unknown-key")]),
     "unknown key in sites": (put(D, "sites.x", 1), [("sites", "unknown-key")]),
-    "unknown key in a link": (put(D, "sites.links", [{"x": 1}]), [("sites.links[0]", "unknown-key")]),
+    "unknown key in a link": (
+        put(SITES, "sites.links.0.x", 1),
+        [("sites.links[0]", "unknown-key")],
+    ),
+    "a link of one site": (put(SITES, "sites.links.0.between", ["dc1"]), [("sites.links[0].between", "not-two-sites")]),
+    "a link without sites": (put(SITES, "sites.links.-", {"cost": 2}), [("sites.links[1].between", "not-two-sites")]),
+    "two sites linked twice": (
+        put(SITES, "sites.links.-", {"between": ["dc2", "dc1"]}),
+        [("sites.links[1].between", "linked-twice")],
+    ),
+    "sites without a link": (put(SITES, "sites", {}), [("sites.links", "site-apart")]),
+    "a site without interiors between two": (
+        put(
+            put(put(SITES, "nodes.3.site", "dc3"), "nodes.2.site", "dc2"),
+            "sites.links",
+            [{"between": ["dc1", "dc3"]}, {"between": ["dc3", "dc2"]}],
+        ),
+        [("sites.links", "site-apart")],
+    ),
+    "edges far from every interior": (put(SITES, "nodes.3.site", "dc3"), [("sites.links", "site-apart")]),
+    "some nodes without a site": (put(SITES, "nodes.2.site", ""), [("sites.links", "site-apart")] * 2),
+    "no interior": (put(helpers.dual(), "router.roles", {"controller": "edge"}), [("rpc", "no-interior")]),
+    "roles as a list": (put(D, "router.roles", ["controller"]), [("router.roles", "wrong-type")]),
+    "a role that cannot be": (put(D, "router.roles", {"a b": "edge"}), [("router.roles", "not-a-role")]),
+    "a role of no kind": (put(D, "router.roles", {"storage": "interor"}), [("router.roles.storage", "not-one-of")]),
+    "interior against rpc.nodes": (
+        put(put(put(helpers.dual(), "rpc.nodes", ["ctl-0"]), "nodes.1.interior", True), "nodes.0.interior", "false"),
+        [("nodes[0].interior", "interior-differs"), ("nodes[1].interior", "interior-differs")],
+    ),
+    "an interior that is no truth value": (put(D, "nodes.3.interior", "maybe"), [("nodes[3].interior", "wrong-type")]),
     "a key that is no text": ({**D, **odd_key()}, [("oslo_messaging", "unknown-key")]),
     "no password": (drop(D, "rpc.password"), [("rpc.password", "missing")]),
     "null password": (put(D, "rpc.password", None), [("rpc.password", "missing")]),
@@ -150,7 +182,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(put(D, "nodes.0.site", "dc1"), "sites.links", [{"between": ["dc1", "dc2"]}]),
         [("sites.links[0].between[1]", "not-one-of")],
     ),
-    "a link without cost": (put(D, "sites.links", [{"cost": 0}]), [("sites.links[0].cost", "out-of-range")]),
+    "a link without cost": (put(SITES, "sites.links.0.cost", 0), [("sites.links[0].cost", "out-of-range")]),
     # sense
     "an unknown node": (put(D, "rpc.nodes", ["ctl-0", "ctl"]), [("rpc.nodes[1]", "unknown-node")]),
     "this node unknown": (put(D, "node", "ctl-00"), [("node", "not-in-nodes")]),
@@ -233,7 +265,6 @@ FINDINGS = {
     "fanout-duplicates",
     "listens-everywhere",
     "not-stored",
-    "sites-unused",
     "plaintext",
 }  # they stop nothing; test_model_defaults.py has them
 

@@ -94,10 +94,39 @@ def test_a_mesh_of_qdrouterd_warns_of_duplicate_fanouts(engine: str, controllers
     assert findings(raw) == [("router.engine", "fanout-duplicates")] * told
 
 
-def test_sites_are_accepted_and_said_to_be_unused() -> None:
-    raw = put(put(helpers.with_tls(helpers.dual(controllers=2)), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
-    raw = put(raw, "sites.links", [{"between": ["dc1", "dc2"], "cost": 10}])
-    assert findings(raw) == [("sites", "sites-unused")]
+def test_sites_and_their_links() -> None:
+    raw = put(put(helpers.with_tls(helpers.dual(2, 0)), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
+    d = model.parse(put(raw, "sites.links", [{"between": ["dc2", "dc1"], "cost": "10"}]))
+    assert d.site_links == (model.SiteLink(("dc1", "dc2"), 10),)
+    assert d.findings == ()
+
+
+INTERIOR, EDGE, NONE = model.RouterMode.INTERIOR, model.RouterMode.EDGE, model.RouterMode.NONE
+
+
+@pytest.mark.parametrize(
+    ("changes", "modes"),
+    [
+        ({}, (INTERIOR, INTERIOR, EDGE, EDGE)),
+        ({"nodes.2.role": "networker"}, (INTERIOR, INTERIOR, EDGE, EDGE)),
+        ({"nodes.2.role": "networker", "router.roles": {"networker": "interior"}}, (INTERIOR, INTERIOR, INTERIOR, EDGE)),
+        ({"nodes.2.role": "storage", "router.roles": {"storage": "none"}}, (INTERIOR, INTERIOR, NONE, EDGE)),
+        ({"nodes.2.interior": True, "nodes.0.interior": "no"}, (EDGE, INTERIOR, INTERIOR, EDGE)),
+        ({"nodes.2.role": "storage", "router.roles": {"storage": "none"}, "nodes.2.interior": False},
+         (INTERIOR, INTERIOR, EDGE, EDGE)),
+        ({"rpc.nodes": ["cmp-1"]}, (EDGE, EDGE, EDGE, INTERIOR)),
+        ({"rpc.nodes": ["cmp-1"], "router.roles": {"compute": "none"}}, (EDGE, EDGE, NONE, INTERIOR)),
+        ({"router.clients": "mesh"}, (INTERIOR, INTERIOR, NONE, NONE)),
+        ({"rpc.nodes": ["ctl-0"], "router.engine": "embedded"}, (INTERIOR, NONE, NONE, NONE)),
+        ({"rpc.scheme": "rabbit"}, (NONE, NONE, NONE, NONE)),
+        ({"rpc.hosts": ["elsewhere"]}, (NONE, NONE, NONE, NONE)),
+    ],
+)  # fmt: skip
+def test_what_routers_are_for(changes: dict[str, object], modes: tuple[model.RouterMode, ...]) -> None:
+    raw = helpers.dual(2, 2)
+    for path, value in changes.items():
+        raw = put(raw, path, value)
+    assert tuple(n.router for n in model.parse(raw).nodes) == modes
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "yes", "on", "1", "t", "y", 1, True])
@@ -181,5 +210,5 @@ def test_local_node_compares_whole_names() -> None:
 def test_sockets_of_a_shared_node() -> None:
     d = model.parse(helpers.dual())
     ports = sorted(port for port, _ in model.sockets(d, "ctl-0"))
-    assert ports == [4369, 5672, 15692, 25672, 31459, 31460, 31462]
-    assert model.sockets(d, "cmp-0") == ()
+    assert ports == [4369, 5672, 15692, 25672, 31459, 31460, 31461, 31462]
+    assert sorted(port for port, _ in model.sockets(d, "cmp-0")) == [31459, 31462]

@@ -48,8 +48,9 @@ def test_no_secret_is_in_a_file_that_may_be_shown_or_read_by_the_world(raw: help
 
 
 def test_a_node_without_router_and_broker_has_no_files() -> None:
-    assert files(helpers.dual(), "cmp-0") == {}
-    assert list(files(PEM, "cmp-0")) == [layout.CA_FILE]
+    alone = {"compute": "none"}
+    assert files(put(helpers.dual(), "router.roles", alone), "cmp-0") == {}
+    assert list(files(put(PEM, "router.roles", alone), "cmp-0")) == [layout.CA_FILE]
 
 
 def test_files_of_a_router() -> None:
@@ -62,9 +63,9 @@ def test_files_of_a_router() -> None:
         base + "qdrouterd.json",
     ]
     users = found[base + "sasl2/users.sasldb"]
-    assert users.content is None and [u.name for u in users.users] == ["rpc", "router-mesh"]
+    assert users.content is None and [u.name for u in users.users] == ["rpc", "router-admin", "router-mesh"]
     mesh = found[base + "mesh.password"]
-    assert mesh.content == users.users[1].password.reveal().encode() + b"\n"
+    assert mesh.content == users.users[2].password.reveal().encode() + b"\n"
     assert (mesh.group, mesh.mode) == ("qdrouterd", 0o640)
 
 
@@ -122,7 +123,8 @@ def test_what_is_required_is_named_once() -> None:
     required = helpers.rendered(helpers.with_tls(helpers.dual()), "ctl-0").requires
     assert len(set(required)) == len(required)
     assert {r.path for r in required} == {"/etc/pki/tls/ca.pem", "/etc/pki/tls/node.pem", "/etc/pki/tls/node.key"}
-    compute = helpers.rendered(helpers.with_tls(helpers.dual()), "cmp-0").requires
+    clients = put(helpers.with_tls(helpers.dual()), "router.clients", "mesh")
+    compute = helpers.rendered(clients, "cmp-0").requires
     assert [(r.path, r.what, r.key) for r in compute] == [("/etc/pki/tls/ca.pem", "the clients", "tls.ca_file")]
 
 
@@ -167,6 +169,7 @@ def hiera(text: str) -> str:
 @hypothesis.given(st.text(alphabet="%{}ax$", max_size=12))
 def test_hiera_reads_back_what_is_escaped_for_it(text: str) -> None:
     raw = put(put(helpers.with_tls(helpers.dual()), "tls.ca_file", "/" + text), "services", ["nova"])
+    raw = put(raw, "router.clients", "mesh")
     machine = helpers.host("nova")
     rendered = helpers.rendered(raw, "cmp-0", machine)
     data = json.loads(hiera(render.hieradata(rendered, machine, {}, ()).decode()))

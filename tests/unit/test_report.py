@@ -100,7 +100,7 @@ def test_a_plan_shows_no_secret_and_what_would_be_done(tmp_path: pathlib.Path, t
     text = plan_of(secretive(tls), "ctl-1", tmp_path)
     for secret in SECRETS:
         assert secret not in text
-    assert text.startswith("ctl-1 (controller, router and broker): ")
+    assert text.startswith("ctl-1 (controller, interior router and broker): ")
     assert "create /etc/qpid-dispatch/sasl2/users.sasldb (mode 0640 root:qdrouterd; secret, not shown)" in text
     assert "+ [DEFAULT] transport_url = amqp://rpc:***@" in text
     assert "  +listeners." in text
@@ -147,7 +147,7 @@ def test_a_plan_shows_present_values_masked(tmp_path: pathlib.Path) -> None:
     assert "Canary" not in text
     assert "- [DEFAULT] transport_url = rabbit://guest:***@old:5672/" in text
     assert "- [oslo_messaging_rabbit] ssl = true\n" in text and "+ [oslo_messaging_rabbit] ssl" not in text
-    assert text.startswith("cmp-0 (compute, clients only): ")
+    assert text.startswith("cmp-0 (compute, edge router): ")
 
 
 def test_a_plan_writes_nothing(tmp_path: pathlib.Path) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import typing
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 from om_agent import errors, model
 from om_agent.plan import layout, router, topology
 
 from tests import helpers
 
-QUICK = hypothesis.settings(max_examples=100, deadline=None)
 put = helpers.put
 
 
 def build(raw: object, node: str = "ctl-0", machine: layout.Host | None = None) -> router.RouterPlan:
     d = model.parse(raw)
-    built = router.build(d, d.by_name()[node], machine or helpers.host())
+    built = router.build(d, d.by_name()[node], machine or helpers.host(), topology.mesh(d))
     assert built
     return built
 
@@ -41,49 +37,98 @@ ADDRESSES = {
 }
 
 
-def test_a_node_that_carries_no_router_has_none() -> None:
-    d = model.parse(helpers.dual())
-    assert router.build(d, d.by_name()["cmp-0"], helpers.host()) is None
-    d = model.parse(helpers.default())
-    assert router.build(d, d.by_name()["ctl-0"], helpers.host()) is None
-    d = model.parse(put(helpers.dual(), "rpc.hosts", ["elsewhere"]))
-    assert router.build(d, d.by_name()["ctl-0"], helpers.host()) is None
+@pytest.mark.parametrize(
+    ("raw", "node"),
+    [
+        (helpers.default(), "ctl-0"),
+        (helpers.default(), "cmp-0"),
+        (put(helpers.dual(), "rpc.hosts", ["elsewhere"]), "ctl-0"),
+        (put(helpers.dual(), "rpc.hosts", ["elsewhere"]), "cmp-0"),
+        (put(helpers.dual(), "router.clients", "mesh"), "cmp-0"),
+        (put(helpers.dual(), "router.roles", {"compute": "none"}), "cmp-0"),
+        (put(helpers.dual(1), "router.engine", "embedded"), "cmp-0"),
+    ],
+)
+def test_a_node_that_has_no_router(raw: helpers.Raw, node: str) -> None:
+    d = model.parse(raw)
+    assert router.build(d, d.by_name()[node], helpers.host(), topology.mesh(d)) is None
 
 
-def test_one_controller() -> None:
-    plan = build(helpers.dual(1))
+def listeners(plan: router.RouterPlan) -> list[tuple[str, str, int]]:
+    return [(a["name"], a["host"], a["port"]) for a in of_kind(plan, "listener")]
+
+
+def test_one_controller_is_interior_from_the_start() -> None:
+    """The mode cannot be changed while the router runs, and peers may come."""
+    plan = build(helpers.dual(1, 0))
     assert of_kind(plan, "router") == [
         {
-            "mode": "standalone",
+            "mode": "interior",
             "id": "ctl-0",
             "workerThreads": 4,
             "saslConfigDir": "/etc/qpid-dispatch/sasl2",
             "saslConfigName": "qdrouterd",
         }
     ]
-    assert [(a["name"], a["host"], a["port"]) for a in of_kind(plan, "listener")] == [
+    assert listeners(plan) == [
         ("client-rpc", "172.17.0.11", 31459),
         ("http", "172.17.0.11", 31462),
+        ("inter-router", "172.17.0.11", 31460),
+        ("edge", "172.17.0.11", 31461),
     ]
-    assert of_kind(plan, "connector") == [] and not plan.mesh
+    assert of_kind(plan, "connector") == []
     assert {a["prefix"]: a["distribution"] for a in of_kind(plan, "address")} == ADDRESSES
-    assert [(u.name, u.realm, u.password.reveal()) for u in plan.users] == [("rpc", "overcloud", "rpc-secret")]
+    assert [(u.name, u.realm) for u in plan.users] == [(n, "overcloud") for n in ("rpc", "router-admin", "router-mesh")]
+    assert plan.users[0].password.reveal() == "rpc-secret"
+
+
+def test_the_development_router_stands_alone() -> None:
+    plan = build(put(helpers.dual(1), "router.engine", "embedded"))
+    assert plan.mode == "standalone" and plan.mesh_password is None
+    assert [name for name, _, _ in listeners(plan)] == ["client-rpc", "http"]
+    assert [u.name for u in plan.users] == ["rpc", "router-admin"]
 
 
 def test_three_controllers() -> None:
     plan = build(helpers.dual(), "ctl-2")
-    assert of_kind(plan, "router")[0]["mode"] == "interior"
-    mesh = one(plan, "listener", "inter-router")
-    assert (mesh["host"], mesh["port"], mesh["role"]) == ("172.17.0.13", 31460, "inter-router")
-    assert (mesh["authenticatePeer"], mesh["saslMechanisms"]) == (True, "SCRAM-SHA-256")
+    assert plan.mode == "interior" and plan.interiors == ("ctl-0", "ctl-1", "ctl-2")
+    for name, port in (("inter-router", 31460), ("edge", 31461)):
+        mesh = one(plan, "listener", name)
+        assert (mesh["host"], mesh["port"], mesh["role"]) == ("172.17.0.13", port, name)
+        assert (mesh["authenticatePeer"], mesh["saslMechanisms"]) == (True, "SCRAM-SHA-256")
     connectors = of_kind(plan, "connector")
-    assert [(c["name"], c["host"], c["port"]) for c in connectors] == [
-        ("inter-router/ctl-0", "172.17.0.11", 31460),
-        ("inter-router/ctl-1", "172.17.0.12", 31460),
+    assert [(c["name"], c["host"], c["port"], c["role"]) for c in connectors] == [
+        ("inter-router/ctl-0", "172.17.0.11", 31460, "inter-router"),
+        ("inter-router/ctl-1", "172.17.0.12", 31460, "inter-router"),
     ]
     assert {c["saslPassword"] for c in connectors} == {"file:/etc/qpid-dispatch/mesh.password"}
-    assert [u.name for u in plan.users] == ["rpc", "router-mesh"]
+    assert not any("cost" in c for c in connectors)
     assert plan.requires == ()
+
+
+def test_a_compute_has_an_edge_router_with_two_uplinks() -> None:
+    plan = build(helpers.dual(), "cmp-0")
+    assert plan.mode == "edge" and plan.listener == ("172.17.0.51", 31459)
+    assert [name for name, _, _ in listeners(plan)] == ["client-rpc", "http"]
+    connectors = of_kind(plan, "connector")
+    assert {(c["role"], c["port"]) for c in connectors} == {("edge", 31461)}
+    assert len({c["host"] for c in connectors}) == 2
+    assert all(c["name"].startswith("uplink/ctl-") for c in connectors)
+    assert [u.name for u in plan.users] == ["rpc", "router-admin"], "nobody logs in to it as a router"
+    assert plan.mesh_password == build(helpers.dual()).mesh_password
+
+
+def test_a_link_between_sites_has_its_cost() -> None:
+    raw = put(put(put(helpers.dual(2, 0), "nodes.0.site", "a"), "nodes.1.site", "b"), "sites.links", [])
+    raw = put(raw, "sites.links.-", {"between": ["a", "b"], "cost": 7})
+    assert one(build(raw, "ctl-1"), "connector", "inter-router/ctl-0")["cost"] == 7
+
+
+def test_the_agent_has_a_user_of_its_own() -> None:
+    plan = build(helpers.dual())
+    assert plan.admin in plan.users and plan.admin.name == "router-admin"
+    other = build(put(helpers.dual(), "router.admin_password", "mine"))
+    assert other.admin.password.reveal() == "mine" != plan.admin.password.reveal()
 
 
 def test_clients_authenticate() -> None:
@@ -108,14 +153,16 @@ def test_tls(form: str, paths: tuple[str, str, str]) -> None:
     plan = build(helpers.with_tls(helpers.dual(), form), "ctl-1")
     (profile,) = of_kind(plan, "sslProfile")
     assert (profile["caCertFile"], profile["certFile"], profile["privateKeyFile"]) == paths
-    for name in ("client-rpc", "inter-router"):
+    for name in ("client-rpc", "inter-router", "edge"):
         assert one(plan, "listener", name)["sslProfile"] == profile["name"]
         assert one(plan, "listener", name)["requireSsl"] is True
-    assert one(plan, "listener", "inter-router")["saslMechanisms"] == "EXTERNAL"
+    for name in ("inter-router", "edge"):
+        assert one(plan, "listener", name)["saslMechanisms"] == "EXTERNAL"
     (connector,) = of_kind(plan, "connector")
     assert connector["verifyHostname"] is True and connector["host"] == "ctl-0"
     assert connector["saslMechanisms"] == "EXTERNAL" and "saslPassword" not in connector
-    assert [u.name for u in plan.users] == ["rpc"]
+    assert [u.name for u in plan.users] == ["rpc", "router-admin"] and plan.mesh_password is None
+    assert plan.ca == paths[0]
     assert [r.path for r in plan.requires] == (list(paths) if form == "paths" else [])
 
 
@@ -142,55 +189,10 @@ def test_engines(engine: str, directory: str) -> None:
 
 def test_both_halves_over_one_router() -> None:
     both = put(helpers.dual(), "notify.scheme", "amqp")
-    assert [a["name"] for a in of_kind(build(both), "listener")] == ["client-rpc", "http", "inter-router"]
-    assert sorted(u.name for u in build(both).users) == ["notify", "router-mesh", "rpc"]
-    plan = build(put(both, "notify.port", 5671))
-    listeners = {a["name"]: a["port"] for a in of_kind(plan, "listener")}
-    assert (listeners["client-rpc"], listeners["client-notify"]) == (31459, 5671)
-
-
-# -- the mesh --------------------------------------------------------------------------------------------------------
-
-
-def pairs(raw: helpers.Raw) -> list[tuple[str, str]]:
-    """Who connects to whom, all nodes together."""
-    d = model.parse(raw)
-    return [(n.name, peer.name) for n in d.nodes if n.name in model.interiors(d) for peer in topology.peers(d, n.name)]
-
-
-def mesh(names: typing.Sequence[str]) -> helpers.Raw:
-    members = [{"name": name, "address": f"10.0.0.{i}"} for i, name in enumerate(names, 1)]
-    return put(helpers.dual(), "nodes", members)
-
-
-CONTAINED = ("ctl-1", "ctl-10", "ctl-11", "ctl-2", "ctl", "a.ctl-1", "ctl-1.a")
-
-
-@QUICK
-@hypothesis.given(st.permutations(CONTAINED[:4]), st.integers(1, 4))
-def test_each_pair_is_connected_exactly_once(names: list[str], count: int) -> None:
-    found = pairs(mesh(names[:count]))
-    assert sorted(map(sorted, found)) == sorted(map(sorted, itertools.combinations(names[:count], 2)))
-
-
-@QUICK
-@hypothesis.given(st.lists(st.from_regex(r"[a-c][a-c1-2]{0,2}", fullmatch=True), min_size=2, max_size=8, unique=True))
-def test_any_names(names: list[str]) -> None:
-    found = pairs(put(mesh(names), "notify.hosts", ["elsewhere"]))
-    assert len(found) == len({frozenset(p) for p in found}) == len(names) * (len(names) - 1) // 2
-
-
-@QUICK
-@hypothesis.given(st.permutations(helpers.nodes(4, 2)))
-def test_the_same_plan_whatever_the_order_of_nodes(shuffled: list[helpers.Raw]) -> None:
-    raw, other = helpers.dual(4, 2), put(helpers.dual(4, 2), "nodes", shuffled)
-    for name in ("ctl-0", "ctl-3"):
-        assert build(raw, name) == build(other, name)
-
-
-def test_dotted_names_that_contain_one_another() -> None:
-    names = [n for n in CONTAINED if "." not in n]
-    assert len(pairs(mesh(names))) == 10
+    assert [name for name, _, _ in listeners(build(both))] == ["client-rpc", "http", "inter-router", "edge"]
+    assert sorted(u.name for u in build(both).users) == ["notify", "router-admin", "router-mesh", "rpc"]
+    ports = {name: port for name, _, port in listeners(build(put(both, "notify.port", 5671)))}
+    assert (ports["client-rpc"], ports["client-notify"]) == (31459, 5671)
 
 
 # -- our own check ---------------------------------------------------------------------------------------------------

@@ -20,14 +20,16 @@ SILENT = [n for n in CATALOGUE if n not in SPEAKING]
 Settings = dict[tuple[str, str], typing.Optional[str]]
 
 
-def build(raw: object, machine: layout.Host | None = None) -> dict[str, services.ConfigFile]:
-    found = services.build(model.parse(raw), CATALOGUE, machine or helpers.host())
+def build(raw: object, machine: layout.Host | None = None, node: str = "") -> dict[str, services.ConfigFile]:
+    d = model.parse(raw)
+    local = d.by_name()[node] if node else d.nodes[0]
+    found = services.build(d, local, CATALOGUE, machine or helpers.host())
     assert len({f.path for f in found}) == len(found)
     return {f.service: f for f in found}
 
 
-def settings(raw: object, service: str, machine: layout.Host | None = None) -> Settings:
-    file = build(raw, machine)[service]
+def settings(raw: object, service: str, machine: layout.Host | None = None, node: str = "") -> Settings:
+    file = build(raw, machine, node)[service]
     found = {(s.section, s.key): s.value.reveal() if s.value else None for s in file.settings}
     assert len(found) == len(file.settings), "a key stands twice"
     return found
@@ -39,13 +41,36 @@ def codes(raw: object, machine: layout.Host | None = None) -> list[tuple[str, st
     return [(p.path, p.code) for p in caught.value.problems]
 
 
-RPC_URL = (
+RPC_URL = "amqp://rpc:rpc-secret@172.17.0.11:31459/?ssl=0"
+MESH_URL = (
     "amqp://rpc:rpc-secret@172.17.0.11:31459,rpc:rpc-secret@172.17.0.12:31459,rpc:rpc-secret@172.17.0.13:31459/?ssl=0"
 )
 NOTIFY_URL = (
     "rabbit://notify:notify-secret@172.17.0.11:5672,notify:notify-secret@172.17.0.12:5672,"
     "notify:notify-secret@172.17.0.13:5672/?ssl=0"
 )
+
+
+@pytest.mark.parametrize(
+    ("changes", "node", "url"),
+    [
+        ({}, "ctl-0", RPC_URL),
+        ({}, "ctl-1", RPC_URL.replace(".11", ".12")),
+        ({}, "cmp-0", RPC_URL.replace(".11", ".51")),
+        ({"nodes.3.host": "cmp-0.internal"}, "cmp-0", RPC_URL.replace("172.17.0.11", "cmp-0.internal")),
+        ({"router.clients": "mesh"}, "ctl-1", MESH_URL),
+        ({"router.clients": "mesh"}, "cmp-0", MESH_URL),
+        ({"router.roles": {"compute": "none"}}, "cmp-0", MESH_URL),
+        ({"rpc.hosts": ["172.17.0.11"]}, "cmp-0", RPC_URL),
+        ({"rpc.nodes": ["ctl-0"], "router.engine": "embedded"}, "cmp-0", RPC_URL),
+        ({"rpc.nodes": ["ctl-0"], "router.engine": "embedded"}, "ctl-1", RPC_URL),
+    ],
+)
+def test_which_routers_the_services_of_a_node_connect_to(changes: dict[str, object], node: str, url: str) -> None:
+    raw = helpers.dual()
+    for path, value in changes.items():
+        raw = put(raw, path, value)
+    assert settings(raw, "nova", node=node)["DEFAULT", "transport_url"] == url
 
 
 @pytest.mark.parametrize("service", OSLO)
@@ -112,7 +137,7 @@ def test_an_external_router_has_realms_of_its_own() -> None:
 def test_tls(section: str, form: str, ca: str) -> None:
     found = settings(helpers.with_tls(helpers.dual(), form), "nova")
     assert (found[section, "ssl"], found[section, "ssl_ca_file"]) == ("true", ca)
-    assert (found["DEFAULT", "transport_url"] or "").endswith("@ctl-2:31459/?ssl=1")
+    assert (found["DEFAULT", "transport_url"] or "").endswith("@ctl-0:31459/?ssl=1")
 
 
 def test_tls_with_the_systems_own_authorities() -> None:

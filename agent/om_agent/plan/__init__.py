@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from om_agent import errors, model
-from om_agent.plan import broker, layout, router, services
+from om_agent.plan import broker, layout, router, services, topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +31,16 @@ def build(d: model.Deployment, node: model.Node, catalogue: dict[str, services.S
 
     :raises om_agent.errors.InvalidInput: when the node lacks what is asked of it.
     """
+    mesh = topology.mesh(d)
     uses_tls = any(b.tls for b in d.halves)
     ca = [layout.Required(d.tls.ca_file, "the clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
-    config_files = services.build(d, catalogue, host)
+    config_files = services.build(d, node, catalogue, host)
     return Plan(
         node=node,
         tls=d.tls,
-        router=router.build(d, node, host),
+        router=router.build(d, node, host, mesh),
         broker=broker.build(d, node, host),
         config_files=config_files,
-        findings=(*d.findings, *services.findings(d, catalogue, config_files)),
+        findings=(*d.findings, *topology.findings(d, mesh), *services.findings(d, catalogue, config_files)),
         client_requires=tuple(ca),
     )

@@ -39,7 +39,7 @@ class BrokerPlan:
 
 def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
     """Return the plan of the broker on ``node``, or None when the node runs none."""
-    carried = d.carried_by(node.name, model.Scheme.RABBIT)
+    carried = d.carried_by(node, model.Scheme.RABBIT)
     if not carried:
         return None
     by_name = d.by_name()

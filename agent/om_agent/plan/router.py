@@ -30,7 +30,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
     "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers")),
     "listener": frozenset((*_LINK, "authenticatePeer", "requireSsl", "http", "healthz", "metrics", "websockets")),
-    "connector": frozenset((*_LINK, "saslUsername", "saslPassword", "verifyHostname")),
+    "connector": frozenset((*_LINK, "cost", "saslUsername", "saslPassword", "verifyHostname")),
     "address": frozenset(("prefix", "distribution")),
 }
 
@@ -49,51 +49,87 @@ class RouterPlan:
     """One node's router.
 
     :param entities: in the order in which they are written.
-    :param users: empty when only certificates authenticate.
+    :param users: who may log in with a password; ``admin`` is one of them, and the agent itself.
     :param requires: files that must be there before the router starts.
-    :param mesh: whether the router has peers to log in to.
+    :param mesh_password: with which it logs in to other routers; None when certificates do that, or there are none.
+    :param interiors: names of all interior routers, which are their ids too.
+    :param listener: address and port of a listener for clients.
+    :param ca: path, on this machine, of the authorities that ``listener`` is verified with; '' for the system's.
     """
 
     engine: model.Engine
+    node: model.Node
     paths: layout.EngineLayout
     entities: tuple[Entity, ...]
     users: tuple[SaslUser, ...]
+    admin: SaslUser
     requires: tuple[layout.Required, ...]
-    mesh: bool
+    mesh_password: model.Secret | None
+    interiors: tuple[str, ...]
+    listener: tuple[str, int]
+    tls: bool
+    ca: str
+
+    @property
+    def mode(self) -> str:
+        """``standalone``, ``interior`` or ``edge``, as the engines call it."""
+        return str(dict(self.entities[0][1])["mode"])
 
 
-def build(d: model.Deployment, node: model.Node, host: layout.Host) -> RouterPlan | None:
+def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topology.Mesh) -> RouterPlan | None:
     """Return the plan of the router on ``node``, or None when the node runs none."""
-    carried = d.carried_by(node.name, model.Scheme.AMQP)
+    carried = d.carried_by(node, model.Scheme.AMQP)
     if not carried:
         return None
     where = layout.ENGINES[d.router.engine]
-    mesh = len(model.interiors(d)) > 1
-    entities: list[Entity] = [_router(d, node, host, where, mesh)]
+    meshed = model.meshed(d)
+    interior = node.router is model.RouterMode.INTERIOR
+    entities: list[Entity] = [_router(d, node, host, where)]
     if d.router.tls:
         entities.append(_ssl_profile(d, host, where))
     entities += [_client_listener(d, node, b) for b in {b.port: b for b in reversed(carried)}.values()]
     if d.router.http_port:
         entities.append(_http_listener(d, node))
-    if mesh:
-        entities.append(_mesh_listener(d, node))
-        entities += [_connector(d, peer, host, where) for peer in topology.peers(d, node.name)]
+    if meshed and interior:
+        entities.append(_mesh_listener(d, node, "inter-router", d.router.inter_router_port))
+    if meshed and interior and d.router.clients is model.Clients.LOCAL:
+        entities.append(_mesh_listener(d, node, "edge", d.router.edge_port))
+    if meshed:
+        by_name = d.by_name()
+        entities += [_connector(d, link, by_name[link.target], host, where) for link in mesh.opened_by(node.name)]
     for half in ("rpc", "notify"):
         entities += [
             ("address", {"prefix": f"{_PREFIX}/{half}/{kind}", "distribution": distribution})
             for kind, distribution in _DISTRIBUTION
         ]
-    users = {b.username: SaslUser(b.username, REALM, b.password) for b in carried}
-    if mesh and not d.router.tls:
-        users[MESH_USER] = SaslUser(MESH_USER, REALM, d.router.mesh_password)
-    return RouterPlan(d.router.engine, where, tuple(entities), tuple(users.values()), _requires(d), mesh)
+    admin = SaslUser(model.ADMIN_USER, REALM, d.router.admin_password)
+    users = {b.username: SaslUser(b.username, REALM, b.password) for b in carried} | {admin.name: admin}
+    password = d.router.mesh_password if meshed and not d.router.tls else None
+    if password and interior:  # nobody logs in to an edge router as a router
+        users[MESH_USER] = SaslUser(MESH_USER, REALM, password)
+    return RouterPlan(
+        engine=d.router.engine,
+        node=node,
+        paths=where,
+        entities=tuple(entities),
+        users=tuple(users.values()),
+        admin=admin,
+        requires=_requires(d),
+        mesh_password=password,
+        interiors=model.interiors(d),
+        listener=(node.address, carried[0].port),
+        tls=d.router.tls,
+        ca=inside_or_given(tls_paths(d.tls, where.directory)[0], d.tls, host),
+    )
 
 
-def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout, mesh: bool) -> Entity:
+def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
+    # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
+    mode = node.router.value if model.meshed(d) else "standalone"
     return (
         "router",
         {
-            "mode": "interior" if mesh else "standalone",
+            "mode": mode,
             "id": node.name,
             "workerThreads": d.router.worker_threads,
             "saslConfigDir": host.inside(where.sasl_dir),
@@ -123,7 +159,7 @@ def _requires(d: model.Deployment) -> tuple[layout.Required, ...]:
 
 def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
     """Return a path as the configuration names it: the operator's own paths are never moved below a root."""
-    return path if path in (tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
+    return path if path in ("", tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
 def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
@@ -176,12 +212,13 @@ def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
     )
 
 
-def _mesh_listener(d: model.Deployment, node: model.Node) -> Entity:
+def _mesh_listener(d: model.Deployment, node: model.Node, role: str, port: int) -> Entity:
+    """Return where other routers connect: interior ones (``inter-router``) or edges (``edge``)."""
     listener: dict[str, str | int | bool] = {
-        "name": "inter-router",
+        "name": role,
         "host": node.address,
-        "port": d.router.inter_router_port,
-        "role": "inter-router",
+        "port": port,
+        "role": role,
         "authenticatePeer": True,
         "saslMechanisms": "SCRAM-SHA-256",
         "linkCapacity": d.router.link_capacity,
@@ -192,15 +229,19 @@ def _mesh_listener(d: model.Deployment, node: model.Node) -> Entity:
     return ("listener", listener)
 
 
-def _connector(d: model.Deployment, peer: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
+def _connector(
+    d: model.Deployment, link: topology.Link, peer: model.Node, host: layout.Host, where: layout.EngineLayout
+) -> Entity:
     connector: dict[str, str | int | bool] = {
-        "name": f"inter-router/{peer.name}",
+        "name": f"{'uplink' if link.uplink else 'inter-router'}/{peer.name}",
         "host": peer.host,
-        "port": d.router.inter_router_port,
-        "role": "inter-router",
+        "port": d.router.edge_port if link.uplink else d.router.inter_router_port,
+        "role": "edge" if link.uplink else "inter-router",
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
     }
+    if link.cost != 1:
+        connector["cost"] = link.cost
     if d.router.tls:
         connector.update(saslMechanisms="EXTERNAL", sslProfile=PROFILE, verifyHostname=True)
     else:

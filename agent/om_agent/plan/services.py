@@ -129,13 +129,16 @@ def findings(
             yield errors.warning(name, "mixes-halves", name=name, caution=catalogue[name].caution)
 
 
-def build(d: model.Deployment, catalogue: dict[str, Service], host: layout.Host) -> tuple[ConfigFile, ...]:
-    """Return the files to configure: those of the services asked for, or of the catalogue's that this node has.
+def build(
+    d: model.Deployment, node: model.Node, catalogue: dict[str, Service], host: layout.Host
+) -> tuple[ConfigFile, ...]:
+    """Return the files to configure on ``node``: those of the services asked for, or of the catalogue's that it has.
 
     :raises om_agent.errors.InvalidInput: for a service that is asked for and is not there.
     """
     problems = []
     found: list[ConfigFile] = []
+    d = dataclasses.replace(d, rpc=as_seen_from(d, node, d.rpc), notify=as_seen_from(d, node, d.notify))
     for name in d.services if d.services is not None else catalogue:
         service = catalogue[name]
         for file in service.files if _has_messaging(service) else ():
@@ -148,6 +151,18 @@ def build(d: model.Deployment, catalogue: dict[str, Service], host: layout.Host)
     if problems:
         raise errors.InvalidInput(problems)
     return tuple(found)
+
+
+def as_seen_from(d: model.Deployment, node: model.Node, backend: model.Backend) -> model.Backend:
+    """Return ``backend`` with the hosts that ``node``'s services connect to: its own router alone, where it runs one.
+
+    The driver starts at a random one of several hosts and stays there, so others behind the local router would take
+    most of the clients from it; they wait less than 2 s for it to be restarted (measured, doc/topology.rst).
+    """
+    local = d.router.clients is model.Clients.LOCAL and node.router is not model.RouterMode.NONE
+    if backend.scheme is not model.Scheme.AMQP or backend.external or not local:
+        return backend
+    return dataclasses.replace(backend, hosts=(node.host,))
 
 
 def _has_messaging(service: Service) -> bool:
