@@ -97,6 +97,10 @@ class Node:
                 self._ready |= b"READY=1" in self._notified.recv(4096).split(b"\n")
         return self._ready
 
+    def close(self) -> None:
+        """Hear nothing more of it."""
+        self._notified.close()
+
     def scrape(self) -> dict[str, dict[str, float]]:
         """Return its metrics: by name, by labels as they stand between the braces."""
         url = f"http://{sockets.show(self._metrics)}/metrics"
@@ -188,6 +192,8 @@ class Cluster:
     def end(self) -> None:
         """End all nodes at once: nothing of theirs is wanted any more, and an orderly end takes seconds."""
         self._supervisor.end(*self.processes, grace=0)
+        for node in self.nodes:
+            node.close()
 
 
 def _read_environment(path: pathlib.Path) -> dict[str, str]:
