@@ -195,9 +195,12 @@ class Demo:
     def start_mesh(self, mesh: routers.Mesh) -> None:
         """Start the routers."""
         mesh.start()
-        names = ", ".join(router.host.name for router in mesh.routers)
-        reach = "each reaches every other" if len(mesh.routers) > 1 else "alone"
+        edges = [router for router in mesh.routers if router not in mesh.interiors]
+        names = ", ".join(router.host.name for router in mesh.interiors)
+        reach = "each reaches every other" if len(mesh.interiors) > 1 else "alone"
         self.out.note(f"{names}: {reach}")
+        if edges:
+            self.out.note(f"{', '.join(router.host.name for router in edges)}: edge routers, with an uplink each")
 
     def talk(self, services: scenario.Services, cluster: rabbitmq.Cluster) -> list[scenario.Outcome]:
         """Send everything, and show what arrived."""
@@ -247,7 +250,7 @@ class Demo:
             ],
         )
         qdrouterd = cloud.deployment.router.engine is model.Engine.QDROUTERD
-        scenario.check(outcomes, found, fanouts_again=qdrouterd and len(mesh.routers) > 2)
+        scenario.check(outcomes, found, fanouts_again=qdrouterd and len(mesh.interiors) > 2)
 
     def restart(self, services: scenario.Services, mesh: routers.Mesh) -> None:
         """Restart the busiest router."""

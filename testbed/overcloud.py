@@ -40,11 +40,13 @@ class Host:
     """One node and its root directory.
 
     :param files: its metadata, of which a later file wins.
+    :param within: the command that starts another on this node, empty when that is this machine.
     """
 
     node: model.Node
     root: pathlib.Path
     files: tuple[pathlib.Path, ...]
+    within: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -119,7 +121,7 @@ def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pa
     one machine only one of them could have it; qdrouterd crashes without. Nobody else uses the port.
     """
     having = [n.name for n in deployment.nodes if n.router is not model.RouterMode.NONE]
-    if node.name not in having[1:]:
+    if node.name not in having[1:] or not deployment.router.http_port:
         return []
     port = deployment.router.http_port + having.index(node.name)
     return [_overlay({"router": {"http_port": port}}, directory / f"{node.name}.json")]

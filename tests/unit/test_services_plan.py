@@ -99,6 +99,8 @@ def test_both_drivers_are_told_what_they_need(service: str) -> None:
         "sasl_mechanisms": "PLAIN",
         "sasl_default_realm": "overcloud",
         "idle_timeout": "5",
+        "link_retry_delay": "1",
+        "connection_retry_interval_max": "2",
         "pre_settled": "rpc-reply",
     }
     uses_rabbit = CATALOGUE[service].notify or CATALOGUE[service].listens

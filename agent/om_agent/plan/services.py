@@ -19,6 +19,7 @@ FAMILIES = ("debian", "redhat")
 # made absent, so that going to another backend and back ends where it began.
 _AMQP_KEYS = (
     "ssl", "ssl_ca_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout", "pre_settled",
+    "link_retry_delay", "connection_retry_interval_max",
 )  # fmt: skip
 _RABBIT_KEYS = ("ssl", "ssl_ca_file", "heartbeat_timeout_threshold")
 
@@ -157,7 +158,7 @@ def as_seen_from(d: model.Deployment, node: model.Node, backend: model.Backend) 
     """Return ``backend`` with the hosts that ``node``'s services connect to: its own router alone, where it runs one.
 
     The driver starts at a random one of several hosts and stays there, so others behind the local router would take
-    most of the clients from it; they wait less than 2 s for it to be restarted (measured, doc/topology.rst).
+    most of the clients from it (measured, doc/topology.rst).
     """
     local = d.router.clients is model.Clients.LOCAL and node.router is not model.RouterMode.NONE
     if backend.scheme is not model.Scheme.AMQP or backend.external or not local:
@@ -229,6 +230,10 @@ def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Ho
         values["sasl_mechanisms"] = "PLAIN"
         values["sasl_default_realm"] = None if all(b.external for b in used) else router.REALM
         values["idle_timeout"] = str(d.oslo.amqp_idle_timeout)
+        # Stock: 10 s before a message is sent again that a router handed back because it knows no consumer yet, and
+        # those behind it wait too; up to 30 s between two tries to connect. The local router is back in a second.
+        values["link_retry_delay"] = "1"
+        values["connection_retry_interval_max"] = "2"
         # Stock is rpc-cast and rpc-reply; a cast sent pre-settled is dropped silently when a link runs out of credit.
         values["pre_settled"] = "rpc-reply" if d.oslo.acknowledged_casts else None
     if any(b.tls for b in used):

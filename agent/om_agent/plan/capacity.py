@@ -1,0 +1,173 @@
+"""How many connections, descriptors and how much memory an overcloud of this size needs; pure.
+
+Every constant is measured (`testbed.footprint`, doc/topology.rst says how) and none is a guess; what they are
+multiplied with, service processes a node, is for the operator to correct.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import typing
+
+from om_agent import model
+from om_agent.plan import topology
+
+# Descriptors that the drop-in of the router's unit allows, and a broker's (Debian's and Red Hat's rabbitmq-server units).
+ROUTER_DESCRIPTORS = 65536
+BROKER_DESCRIPTORS = 65536
+
+# Service processes that use messaging on one node, unless told: workers of APIs and conductors on a controller, agents
+# on a compute.
+PROCESSES = {"controller": 100, "compute": 6}
+OTHER_PROCESSES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """What one program needs; bytes and counts.
+
+    :param memory: of itself.
+    :param descriptors: of itself.
+    :param client_memory: for a service process with all its connections.
+    :param client_connections: that a service process makes.
+    """
+
+    memory: int
+    descriptors: int
+    client_memory: int
+    client_connections: int
+
+
+MIB = 1024 * 1024
+KIB = 1024
+ROUTER = Constants(memory=24 * MIB, descriptors=30, client_memory=53 * KIB, client_connections=1)
+BROKER = Constants(memory=136 * MIB, descriptors=100, client_memory=3 * 169 * KIB, client_connections=3)
+INTER_ROUTER_MEMORY = 1100 * KIB
+EDGE_MEMORY = 800 * KIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What the busiest node of one kind needs.
+
+    :param kind: ``interior``, ``edge`` or ``broker``.
+    :param nodes: how many there are of this kind.
+    :param name: of the busiest.
+    :param clients: service processes connected to it.
+    :param edges: edge routers connected to it, both uplinks of each counted.
+    :param peers: interior routers or brokers connected to it.
+    :param memory: bytes.
+    """
+
+    kind: str
+    nodes: int
+    name: str
+    clients: int
+    edges: int
+    peers: int
+    connections: int
+    descriptors: int
+    memory: int
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """An overcloud of some size: its needs, and what they run into.
+
+    :param times: how many times as many nodes without interior router or broker as there are.
+    """
+
+    times: int
+    nodes: int
+    needs: tuple[Need, ...]
+    advice: tuple[str, ...]
+
+
+def measure(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> Size:
+    """Return what ``d`` needs with ``times`` as many nodes that run neither an interior router nor a broker.
+
+    :param processes: service processes that use messaging, by role.
+    """
+    needs = [*_routers(d, processes, times), *_brokers(d, processes, times)]
+    servers = {n.name for n in d.nodes if n.router is model.RouterMode.INTERIOR} | _broker_names(d)
+    nodes = len(servers) + (len(d.nodes) - len(servers)) * times
+    return Size(times, nodes, tuple(needs), tuple(_advice(d, needs)))
+
+
+def _processes(node: model.Node, processes: typing.Mapping[str, int]) -> int:
+    return processes.get(node.role, PROCESSES.get(node.role, OTHER_PROCESSES))
+
+
+def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
+    if not d.routed:
+        return
+    mesh = topology.mesh(d)
+    uplinks = collections.Counter(link.target for link in mesh.links if link.uplink)
+    peers = collections.Counter(n for x in mesh.links if not x.uplink for n in (x.source, x.target))
+    interiors = [n for n in d.nodes if n.router is model.RouterMode.INTERIOR]
+    # Clients of nodes without a router start at a random interior one: a fair share each.
+    elsewhere = sum(_processes(n, processes) * times for n in d.nodes if n.router is model.RouterMode.NONE)
+    if d.router.clients is model.Clients.MESH:
+        elsewhere += sum(_processes(n, processes) for n in interiors)
+    share = math.ceil(elsewhere / max(1, len(interiors)))
+
+    def interior(node: model.Node) -> Need:
+        own = 0 if d.router.clients is model.Clients.MESH else _processes(node, processes)
+        return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peers[node.name])
+
+    yield max((interior(n) for n in interiors), key=lambda need: need.memory)
+    edges = [n for n in d.nodes if n.router is model.RouterMode.EDGE]
+    if edges:
+        found = (_router("edge", len(edges) * times, n, _processes(n, processes), 0, 2) for n in edges)
+        yield max(found, key=lambda need: need.memory)
+
+
+def _router(kind: str, nodes: int, node: model.Node, clients: int, edges: int, peers: int) -> Need:
+    connections = clients * ROUTER.client_connections + edges + peers
+    memory = ROUTER.memory + clients * ROUTER.client_memory + edges * EDGE_MEMORY
+    memory += peers * (INTER_ROUTER_MEMORY if kind == "interior" else EDGE_MEMORY)
+    descriptors = ROUTER.descriptors + connections
+    return Need(kind, nodes, node.name, clients, edges, peers, connections, descriptors, memory, ROUTER_DESCRIPTORS)
+
+
+def _broker_names(d: model.Deployment) -> set[str]:
+    return {n for b in d.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes}
+
+
+def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
+    servers = _broker_names(d) | {n.name for n in d.nodes if n.router is model.RouterMode.INTERIOR}
+    total = sum(_processes(n, processes) * (1 if n.name in servers else times) for n in d.nodes)
+    clusters = dict.fromkeys(b.nodes for b in d.halves if b.scheme is model.Scheme.RABBIT and b.nodes)
+    for names in clusters:
+        clients = math.ceil(total / len(names))  # the driver starts at a random one
+        peers = len(names) - 1
+        connections = clients * BROKER.client_connections + peers
+        yield Need(
+            kind="broker",
+            nodes=len(names),
+            name=names[0],
+            clients=clients,
+            edges=0,
+            peers=peers,
+            connections=connections,
+            descriptors=BROKER.descriptors + connections,
+            memory=BROKER.memory + clients * BROKER.client_memory,
+            limit=BROKER_DESCRIPTORS,
+        )
+
+
+def _advice(d: model.Deployment, needs: list[Need]) -> typing.Iterator[str]:
+    for need in needs:
+        if need.descriptors > need.limit:
+            remedy = {
+                "interior": "add interior routers, or raise LimitNOFILE in the drop-in of the router's unit",
+                "edge": "raise LimitNOFILE in the drop-in of the router's unit",
+                "broker": "add brokers, put RPC on routers, or raise LimitNOFILE of rabbitmq-server.service",
+            }[need.kind]
+            yield f"{need.descriptors} descriptors on {need.name} ({need.kind}), and {need.limit} are allowed: {remedy}"
+    count = len(model.interiors(d)) if model.meshed(d) else 0
+    if count > model.MAX_INTERIORS * 3 // 4:
+        yield f"{count} of at most {model.MAX_INTERIORS} interior routers: let more roles run edge routers"
