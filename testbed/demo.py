@@ -24,7 +24,7 @@ from testbed import console, errors, overcloud, processes, rabbitmq, routers, sc
 EXAMPLE = overcloud.TREE / "examples/overcloud.json"
 STEPS = 7
 _ENGINES = [engine.value for engine in model.Engine]
-_RESTART_SECONDS = 9.0
+_RESTART_SECONDS = 15.0
 _RESTART_PAUSE = 0.1  # systemd.service(5), RestartSec
 _LABELS = {"call": "RPC call", "cast": "RPC cast", "fanout": "RPC fanout", "notify": "notification"}
 

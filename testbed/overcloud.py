@@ -114,6 +114,13 @@ def create(files: collections.abc.Sequence[pathlib.Path], directory: pathlib.Pat
     return Overcloud(deployment, tuple(hosts))
 
 
+def without_services(hosts: collections.abc.Iterable[Host]) -> None:
+    """Take the services off nodes again, whose apply then needs no puppet."""
+    for host in hosts:
+        for service in SERVICES:
+            shutil.rmtree(host.service_file(service).parent)
+
+
 def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pathlib.Path) -> list[pathlib.Path]:
     """Return the metadata file, if needed, that gives a node's router an HTTP port unlike the other nodes'.
 

@@ -88,7 +88,8 @@ class Node:
     def start(self) -> None:
         """Start it, and do not wait."""
         self._ready = False
-        self.process = self._supervisor.start(f"rabbitmq-{self.host.name}", [find_server()], self._environment())
+        argv = [*self.host.within, find_server()]
+        self.process = self._supervisor.start(f"rabbitmq-{self.host.name}", argv, self._environment())
 
     def is_ready(self) -> bool:
         """Return whether it has told what it tells systemd: that it has started (sd_notify(3), READY=1)."""

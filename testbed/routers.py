@@ -6,11 +6,11 @@ import dataclasses
 import signal
 import sys
 
-from om_agent import model
+from om_agent import amqp, model, verify
 from om_agent.plan import layout
 from om_agent.plan import router as router_plan
 
-from testbed import errors, management, overcloud, processes, sockets
+from testbed import errors, overcloud, processes, sockets
 
 START_SECONDS = 15.0
 CONVERGE_SECONDS = 30.0
@@ -18,16 +18,11 @@ RPC = "openstack.org/om/rpc/"
 NOTIFY = "openstack.org/om/notify/"
 
 _VARIABLES = {model.Engine.QDROUTERD: "OM_QDROUTERD", model.Engine.SKROUTERD: "OM_SKROUTERD"}
-_PREFIXES = {
-    model.Engine.QDROUTERD: "org.apache.qpid.dispatch.",
-    model.Engine.SKROUTERD: "io.skupper.router.",
-    model.Engine.EMBEDDED: "org.apache.qpid.dispatch.",
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """Messages to addresses since the start: from senders, and to receivers."""
+    """Messages to addresses: from clients, and to clients, over the links that they have now."""
 
     ingress: int
     egress: int
@@ -51,13 +46,16 @@ class Router:
         self._deployment = deployment
         self.address = (host.node.address, deployment.rpc.port)
 
-    def start(self) -> None:
-        """Start it, and do not wait."""
+    def start(self, within: tuple[str, ...] = ()) -> None:
+        """Start it, and do not wait.
+
+        :param within: a command that starts it in its turn.
+        """
         engine = self._deployment.router.engine
         command = find(engine)
         if not command:
             raise errors.TestbedError(f"{engine.value} is neither on PATH nor named by {_VARIABLES[engine]}.")
-        argv = [*command, "-c", str(self.host.path(layout.ENGINES[engine].config))]
+        argv = [*within, *self.host.within, *command, "-c", str(self.host.path(layout.ENGINES[engine].config))]
         environment = overcloud.python_environment() if engine is model.Engine.EMBEDDED else {}
         self.process = self._supervisor.start(f"router-{self.host.name}", argv, environment)
 
@@ -73,39 +71,49 @@ class Router:
             self.process.signal(signal.SIGKILL)
             self._supervisor.end(self.process, grace=0)
 
-    def manage(self) -> management.Client:
-        """Return a management client, logged in as the RPC user."""
-        rpc = self._deployment.rpc
-        user = f"{rpc.username}@{router_plan.REALM}"
-        return management.Client(self.address, user, rpc.password.reveal(), _PREFIXES[self._deployment.router.engine])
+    def manage(self) -> amqp.Client:
+        """Return a management client, logged in as the agent is.
+
+        :raises om_agent.errors.Unreachable: when the router cannot be asked.
+        """
+        settings = self._deployment.router
+        user, name = f"{model.ADMIN_USER}@{router_plan.REALM}", self.host.node.host
+        ca = str(self.host.path(layout.ENGINES[settings.engine].tls("ca"))) if settings.tls else ""
+        login = amqp.Login(*self.address, name, user, settings.admin_password, settings.engine, settings.tls, ca)
+        return amqp.Client(login)
 
     def peers(self) -> set[str]:
-        """Return the routers that it can reach.
-
-        A row alone says nothing: a dead router's stays for a minute.
-        """
+        """Return the routers that it can reach."""
         with self.manage() as client:
-            rows = client.query("router.node")
-        return {
-            row["id"]
-            for row in rows
-            if row["id"] != self.host.name and (row.get("routerLink") is not None or row.get("nextHop") is not None)
-        }
+            return set(verify.reachable(client.query("router.node"), self.host.name)) - {self.host.name}
 
     def clients(self) -> int:
         """Return how many clients are connected, this question's own connection not counted."""
         with self.manage() as client:
-            roles = [row["role"] for row in client.query("connection")]
-        return roles.count("normal") - 1
+            rows = client.query("connection")
+        return sum(row["role"] == "normal" and not row["container"].startswith(amqp.CONTAINER) for row in rows)
+
+    def has_uplink(self) -> bool:
+        """Return whether an edge router has a connection to an interior one."""
+        with self.manage() as client:
+            return any(row["role"] == "edge" and row["opened"] for row in client.query("connection"))
+
+    def client_links(self, address: str) -> list[amqp.Row]:
+        """Return the links of clients, not of other routers, whose address holds ``address``."""
+        with self.manage() as client:
+            roles = {row["identity"]: row["role"] for row in client.query("connection")}
+            links = [row for row in client.query("router.link") if address in (row["owningAddr"] or "")]
+        return [row for row in links if roles.get(row["connectionId"]) == "normal"]
 
     def counters(self, prefix: str) -> Counters:
-        """Return what went to the addresses that begin with ``prefix``."""
-        with self.manage() as client:
-            rows = [row for row in client.query("router.address") if prefix in row["name"]]
-        return Counters(sum(r["deliveriesIngress"] for r in rows), sum(r["deliveriesEgress"] for r in rows))
+        """Return what its clients sent to and got from the addresses that begin with ``prefix``."""
+        links = self.client_links(prefix)
+        ways = [sum(row["deliveryCount"] for row in links if row["linkDir"] == way) for way in ("in", "out")]
+        return Counters(*ways)
 
-    def consumers(self, address: str) -> tuple[int, int]:
-        """Return how many of its clients consume an address, and how many other routers it knows that have some."""
+    def knows(self, address: str) -> tuple[int, int]:
+        """Return how many links, of clients and edge routers, consume an address, and on how many other interior
+        routers it knows some."""
         with self.manage() as client:
             rows = [row for row in client.query("router.address") if row["name"].endswith(address)]
         return sum(row["subscriberCount"] for row in rows), sum(row["remoteCount"] for row in rows)
@@ -125,34 +133,41 @@ class Mesh:
             router.wait()
         self.wait()
 
+    @property
+    def interiors(self) -> tuple[Router, ...]:
+        """The routers that know the whole mesh."""
+        return tuple(r for r in self.routers if r.host.node.router is model.RouterMode.INTERIOR)
+
     def wait(self) -> None:
-        """Wait until each router reaches every other."""
-        names = {router.host.name for router in self.routers}
+        """Wait until each interior router reaches every other, and each edge one of them."""
+        names = {router.host.name for router in self.interiors}
+        watched = [r.process for r in self.routers if r.process]
         for router in self.routers:
-            processes.wait_until(
-                f"the router on {router.host.name} reaches all others",
-                lambda router=router: router.peers() == names - {router.host.name},  # type: ignore[misc]
-                CONVERGE_SECONDS,
-                [r.process for r in self.routers if r.process],
-                interval=0.2,
-            )
+            interior = router in self.interiors
+
+            def joined(router: Router = router, interior: bool = interior) -> bool:
+                return router.peers() == names - {router.host.name} if interior else router.has_uplink()
+
+            what = f"the router on {router.host.name} reaches {'all others' if interior else 'an interior one'}"
+            processes.wait_until(what, joined, CONVERGE_SECONDS, watched, interval=0.2)
 
     def wait_for_consumers(self, address: str, count: int, seconds: float = 20.0) -> None:
         """Wait until ``count`` clients consume an RPC address, such as ``multicast/nova/compute``.
 
-        And until every router knows: until then a fanout would reach fewer, and a call be held back.
+        And until every interior router knows: until then a fanout would reach fewer, and a call be held back.
         """
 
         def complete() -> bool:
-            found = [router.consumers(RPC + address) for router in self.routers]
+            links = [row for router in self.routers for row in router.client_links(RPC + address)]
+            found = [router.knows(RPC + address) for router in self.interiors]
             having = sum(local > 0 for local, _ in found)
             known = all(remote == having - (local > 0) for local, remote in found)
-            return sum(local for local, _ in found) == count and known
+            return sum(row["linkDir"] == "out" for row in links) == count and having > 0 and known
 
         processes.wait_until(f"all routers know the consumers of {address}", complete, seconds, interval=0.1)
 
     def counters(self, prefix: str) -> Counters:
-        """Return what the whole mesh counted: a message enters at one router and leaves at one."""
+        """Return what all clients together sent and got."""
         found = [router.counters(prefix) for router in self.routers]
         return Counters(sum(c.ingress for c in found), sum(c.egress for c in found))
 

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import queue
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,11 @@ class Sent:
     begun: float
     done: float
     error: str
+
+    @property
+    def kind(self) -> str:
+        """What it was: call, cast, fanout or notify."""
+        return self.ident.split(".")[2]
 
     @property
     def seconds(self) -> float:
@@ -48,10 +54,12 @@ class Got:
 class Worker:
     """One child; everything a `processes.Supervisor` starts ends with it."""
 
-    def __init__(self, supervisor: processes.Supervisor, name: str, *arguments: str) -> None:
-        self.name = name
-        argv = [sys.executable, "-W", "ignore", "-m", "testbed.workload", *arguments]
-        self.process = supervisor.start(name, argv, overcloud.python_environment(), piped=True)
+    module = "testbed.workload"
+
+    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, name: str, *arguments: str) -> None:
+        self.name = f"{name}-{host.name}"
+        argv = [*host.within, sys.executable, "-W", "ignore", "-m", self.module, *arguments]
+        self.process = supervisor.start(self.name, argv, overcloud.python_environment(), piped=True)
         self._supervisor = supervisor
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -96,7 +104,7 @@ class Server(Worker):
         self.service, self.topic, self.host = service, topic, host
         config = str(host.service_file(service))
         options = ("--config", config, "--exchange", service, "--topic", topic, "--server", host.name)
-        super().__init__(supervisor, f"server-{service}-{host.name}", "serve", *options)
+        super().__init__(supervisor, host, f"server-{service}", "serve", *options)
 
     def got(self, kind: str) -> Got:
         """Return what has come so far: of ``call``, ``cast`` or ``fanout``."""
@@ -114,7 +122,7 @@ class Listener(Worker):
         services: collections.abc.Iterable[str],
     ) -> None:
         options = ("--config", str(host.service_file(service)), "--exchange", service, *services)
-        super().__init__(supervisor, f"listener-{service}-{host.name}", "listen", *options)
+        super().__init__(supervisor, host, f"listener-{service}", "listen", *options)
 
     def got(self) -> Got:
         """Return what has come so far."""
@@ -124,16 +132,26 @@ class Listener(Worker):
 class Client(Worker):
     """What calls, casts and notifies, configured by ``service``'s file on ``host``."""
 
-    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, service: str) -> None:
-        self.service, self.host = service, host
-        options = ("--config", str(host.service_file(service)), "--exchange", service)
-        super().__init__(supervisor, f"client-{service}-{host.name}", "client", *options)
+    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, service: str, topic: str = "") -> None:
+        """Start one; with ``topic`` it is an RPC server of that as well."""
+        self.service, self.topic, self.host = service, topic, host
+        options = ["--config", str(host.service_file(service)), "--exchange", service]
+        if topic:
+            options += ["--topic", topic, "--server", host.name]
+        super().__init__(supervisor, host, f"client-{service}", "client", *options)
         self._until = 0.0
 
-    def begin(self, kind: str, count: int, seconds: float, to: Server | None = None, **options: float) -> None:
+    def begin(
+        self,
+        kind: str | collections.abc.Sequence[str],
+        count: int,
+        seconds: float,
+        to: Server | Client | None = None,
+        **options: float,
+    ) -> None:
         """Begin to send, at most ``count`` messages and for ``seconds``, and do not wait.
 
-        :param kind: call, cast, fanout or notify.
+        :param kind: call, cast, fanout or notify; of several, each in a thread of its own.
         :param to: any server of the topic meant; none for ``notify``.
         :param options: timeout, interval, threads.
         """
@@ -141,10 +159,32 @@ class Client(Worker):
         self.tell(do=kind, count=count, seconds=seconds, **where, **options)
         self._until = time.monotonic() + seconds + options.get("timeout", 0.0) + _SLACK_SECONDS
 
+    def enough(self) -> None:
+        """Let it end before its time; what is under way is waited for."""
+        self.process.signal(signal.SIGUSR1)
+
     def result(self) -> list[Sent]:
         """Wait for what was begun, and return what became of each message."""
         done = self.expect("done", max(0.0, self._until - time.monotonic()))
         return [Sent(*row) for row in done["results"]]
+
+
+class Crowd(Worker):
+    """Many light clients, see `testbed.crowd`."""
+
+    module = "testbed.crowd"
+
+    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, first: int, **told: object) -> None:
+        """Start as many as ``count``, numbered from ``first``."""
+        super().__init__(supervisor, host, f"crowd-{first}")
+        self.tell(first=first, **told)
+        self.expect("ready", READY_SECONDS)
+
+    def report(self) -> tuple[int, float]:
+        """Return how many of them are complete, and since when the last of these is."""
+        self.tell(do="report")
+        found = self.expect("report", _SLACK_SECONDS)
+        return found["open"], found["last"]
 
 
 def _got(worker: Worker, kind: str) -> Got:

@@ -26,6 +26,7 @@ from oslo_config import cfg
 
 _END_SECONDS = 5.0  # for the drivers to close their connections, before this process goes without
 _CONTEXT: dict[str, str] = {}
+_enough = threading.Event()  # SIGUSR1: the command that runs is to end early
 
 
 class Received:
@@ -136,9 +137,12 @@ def _run_server(server: typing.Any, transport: typing.Any, received: Received) -
 
 
 def client(args: argparse.Namespace) -> None:
-    """Be what calls, casts and notifies."""
+    """Be what calls, casts and notifies; with a topic an RPC server as well, as most services are."""
     conf = read_config(args.config, args.exchange)
     rpc = oslo_messaging.get_rpc_transport(conf)
+    if args.topic:
+        target = oslo_messaging.Target(topic=args.topic, server=args.server)
+        oslo_messaging.get_rpc_server(rpc, target, [RpcEndpoint(Received())], executor="threading").start()
     notifications = oslo_messaging.get_notification_transport(conf)
     notifier = oslo_messaging.Notifier(notifications, publisher_id=f"{args.exchange}.{os.getpid()}")
     say("ready")
@@ -155,33 +159,36 @@ def _perform(
 ) -> list[tuple[str, float, float, str]]:
     """Do one command.
 
-    :param command: ``do`` (call, cast, fanout, notify), ``count``, ``seconds``; and as needed ``topic``, ``exchange``,
-        ``timeout``, ``interval`` (seconds between the starts of two), ``threads``.
+    :param command: ``do`` (call, cast, fanout, notify, or a list of these: one thread each), ``count``, ``seconds``;
+        and as needed ``topic``, ``exchange``, ``timeout``, ``interval`` (seconds between the starts of two),
+        ``threads``.
     :return: of each message its name, when it was begun and done, and the kind of error or nothing.
     """
-    kind = command["do"]
-    act = _notify(notifier) if kind == "notify" else _rpc(rpc, kind, command)
+    wanted = command["do"]
+    kinds = [wanted] * command.get("threads", 1) if isinstance(wanted, str) else wanted
+    acts = {kind: _notify(notifier) if kind == "notify" else _rpc(rpc, kind, command) for kind in set(kinds)}
     numbers = itertools.count()
     deadline = time.monotonic() + command["seconds"]
+    _enough.clear()
     interval = command.get("interval", 0.0)
 
-    def work() -> collections.abc.Iterator[tuple[str, float, float, str]]:
-        while time.monotonic() < deadline:
+    def work(kind: str) -> collections.abc.Iterator[tuple[str, float, float, str]]:
+        while time.monotonic() < deadline and not _enough.is_set():
             number = next(numbers)  # one step for all threads: itertools.count is C
             if number >= command["count"]:
                 return
-            ident = f"{name}.{number}"
+            ident = f"{name}.{kind}.{number}"
             begun = time.monotonic()
             error = ""
             try:
-                act(ident, begun)
+                acts[kind](ident, begun)
             except Exception as e:  # whatever a service would meet is a result; its text may hold a URL
                 error = type(e).__name__
             yield (ident, begun, time.monotonic(), error)
             time.sleep(max(0.0, min(begun + interval, deadline) - time.monotonic()))
 
-    with concurrent.futures.ThreadPoolExecutor(command.get("threads", 1)) as pool:
-        running = [pool.submit(lambda: list(work())) for _ in range(command.get("threads", 1))]
+    with concurrent.futures.ThreadPoolExecutor(len(kinds)) as pool:
+        running = [pool.submit(lambda kind=kind: list(work(kind))) for kind in kinds]  # type: ignore[misc]
         return [result for done in running for result in done.result()]
 
 
@@ -223,9 +230,9 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=role)
         made.add_argument("--config", required=True, metavar="FILE", help="the service's file")
         made.add_argument("--exchange", required=True, help="the service's control exchange")
-        if role is serve:
-            made.add_argument("--topic", required=True)
-            made.add_argument("--server", required=True)
+        if role is not listen:
+            made.add_argument("--topic", required=role is serve)
+            made.add_argument("--server", required=role is serve)
         if role is listen:
             made.add_argument("exchanges", nargs="+", metavar="EXCHANGE")
     return parser
@@ -236,6 +243,7 @@ def main() -> None:
     args = build_parser().parse_args()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: _enough.set())
     args.run(args)
 
 

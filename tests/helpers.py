@@ -241,7 +241,7 @@ class Machine:
 
     def command(self, command: str, *arguments: str) -> list[str]:
         """The arguments of a run."""
-        rooted = [] if command == "validate" else ["--root", str(self.root)]
+        rooted = [] if command in ("validate", "capacity") else ["--root", str(self.root)]
         return [self.python, "-m", "om_agent", command, *rooted, *arguments]
 
     def start(self, command: str, *arguments: str, **more: str) -> subprocess.Popen[str]:

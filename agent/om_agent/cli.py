@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.resources
 import json
 import os
@@ -16,21 +17,25 @@ import time
 import typing
 
 import om_agent
-from om_agent import apply, errors, facts, metadata, model, plan, proc, render, report
+from om_agent import apply, drain, errors, facts, metadata, model, observe, picture, plan, proc, render, report, verify
 from om_agent.apply import files
-from om_agent.plan import layout, services, topology
+from om_agent.plan import capacity, layout, router, services, topology
 
 _WAIT_SECONDS = 3600.0
 _WAIT_POLL = 1.0
 _LOCK_SECONDS = 300.0
 _PUPPET_SECONDS = 900.0
+_VERIFY_SECONDS = 60.0
+_PROBE_SECONDS = 15.0
+_DRAIN_SECONDS = 30.0
+_DRAW_SECONDS = 120.0  # 128 interiors took 9 s on a busy machine
 
 _EPILOG = """\
 exit codes:
   0  the desired state holds, or there is no metadata and the present state was kept
   1  apply failed, and the node is as it was before, unless the message says otherwise
   2  the metadata or the command is invalid, and nothing was touched
-  3  reserved for verification, which does not exist yet
+  3  verify or status found a fault; what it is and the next command to run are printed
 
 examples:
   om-agent validate overcloud.json
@@ -59,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     planned.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
     planned.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
     _add_node_options(planned)
+    _add_reconcile_options(planned)
 
     applied = commands.add_parser("apply", help="make this node so")
     applied.add_argument("files", nargs="*", metavar="FILE", help="the same as --metadata FILE")
@@ -75,6 +81,37 @@ def build_parser() -> argparse.ArgumentParser:
     hook = commands.add_parser("hook", help="heat-config hook: deployment on stdin, deploy_* on stdout, exit 0")
     _add_node_options(hook)
     _add_apply_options(hook)
+
+    verified = commands.add_parser("verify", help="is messaging really working here: routers, broker, messages")
+    verified.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    verified.add_argument("--timeout", type=_seconds, default=_VERIFY_SECONDS, metavar="SECONDS",
+                          help="wait so long for what may come right by itself (default: %(default).0f)")  # fmt: skip
+    verified.add_argument("--json", action="store_true", help="print what was found as JSON")
+    _add_node_options(verified)
+
+    status = commands.add_parser("status", help="the routers and both backends as a table, as they are now")
+    status.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    status.add_argument("--json", action="store_true", help="print it as JSON, whose schema is stable")
+    _add_node_options(status)
+
+    drained = commands.add_parser("drain", help="take clients off this node's router before it is stopped")
+    drained.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    drained.add_argument("--timeout", type=_seconds, default=_DRAIN_SECONDS, metavar="SECONDS",
+                         help="wait so long until nothing is under way any more (default: %(default).0f)")  # fmt: skip
+    drained.add_argument("--undo", action="store_true", help="make the running router as its file says again")
+    _add_node_options(drained)
+
+    drawn = commands.add_parser("topology", help="draw the planned mesh, and what would be cut off by one loss")
+    drawn.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    drawn.add_argument("--format", choices=("svg", "dot", "json"), default="svg", help="(default: %(default)s)")
+    drawn.add_argument("--live", action="store_true", help="colour what is up and down, as this node's router says")
+    _add_node_options(drawn)
+
+    counted = commands.add_parser("capacity", help="connections, descriptors and memory of routers and brokers")
+    counted.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    counted.add_argument("--processes", type=_processes, action="append", default=[], metavar="ROLE=N",
+                         help="service processes that use messaging on a node of that role")  # fmt: skip
+    counted.add_argument("--json", action="store_true", help="print it as JSON")
 
     commands.add_parser("elements-path", help="print where disk-image-create finds this project's elements")
     return parser
@@ -93,7 +130,17 @@ def _add_node_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-services", dest="services", action="store_false", help="leave every unit alone")
 
 
+def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--reconcile", dest="reconcile", action="store_true", default=None,
+                       help="change a router while it runs, where that is possible (default: where units are"
+                            " managed)")  # fmt: skip
+    group.add_argument("--no-reconcile", dest="reconcile", action="store_false",
+                       help="restart a router for every change")  # fmt: skip
+
+
 def _add_apply_options(parser: argparse.ArgumentParser) -> None:
+    _add_reconcile_options(parser)
     parser.add_argument("--lock-timeout", type=_seconds, default=_LOCK_SECONDS, metavar="SECONDS",
                         help="wait so long for another agent (default: %(default).0f)")  # fmt: skip
     parser.add_argument("--puppet-timeout", type=_seconds, default=_PUPPET_SECONDS, metavar="SECONDS",
@@ -108,6 +155,13 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86400 * 7:
         raise argparse.ArgumentTypeError("a number of seconds from 0 to 604800 is needed")
     return value
+
+
+def _processes(text: str) -> tuple[str, int]:
+    role, _, count = text.partition("=")
+    if not role or not re.fullmatch(r"[0-9]{1,6}", count):
+        raise argparse.ArgumentTypeError("a role and a number are needed, as in compute=8")
+    return role, int(count)
 
 
 def _root(text: str) -> pathlib.Path:
@@ -170,6 +224,11 @@ def _run(args: argparse.Namespace) -> int:
         "apply": _apply,
         "hook": _hook,
         "elements-path": _elements_path,
+        "verify": _verify,
+        "status": _status,
+        "drain": _drain,
+        "topology": _topology,
+        "capacity": _capacity,
     }
     try:
         return commands[args.command](args)
@@ -290,6 +349,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 class _Prepared(typing.NamedTuple):
+    deployment: model.Deployment
     plan: plan.Plan
     host: layout.Host
     rendered: render.Rendered
@@ -301,12 +361,18 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     d = model.parse(raw, catalogue)
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
     planned = plan.build(d, _local(d, args.node), catalogue, host)
-    return _Prepared(planned, host, render.render(planned, host))
+    return _Prepared(d, planned, host, render.render(planned, host))
+
+
+def _live(ready: _Prepared, args: argparse.Namespace) -> router.RouterPlan | None:
+    """Return the router, if there is one, that may be changed while it runs."""
+    wanted = ready.host.manage_services if args.reconcile is None else args.reconcile
+    return ready.plan.router if wanted else None
 
 
 def _plan(args: argparse.Namespace) -> int:
     ready = _prepare(_raw(args.files, args.root), args)
-    work = apply.compare(ready.rendered, ready.host, args.root, dry=True)
+    work = apply.compare(ready.rendered, ready.host, args.root, dry=True, live=_live(ready, args))
     _tell(ready.plan.findings)
     try:
         apply.check(ready.rendered, ready.host, args.root)
@@ -345,10 +411,135 @@ def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -
         apply.recover(args.root, recover_services)
         ready = _prepare(raw, args)
         _tell(ready.plan.findings)
-        outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock)
+        outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock, _live(ready, args))
         for number in proc.ENDING:  # all that is left is to say so: "interrupted" would be wrong now
             signal.signal(number, signal.SIG_IGN)
         return ready.plan, outcome
+
+
+def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.Seen:
+    """Return what there is to see, but for messages there and back."""
+    work = apply.compare(ready.rendered, ready.host, args.root, dry=True)
+    mesh = broker = None
+    if ready.plan.router:
+        config = files.read(files.on_disk(args.root, ready.plan.router.paths.config))
+        mesh = observe.mesh(ready.deployment, ready.plan.router, config, args.root)
+    if ready.plan.broker:
+        broker = observe.rabbit(ready.plan, ready.plan.broker, ready.host, args.root, count)
+    return verify.Seen(tuple(map(str, work.changes)), mesh, broker)
+
+
+def _prepared_for_look(args: argparse.Namespace) -> _Prepared:
+    return _prepare(_existing_raw(args.files, args.root), args)
+
+
+def _existing_raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
+    """Return the raw messaging metadata, without which some commands have nothing to say."""
+    try:
+        return _raw(paths, root)
+    except metadata.NoData:
+        raise errors.InvalidInput([errors.problem("", "no-metadata")]) from None
+
+
+def _verify(args: argparse.Namespace) -> int:
+    ready = _prepared_for_look(args)
+    deadline = time.monotonic() + args.timeout
+
+    def look() -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+        """Messages are sent when all else is well, and once more at the end."""
+        seen = _look(ready, args, count=False)
+        found = verify.findings(ready.plan, seen)
+        if not verify.settled(found) and time.monotonic() + observe.PAUSE < deadline:
+            return seen, found
+        if not verify.can_send(found):
+            return seen, found
+        reached = verify.reached(ready.deployment, ready.plan, seen)
+        probes, problems = observe.probes(ready.deployment, ready.plan, args.root, reached, _PROBE_SECONDS)
+        seen = dataclasses.replace(seen, probes=probes, findings=problems)
+        return seen, verify.findings(ready.plan, seen)
+
+    seen, found = observe.wait(look, deadline)
+    if args.json:
+        _say(json.dumps(report.verify_json(ready.plan, seen, found), indent=2))
+    else:
+        _tell(found)
+        _say(report.verify_text(ready.plan, seen, found))
+    return _verdict(found)
+
+
+def _status(args: argparse.Namespace) -> int:
+    ready = _prepared_for_look(args)
+    seen = _look(ready, args, count=True)
+    found = verify.findings(ready.plan, seen)
+    if args.json:
+        _say(json.dumps(report.status_json(ready.deployment, ready.plan, seen, found), indent=2))
+    else:
+        _say(report.status_text(ready.deployment, ready.plan, seen))
+        _tell(found)
+    return _verdict(found)
+
+
+def _topology(args: argparse.Namespace) -> int:
+    raw = _existing_raw(args.files, args.root)
+    d = model.parse(raw, _catalogue())
+    mesh = topology.mesh(d)
+    findings = (*d.findings, *topology.findings(d, mesh))
+    if not mesh.interiors:
+        raise errors.InvalidInput([errors.problem("rpc.scheme", "no-mesh")])
+    live = None
+    if args.live:
+        local = _prepare(raw, args).plan
+        if not local.router:
+            raise errors.NotReady([errors.problem(local.node.name, "no-router")])
+        live = observe.live(local.router, mesh, args.root)
+    if args.format == "json":
+        _say(json.dumps(picture.data(mesh, live), indent=2))
+    else:
+        text = picture.dot(mesh, live)
+        _say(_draw(text) if args.format == "svg" else text.rstrip("\n"))
+    _tell(findings)
+    return errors.EXIT_OK
+
+
+def _draw(text: str) -> str:
+    """Return the picture of a text in Graphviz's language, as SVG."""
+    tool = proc.find("dot")
+    if not tool:
+        raise errors.NotReady([errors.problem("dot", "no-graphviz")])
+    done = proc.run([tool, "-Tsvg"], _DRAW_SECONDS, stdin=text.encode())
+    if done.returncode:
+        raise errors.ProcessFailed(
+            f"dot failed (exit code {done.returncode}). Take --format dot, and see what it says to that."
+        )
+    return done.stdout.rstrip("\n")
+
+
+def _capacity(args: argparse.Namespace) -> int:
+    d = model.parse(_existing_raw(args.files, pathlib.Path("/")), _catalogue())
+    sizes = [capacity.measure(d, dict(args.processes), times) for times in (1, 10)]
+    if args.json:
+        _say(json.dumps([dataclasses.asdict(size) for size in sizes], indent=2))
+    else:
+        _say("\n\n".join(map(report.capacity_text, sizes)))
+    return errors.EXIT_OK
+
+
+def _verdict(found: typing.Iterable[errors.Problem]) -> int:
+    return errors.EXIT_UNHEALTHY if any(f.severity == errors.ERROR for f in found) else errors.EXIT_OK
+
+
+def _drain(args: argparse.Namespace) -> int:
+    ready = _prepared_for_look(args)
+    if not ready.plan.router:
+        raise errors.NotReady([errors.problem(ready.plan.node.name, "no-router")])
+    with files.lock(args.root, _LOCK_SECONDS):
+        config = files.read(files.on_disk(args.root, ready.plan.router.paths.config))
+        if args.undo:
+            _say(report.undo_text(ready.plan.node.name, drain.undo(ready.plan.router, config, args.root)))
+            return errors.EXIT_OK
+        left = drain.drain(ready.deployment, ready.plan.router, args.root, args.timeout)
+    _say(report.drain_text(ready.plan.node.name, left))
+    return errors.EXIT_OK if left.clean else errors.EXIT_UNHEALTHY
 
 
 def _hook(args: argparse.Namespace) -> int:

@@ -304,6 +304,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "if the link between {name} is lost, {who} cannot reach the rest",
         "Give each site two interior routers, or accept it",
     ),
+    "no-mesh": (
+        "no half goes over routers of this overcloud that could form a mesh: there is nothing to draw",
+        "Set rpc.scheme to amqp, without hosts, and a router.engine other than embedded",
+    ),
+    "no-graphviz": (
+        "Graphviz is not installed, and it makes the picture",
+        "Install graphviz, or take --format dot or json",
+    ),
     "thinned": (
         "{count} interior routers of {site} are too many for a full mesh: each connects to {links} others at most",
         "Nothing needs doing; router.max_links changes the number",
@@ -366,6 +374,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "router-engine": (
         "what listens is {found}, where {engine} is configured",
         "Stop it, and run systemctl restart {engine}",
+    ),
+    "router-drained": (
+        "the router was drained, so no client and no edge router can connect to it",
+        "Run om-agent drain --undo, or systemctl restart its unit",
     ),
     "router-drift": (
         "the running router is not as {file} says, this would make it so: {what}",
@@ -435,16 +447,17 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "broker-listener": ("the broker does not listen on port {port}", "Run systemctl restart {unit}"),
     "rpc-failed": (
         "a call with the transport URL of this file, to a server on {to}, did not come back: {why}",
-        "Run om-agent status here and there",
+        "Run om-agent status on both nodes",
     ),
     "notify-failed": (
         "a notification with the transport URL of this file, by way of {to}, did not come back: {why}",
-        "Run om-agent status here and there",
+        "Run om-agent status on both nodes",
     ),
     "probe-impossible": (
         "no message can be sent to try it out: {why}",
         "Install oslo.messaging (older than 15 for amqp, with pyngus and python-qpid-proton) where om-agent runs",
     ),
+    "no-router": ("the node runs no router", "Run this on a node whose router you want to stop"),
     "no-probe": (
         "no service on this node has a configuration file, so no transport URL was tried out",
         "Nothing needs doing where none is expected",

@@ -61,17 +61,22 @@ def dot(m: topology.Mesh, live: Live | None = None) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def data(m: topology.Mesh) -> dict[str, object]:
-    """Return the mesh for programs."""
+def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
+    """Return the mesh for programs; with ``live`` a ``state``, null where nobody can tell."""
+
+    def node(n: model.Node) -> dict[str, object]:
+        return {"name": n.name, "site": n.site, **({"state": live.routers.get(n.name)} if live else {})}
+
     return {
-        "interiors": [{"name": n.name, "site": n.site} for n in m.interiors],
-        "edges": [{"name": n.name, "site": n.site} for n in m.edges],
+        "interiors": [node(n) for n in m.interiors],
+        "edges": [node(n) for n in m.edges],
         "links": [
             {
                 "source": link.source,
                 "target": link.target,
                 "kind": "uplink" if link.uplink else "inter-site" if link.sites else "inter-router",
                 "cost": link.cost,
+                **({"state": live.links.get((link.source, link.target))} if live else {}),
             }
             for link in m.links
         ],

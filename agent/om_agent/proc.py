@@ -38,12 +38,15 @@ def run(
     timeout: float,
     stdin: bytes = b"",
     env: typing.Mapping[str, str] | None = None,
+    more: typing.Mapping[str, str] | None = None,
     keep_open: typing.Sequence[int] = (),
 ) -> Result:
     """Run a program to its end.
 
     :param timeout: seconds; past them the program's whole process group is killed.
     :param stdin: where secrets go.
+    :param env: its whole environment; by default this program's own.
+    :param more: variables beside this program's own.
     :param keep_open: file descriptors that the program inherits.
     :raises om_agent.errors.ProcessFailed: when it cannot be started or runs out of time; not for its exit code.
     """
@@ -55,7 +58,7 @@ def run(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=dict(env) if env is not None else None,
+                env=dict(env) if env is not None else {**os.environ, **more} if more else None,
                 pass_fds=tuple(keep_open),
                 start_new_session=True,
             )

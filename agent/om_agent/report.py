@@ -7,7 +7,8 @@ import json
 import re
 import typing
 
-from om_agent import apply, errors, plan
+from om_agent import apply, drain, errors, model, plan, verify
+from om_agent.plan import broker, capacity
 
 # A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
@@ -17,6 +18,7 @@ _LOGIN = rf"{_USER}:[^@/,:\s]*@"
 _URL = re.compile(
     rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
 )
+_UNIT = ("restart", "reconcile", "stop")  # what is done to a unit, not to a file or key
 _PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
 
 
@@ -59,12 +61,14 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
     lines += [f"remove {path}" for path in work.gone]
     path = ""
     for change in work.changes:
-        if change.detail:
+        if change.detail and change.action not in _UNIT:
             if change.path != path:
                 path = change.path
                 lines.append(f"keys in {path}")
             lines += _key_diff(change)
-    lines += [f"{c.action} {c.path}" for c in work.changes if c.action in ("restart", "stop")]
+    live = [c for c in work.changes if c.action == "reconcile"]
+    lines += [f"change {c.path} while it runs" for c in live[:1]] + [f"  {c.detail}" for c in live]
+    lines += [str(c) for c in work.changes if c.action in ("restart", "stop")]
     return "\n".join(lines)
 
 
@@ -112,7 +116,7 @@ def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
     if not outcome.changes:
         return f"{node}: nothing to do, the messaging configuration is right"
     count = len(outcome.changes)
-    lines = [f"{node}: applied, {count} change{'' if count == 1 else 's'}"]
+    lines = [f"{node}: applied, {count} change{'' if count == 1 else 's'}", *outcome.notes]
     if verbose:
         lines += [f"  {c}" for c in outcome.changes] + [f"  puppet: {line}" for line in outcome.puppet]
     return "\n".join(lines)
@@ -126,3 +130,200 @@ def changes_json(changes: typing.Sequence[apply.Change]) -> list[dict[str, str]]
 def signal(status: int, stdout: str, stderr: str, outputs: typing.Mapping[str, str]) -> str:
     """Return what a heat-config hook prints: Heat's ``deploy_*`` and the outputs."""
     return json.dumps({"deploy_stdout": stdout, "deploy_stderr": stderr, "deploy_status_code": status, **outputs})
+
+
+# -- verify, status, drain -------------------------------------------------------------------------------------------
+
+
+def verify_text(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> str:
+    """Return one line that says whether messaging works on the node, and what was tried."""
+    tried = [f"{what} and back" for what, n in _tried(seen) if n]
+    faults = sum(f.severity == errors.ERROR for f in found)
+    if faults:
+        return f"{p.node.name}: {faults} fault{'' if faults == 1 else 's'}"
+    return f"{p.node.name}: messaging works: " + ", ".join([*_parts(p, seen), *tried] or ["nothing runs here"])
+
+
+def _tried(seen: verify.Seen) -> typing.Iterator[tuple[str, int]]:
+    for half, noun in (("rpc", "call"), ("notify", "notification")):
+        count = sum(probe.half == half for probe in seen.probes)
+        yield (f"{count} {noun}{'' if count == 1 else 's'} there", count)
+
+
+def _parts(p: plan.Plan, seen: verify.Seen) -> typing.Iterator[str]:
+    if p.router and seen.mesh and p.router.mode != "standalone":
+        yield f"{len(_reached(p, seen))} of {len(p.router.interiors)} interior routers reached"
+    elif p.router:
+        yield "the router runs"
+    if p.broker and seen.broker:
+        expected = verify.expected_members(p, p.broker)
+        yield f"{len(expected & set(seen.broker.running))} of {len(expected)} brokers run"
+
+
+def _reached(p: plan.Plan, seen: verify.Seen) -> frozenset[str]:
+    """Return the interior routers that this node's router reaches."""
+    if not p.router or not seen.mesh:
+        return frozenset()
+    own = seen.mesh.own.reached if p.router.mode != "edge" else frozenset()
+    answered = {name for name, view in seen.mesh.views.items() if view is not None}
+    return (own | answered) & frozenset(p.router.interiors)
+
+
+def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> dict[str, typing.Any]:
+    """Return the same for programs."""
+    return {
+        "version": 1,
+        "node": p.node.name,
+        "healthy": not any(f.severity == errors.ERROR for f in found),
+        "probes": [
+            {"half": x.half, "to": x.to, "file": x.path, "error": x.error, "seconds": round(x.seconds, 3)}
+            for x in seen.probes
+        ],
+        "findings": problems_json(found),
+    }
+
+
+def status_json(
+    d: model.Deployment, p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]
+) -> dict[str, typing.Any]:
+    """Return the state of the node's messaging; its schema is stable (doc/verify.rst)."""
+    return {
+        "version": 1,
+        "node": p.node.name,
+        "healthy": not any(f.severity == errors.ERROR for f in found),
+        "rpc": {"scheme": d.rpc.scheme.value, "external": d.rpc.external},
+        "notify": {"scheme": d.notify.scheme.value, "external": d.notify.external},
+        "router": _router_json(p, seen),
+        "broker": _broker_json(p, seen),
+        "findings": problems_json(found),
+    }
+
+
+def _router_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | None:
+    r, mesh = p.router, seen.mesh
+    if not r or not mesh:
+        return None
+    own, reached = mesh.own, _reached(p, seen)
+    return {
+        "engine": r.engine.value,
+        "mode": r.mode,
+        "running": own.login == verify.OPEN,
+        "id": own.container,
+        "version": own.version,
+        "up_seconds": own.uptime,
+        "clients": own.clients,
+        "links": own.links,
+        "dropped_presettled": own.dropped,
+        "connections": [
+            {"role": c.role, "direction": c.direction, "host": c.host, "router": c.container} for c in own.connections
+        ],
+        "drift": list(mesh.drift),
+        "interiors": [
+            {
+                "name": name,
+                "reached": name in reached,
+                "reaches": None if mesh.views.get(name) is None else sorted(mesh.views[name] or ()),
+            }
+            for name in (() if r.mode == "standalone" else r.interiors)
+        ],
+    }
+
+
+def _broker_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | None:
+    if not p.broker or not seen.broker:
+        return None
+    b = seen.broker
+    names = sorted({*verify.expected_members(p, p.broker), *b.members})
+    return {
+        "name": broker.node_name(p.node),
+        "running": not b.why,
+        "version": b.version,
+        "members": [{"name": name, "running": name in b.running} for name in names],
+        "partitions": list(b.partitions),
+        "alarms": list(b.alarms),
+        "listeners": [{"address": address, "port": port} for address, port in b.listeners],
+        "queues": b.queues,
+        "messages": b.messages,
+    }
+
+
+def status_text(d: model.Deployment, p: plan.Plan, seen: verify.Seen) -> str:
+    """Return the state of the node's messaging as a table."""
+    halves = (f"{b.half} over {b.scheme.value}{' (external)' if b.external else ''}" for b in d.halves)
+    rows = [("node", f"{p.node.name} ({p.node.role}): {', '.join(halves)}")]
+    state = _router_json(p, seen)
+    if state and not state["running"]:
+        rows.append(("router", f"{state['engine']}, {state['mode']}: does not answer"))
+    elif state:
+        rows.append(
+            ("router", f"{state['engine']} {state['version']}, {state['mode']}, up {_span(state['up_seconds'])}")
+        )
+        dropped = f", {state['dropped_presettled']} dropped for want of credit" if state["dropped_presettled"] else ""
+        rows.append(("", f"{state['clients']} clients, {state['links']} links{dropped}"))
+        rows += [("", f"not as its file: {line}") for line in state["drift"]]
+        for one in state["interiors"]:
+            sees = "" if one["reaches"] is None else f", reaches {len(one['reaches'])} of {len(state['interiors'])}"
+            rows.append((f"  {one['name']}", ("reached" if one["reached"] else "NOT REACHED") + sees))
+    status = _broker_json(p, seen)
+    if status and not status["running"]:
+        rows.append(("broker", "does not answer"))
+    elif status:
+        rows.append(
+            ("broker", f"RabbitMQ {status['version']}, {status['queues']} queues, {status['messages']} messages")
+        )
+        rows += [(f"  {m['name']}", "runs" if m["running"] else "DOES NOT RUN") for m in status["members"]]
+        rows += [("", f"ALARM: {alarm}") for alarm in status["alarms"]]
+        rows += [("", f"PARTITION: {name}") for name in status["partitions"]]
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:{width}}{text}".rstrip() for name, text in rows)
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(seconds, 86400)
+    hours, minutes, rest = rest // 3600, rest % 3600 // 60, rest % 60
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def capacity_text(size: capacity.Size) -> str:
+    """Return what an overcloud of some size needs, as a table."""
+    what = "as it is" if size.times == 1 else f"with {size.times} times as many nodes without interior router or broker"
+    head = ("busiest", "of", "processes", "edges", "peers", "connections", "descriptors", "memory")
+    rows = [
+        (
+            f"{need.kind} {need.name}",
+            str(need.nodes),
+            str(need.clients),
+            str(need.edges),
+            str(need.peers),
+            str(need.connections),
+            f"{need.descriptors} of {need.limit}",
+            f"{need.memory / 2**20:.0f} MiB",
+        )
+        for need in size.needs
+    ]
+    lines = [f"{size.nodes} nodes, {what}", *_columns([head, *rows])]
+    lines += [f"warning: {advice}" for advice in size.advice]
+    return "\n".join(lines)
+
+
+def _columns(rows: typing.Sequence[typing.Sequence[str]]) -> typing.Iterator[str]:
+    """Yield lines in which the first column is flush left and the others are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for first, *rest in rows:
+        yield "  ".join([first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:]))])
+
+
+def drain_text(node: str, left: drain.Left) -> str:
+    """Return what drain did and what is left."""
+    closed = ", ".join(left.closed) or "no listener"
+    done = f"{node}: closed {closed}, moved {left.moved} connections in {left.seconds:.1f} s"
+    still = [f"{n} {what}" for n, what in ((left.edges, "edge routers"), (left.unsettled, "messages under way")) if n]
+    own = f"; {left.clients} clients have this router alone, and wait for its return" if left.clients else ""
+    if still:
+        return f"{done}; still there: {', '.join(still)}{own}. Wait and run it again, or stop the router all the same."
+    return f"{done}; nothing of other nodes passes here any more{own}. Now stop the router; starting it undoes this."
+
+
+def undo_text(node: str, steps: typing.Sequence[str]) -> str:
+    """Return what undoing a drain did."""
+    return f"{node}: the running router is as its file says" + (f": {'; '.join(steps)}" if steps else " already")

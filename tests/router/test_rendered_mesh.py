@@ -1,4 +1,5 @@
-"""What the agent renders for three controllers, run by the real engines: it starts, meshes, authenticates, encrypts."""
+"""What the agent renders for three controllers and a compute, run by the real engines: it starts, meshes,
+authenticates, encrypts."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import time
 import typing
 
 import pytest
-from om_agent import model
+from om_agent import amqp, errors, model, verify
 from om_agent.plan import layout, router
 
 from testbed import processes, routers
@@ -20,31 +21,42 @@ pytestmark = pytest.mark.router
 
 ENGINES = (model.Engine.QDROUTERD, model.Engine.SKROUTERD)
 NAMES = ("c-1", "c-10", "c-2")  # two of them contain one another
+EDGE = "c-11"
 PASSWORD = "p@:/?#%$\"'{}\\ ü"
 PORT = 31459
-_PREFIX = {model.Engine.QDROUTERD: "org.apache.qpid.dispatch.", model.Engine.SKROUTERD: "io.skupper.router."}
 
 
 class Mesh(typing.NamedTuple):
-    """A running mesh, and how programs have to be started to resolve its names."""
+    """A running mesh."""
 
     engine: model.Engine
     tls: bool
     directory: pathlib.Path
-    within: tuple[str, ...]
+    admin_password: model.Secret
 
-    def ask(self, i: int, user: str, password: str, tls: bool) -> subprocess.CompletedProcess[str]:
-        """Ask the i-th router which others it reaches."""
-        host = NAMES[i] if self.tls else address(i)
+    def client(self, i: int, user: str, password: model.Secret, tls: bool) -> amqp.Client:
+        """Log in to the management of the i-th router."""
         ca = str(self.directory / "ca.pem") if tls else ""
-        ask = pathlib.Path(__file__).with_name("ask.py")
-        argv = [*self.within, sys.executable, str(ask), host, str(PORT), _PREFIX[self.engine], user, ca]
-        return subprocess.run(argv, input=password, capture_output=True, text=True, timeout=30, check=False)
+        name = (*NAMES, EDGE)[i]
+        login = amqp.Login(address(i), PORT, name, f"{user}@{router.REALM}", password, self.engine, tls, ca)
+        return amqp.Client(login)
+
+    def admin(self, i: int) -> amqp.Client:
+        """Log in as the agent does."""
+        return self.client(i, model.ADMIN_USER, self.admin_password, self.tls)
 
     def reached(self, i: int) -> list[str]:
-        """Return which routers the i-th one reaches."""
-        done = self.ask(i, f"rpc@{router.REALM}", PASSWORD, self.tls)
-        return json.loads(done.stdout) if done.returncode == 0 else []
+        """Return which interior routers the i-th one reaches."""
+        try:
+            with self.admin(i) as client:
+                return sorted(verify.reachable(client.query("router.node"), client.container))
+        except errors.Unreachable:
+            return []
+
+    def edges(self, i: int) -> set[str]:
+        """Return the ids of the edge routers that are connected to the i-th one."""
+        with self.admin(i) as client:
+            return {row["container"] for row in client.query("connection") if row["role"] == "edge" and row["opened"]}
 
 
 def address(i: int) -> str:
@@ -58,7 +70,7 @@ def certificates(directory: pathlib.Path) -> None:
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True, timeout=60)
 
-    (directory / "ext").write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in NAMES))
+    (directory / "ext").write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in (*NAMES, EDGE)))
     new = ("-newkey", "rsa:2048", "-nodes")
     openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2")
     openssl("req", *new, "-keyout", "key.pem", "-out", "csr.pem", "-subj", "/CN=router")
@@ -70,19 +82,22 @@ def names_resolve(directory: pathlib.Path) -> tuple[str, ...]:
     """Return the command prefix under which the names resolve: a mount namespace with a hosts file of its own."""
     if os.geteuid() != 0:
         pytest.skip("making names resolve needs root (a mount namespace with its own /etc/hosts)")
-    lines = [f"{address(i)} {name}" for i, name in enumerate(NAMES)]
+    lines = [f"{address(i)} {name}" for i, name in enumerate((*NAMES, EDGE))]
     (directory / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(lines) + "\n")
     script = f'mount --bind "{directory}/hosts" /etc/hosts && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh")
 
 
-def metadata(engine: model.Engine, tls: bool, directory: pathlib.Path) -> dict[str, object]:
+def metadata(engine: model.Engine, tls: bool, directory: pathlib.Path) -> dict[str, dict[str, object]]:
     """Return the metadata of three controllers."""
     deployment: dict[str, object] = {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": PASSWORD, "port": PORT, "tls": tls},
         "notify": {"scheme": "rabbit", "password": "n", "hosts": ["127.0.0.1"], "tls": False},
         "router": {"engine": engine.value, "http_port": 0},
-        "nodes": [{"name": name, "address": address(i)} for i, name in enumerate(NAMES)],
+        "nodes": [
+            {"name": name, "address": address(i), "role": "compute" if name == EDGE else "controller"}
+            for i, name in enumerate((*NAMES, EDGE))
+        ],
     }
     if tls:
         files = {"ca": "ca.pem", "certificate": "cert.pem", "key": "key.pem"}
@@ -113,35 +128,54 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp(engine.value)
     if tls:
         certificates(directory)
-    (directory / "metadata.json").write_text(json.dumps(metadata(engine, tls, directory)))
+    raw = metadata(engine, tls, directory)
+    (directory / "metadata.json").write_text(json.dumps(raw))
     within = names_resolve(directory) if tls else ()
     with processes.Supervisor(directory / "logs") as supervisor:
-        for name in NAMES:
+        for name in (*NAMES, EDGE):
             config = apply(directory, name) / layout.ENGINES[engine].config.lstrip("/")
             supervisor.start(name, [*within, *command, "-c", str(config)])
-        yield Mesh(engine, tls, directory, within)
+        yield Mesh(engine, tls, directory, model.parse(raw["oslo_messaging"]).router.admin_password)
 
 
-def test_mesh_converges(mesh: Mesh) -> None:
-    deadline = time.monotonic() + 45  # a connector that is refused at first tries again after 5 to 10 s
+def wait(mesh: Mesh, what: typing.Callable[[], bool]) -> None:
+    """Fail with the routers' logs when something does not come to be."""
+    deadline = time.monotonic() + 60  # a connector that is refused at first tries again after 5 to 10 s
     while time.monotonic() < deadline:
-        if all(mesh.reached(i) == sorted(NAMES) for i in range(3)):
+        if what():
             return
         time.sleep(0.5)
     logs = "\n".join(p.read_text(errors="replace")[-1500:] for p in (mesh.directory / "logs").iterdir())
     pytest.fail(f"reached: {[mesh.reached(i) for i in range(3)]}\n{logs}")
 
 
-@pytest.mark.parametrize(("user", "password"), [("rpc", "wrong"), ("nobody", PASSWORD)])
-def test_wrong_credentials_are_refused(mesh: Mesh, user: str, password: str) -> None:
-    assert mesh.ask(0, f"{user}@{router.REALM}", password, mesh.tls).returncode != 0
-    assert mesh.ask(0, f"rpc@{router.REALM}", PASSWORD, mesh.tls).returncode == 0
+def test_mesh_converges(mesh: Mesh) -> None:
+    wait(mesh, lambda: all(mesh.reached(i) == sorted(NAMES) for i in range(3)))
+
+
+def test_the_edge_has_both_uplinks(mesh: Mesh) -> None:
+    wait(mesh, lambda: all(mesh.reached(i) for i in range(3)))
+    wait(mesh, lambda: [mesh.edges(i) for i in range(3)].count({EDGE}) == 2)
+    with mesh.admin(3) as client:
+        assert [row["mode"] for row in client.query("router")] == ["edge"]
+
+
+@pytest.mark.parametrize("i", [0, 3], ids=["interior", "edge"])
+@pytest.mark.parametrize(("user", "password"), [("rpc", "wrong"), ("nobody", PASSWORD), (model.ADMIN_USER, PASSWORD)])
+def test_wrong_credentials_are_refused(mesh: Mesh, user: str, password: str, i: int) -> None:
+    wait(mesh, lambda: bool(mesh.reached(0)))
+    with pytest.raises(amqp.Unreachable) as caught:
+        mesh.client(i, user, model.Secret(password), mesh.tls)
+    assert caught.value.kind == amqp.LOGIN
+    with mesh.client(i, "rpc", model.Secret(PASSWORD), mesh.tls):
+        pass
 
 
 def test_plaintext_to_a_tls_listener_is_refused(mesh: Mesh) -> None:
     if not mesh.tls:
         pytest.skip("without TLS there is nothing to refuse")
-    assert mesh.ask(0, f"rpc@{router.REALM}", PASSWORD, tls=False).returncode != 0
+    with pytest.raises(amqp.Unreachable):
+        mesh.client(0, "rpc", model.Secret(PASSWORD), tls=False)
 
 
 def test_no_password_is_shown(mesh: Mesh) -> None:

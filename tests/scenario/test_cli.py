@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -473,3 +474,63 @@ def test_that_nobody_hears_it_changes_nothing(node: helpers.Machine, redirection
     done = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr and "defect" not in done.stderr
+
+
+# -- the mesh on paper -----------------------------------------------------------------------------------------------
+
+
+def test_topology_as_text_for_graphviz_and_for_programs(node: helpers.Machine) -> None:
+    path = node.metadata(helpers.dual(3, 2))
+    result = node.run("topology", "--format", "dot", path)
+    assert result.returncode == 0 and result.stdout.startswith("graph mesh {\n") and '"cmp-1"' in result.stdout
+    assert "plaintext" not in result.stdout and "rpc.tls" in result.stderr
+    data = json.loads(node.run("topology", "--format", "json", path).stdout)
+    assert set(data) == {"interiors", "edges", "links", "losses"}
+    assert set(data["links"][0]) == {"source", "target", "kind", "cost"}
+
+
+def test_topology_as_a_picture(node: helpers.Machine) -> None:
+    if not shutil.which("dot"):
+        helpers.skip("graphviz is not installed")
+    result = node.run("topology", node.metadata(helpers.dual(3, 2)))
+    assert result.returncode == 0
+    assert "<svg " in result.stdout and result.stdout.rstrip().endswith("</svg>")
+
+
+def test_topology_without_graphviz(node: helpers.Machine) -> None:
+    result = node.run("topology", node.metadata(helpers.dual(3, 2)), PATH=str(node.bin))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Graphviz is not installed" in result.stderr
+
+
+@pytest.mark.parametrize("raw", [helpers.default(), put(helpers.dual(1), "router.engine", "embedded")])
+def test_topology_without_a_mesh(node: helpers.Machine, raw: helpers.Raw) -> None:
+    result = node.run("topology", node.metadata(raw))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "nothing to draw" in result.stderr
+
+
+def test_topology_of_a_node_that_does_not_answer(node: helpers.Machine) -> None:
+    raw = put(helpers.dual(1, 1), "nodes.0.address", "127.0.0.1")
+    raw = put(raw, "rpc.port", 1)
+    result = node.run("topology", "--live", "--node", "ctl-0", node.metadata(raw))
+    assert result.returncode == 1 and result.stdout == ""
+    assert "The router at 127.0.0.1:" in result.stderr
+
+
+def test_capacity(node: helpers.Machine) -> None:
+    path = node.metadata(helpers.dual(3, 2))
+    result = node.run("capacity", "--processes", "compute=50", path)
+    assert result.returncode == 0
+    assert "23 nodes, with 10 times as many" in result.stdout
+    sizes = json.loads(node.run("capacity", "--json", "--processes", "compute=50", path).stdout)
+    assert [(s["times"], s["nodes"]) for s in sizes] == [(1, 5), (10, 23)]
+    (edge,) = [n for n in sizes[0]["needs"] if n["kind"] == "edge"]
+    assert edge["clients"] == 50
+
+
+@pytest.mark.parametrize("text", ["compute", "=5", "compute=", "compute=-1", "compute=x", "compute=1.5"])
+def test_capacity_of_no_number(node: helpers.Machine, text: str) -> None:
+    result = node.run("capacity", "--processes", text, node.metadata(helpers.dual()))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "a role and a number are needed" in result.stderr

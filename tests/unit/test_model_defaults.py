@@ -109,7 +109,8 @@ INTERIOR, EDGE, NONE = model.RouterMode.INTERIOR, model.RouterMode.EDGE, model.R
     [
         ({}, (INTERIOR, INTERIOR, EDGE, EDGE)),
         ({"nodes.2.role": "networker"}, (INTERIOR, INTERIOR, EDGE, EDGE)),
-        ({"nodes.2.role": "networker", "router.roles": {"networker": "interior"}}, (INTERIOR, INTERIOR, INTERIOR, EDGE)),
+        ({"nodes.2.role": "networker", "router.roles": {"networker": "interior"}},
+         (INTERIOR, INTERIOR, INTERIOR, EDGE)),
         ({"nodes.2.role": "storage", "router.roles": {"storage": "none"}}, (INTERIOR, INTERIOR, NONE, EDGE)),
         ({"nodes.2.interior": True, "nodes.0.interior": "no"}, (EDGE, INTERIOR, INTERIOR, EDGE)),
         ({"nodes.2.role": "storage", "router.roles": {"storage": "none"}, "nodes.2.interior": False},

@@ -198,7 +198,9 @@ def test_oslo_config_reads_back_what_is_escaped_for_it(value: str) -> None:
     """Any value of one line that is not in quotes, dollars and all."""
     config = pytest.importorskip("oslo_config.cfg")
     hypothesis.assume(not (value[0] == value[-1] and value[0] in "\"'"))
-    hypothesis.assume("\\$" not in value)  # cannot be said in oslo.config (cfg.py _substitute), nor in any of our values
+    hypothesis.assume(
+        "\\$" not in value
+    )  # cannot be said in oslo.config (cfg.py _substitute), nor in any of our values
     assert read_oslo(config, transport_url.escape_oslo(value)) == value
 
 

@@ -11,7 +11,9 @@ import typing
 
 from om_agent import errors, ini, proc, render
 from om_agent.apply import files, puppet
-from om_agent.plan import layout, router, services
+from om_agent.apply import router as running
+from om_agent.plan import layout, services
+from om_agent.plan import router as router_plan
 
 _STATE = f"{layout.STATE_DIR}/state.json"
 _SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
@@ -22,9 +24,10 @@ _RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a start or restart
 class Change:
     """One thing that is not as it should be.
 
-    :param action: ``create``, ``change`` or ``remove`` a file or key, ``restart`` or ``stop`` a unit.
+    :param action: ``create``, ``change`` or ``remove`` a file or key, ``restart``, ``reconcile`` (change it while it
+        runs) or ``stop`` a unit.
     :param path: of the file, or the name of the unit.
-    :param detail: which key.
+    :param detail: which key; why a unit is restarted; what of it is changed.
     :param old: a key's present value, which may hold a password, as may ``new``: for `om_agent.report` to mask.
     """
 
@@ -44,10 +47,12 @@ class Outcome:
 
     :param changes: empty when the node was right already.
     :param puppet: what puppet says it did.
+    :param notes: what turned out otherwise than planned, a sentence each.
     """
 
     changes: tuple[Change, ...]
     puppet: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Comparison:
     :param hieradata: what puppet reads from now on.
     :param farewell: what it reads this once instead, to stop and disable units that the node runs no more.
     :param state: what the next run has to know.
+    :param live: a router that is changed while it runs.
+    :param stamps: by path, what notes that a unit runs with its present files.
     """
 
     changes: tuple[Change, ...]
@@ -82,6 +89,8 @@ class Comparison:
     hieradata: Target
     farewell: Target | None
     state: files.State
+    live: running.Work | None = None
+    stamps: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def recover(root: pathlib.Path, manage_services: bool) -> bool:
@@ -96,25 +105,33 @@ def recover(root: pathlib.Path, manage_services: bool) -> bool:
 
 
 def apply(
-    rendered: render.Rendered, host: layout.Host, root: pathlib.Path, puppet_timeout: float, lock: int
+    rendered: render.Rendered,
+    host: layout.Host,
+    root: pathlib.Path,
+    puppet_timeout: float,
+    lock: int,
+    live: router_plan.RouterPlan | None = None,
 ) -> Outcome:
     """Make the node so. The caller holds the lock, whose descriptor is ``lock``, and has called `recover`.
 
     :param puppet_timeout: seconds.
+    :param live: the router that may be changed while it runs.
     :raises om_agent.errors.NotReady: when something is missing; nothing was touched.
     :raises om_agent.errors.ApplyFailed: when something failed; everything is as it was.
     """
     check(rendered, host, root)
-    work = compare(rendered, host, root)
-    said: tuple[str, ...] = ()
+    work = compare(rendered, host, root, live=live)
+    outcome = Outcome(work.changes)
     if work.changes:
-        tools = puppet.find_tools(puppet.module_directories()) if work.needs_puppet else None
-        said = _carry_out(rendered, host, root, puppet_timeout, lock, tools, work)
+        # For a router that cannot be changed after all, puppet must be there to restart it.
+        needs = work.needs_puppet or (work.live and host.manage_services)
+        tools = puppet.find_tools(puppet.module_directories()) if needs else None
+        outcome = _carry_out(rendered, host, root, puppet_timeout, lock, tools, work)
     elif files.load_state(root) != work.state:  # lost, or of a run without services
         files.write(files.on_disk(root, _STATE), files.dump_state(work.state), 0o600)
     if host.manage_services:
         _queue("start", (u.name for u in rendered.units))  # puppet enables router and broker, and restarts them
-    return Outcome(work.changes, said)
+    return outcome
 
 
 def _carry_out(
@@ -125,17 +142,20 @@ def _carry_out(
     lock: int,
     tools: puppet.Tools | None,
     work: Comparison,
-) -> tuple[str, ...]:
-    """Do the work inside one transaction."""
+) -> Outcome:
+    """Do the work inside one transaction; a running router gets what is new before it, and loses what is old after."""
     edited = [c.path for c in rendered.config_files]
     stamps = render.stamp_paths(rendered)
     ours = [*(t.file.path for t in work.wrong), work.hieradata.file.path]
     units = [*(u.name for u in rendered.units), *(u for c in rendered.config_files for u in c.units)]
     try:
+        if work.live:
+            running.set_mark(root, work.live)
         transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, _STATE], dict.fromkeys(units))
     except OSError as e:
         raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
     said: tuple[str, ...] = ()
+    trouble = ""
     try:
         for target in work.wrong:
             transaction.put(target.file, target.content, target.uid, target.gid)
@@ -143,7 +163,11 @@ def _carry_out(
             transaction.put(work.farewell.file, work.farewell.content, work.farewell.uid, work.farewell.gid)
         for path in work.gone:
             transaction.remove(path)
-        if tools:
+        if work.live:
+            trouble = running.grow(work.live)
+            if not trouble:
+                _stamp(root, work.stamps)
+        if tools and (work.needs_puppet or trouble):
             transaction.phase(files.PUPPET)
             said = puppet.run(tools, root, puppet_timeout, lock)
             _look_again(rendered, root)
@@ -152,19 +176,64 @@ def _carry_out(
         files.write(files.on_disk(root, _STATE), files.dump_state(work.state), 0o600)
         transaction.commit()
     except BaseException as e:
-        if transaction.committed:
-            return said  # interrupted too late: it is done
+        if transaction.committed:  # interrupted too late: it is done
+            return Outcome(work.changes, said, _shrink(work.live, trouble, host, root))
         why = f"{reason(e)}." if isinstance(e, OSError) else str(e)
+        _give_up(work, root, host, transaction, units, why)
+        if isinstance(e, (OSError, errors.ApplyFailed)):
+            raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
+        raise
+    return Outcome(work.changes, said, _shrink(work.live, trouble, host, root))
+
+
+def _stamp(root: pathlib.Path, stamps: typing.Mapping[str, bytes]) -> None:
+    """Note, as puppet would, that a unit runs with its present files."""
+    for path, content in stamps.items():
+        files.write(files.on_disk(root, path), content, 0o600)
+
+
+def _give_up(
+    work: Comparison,
+    root: pathlib.Path,
+    host: layout.Host,
+    transaction: files.Transaction,
+    units: typing.Sequence[str],
+    why: str,
+) -> None:
+    """Make the running router and the files what they were."""
+    with proc.uninterrupted():
+        left = running.take_back(work.live) if work.live else ""
         try:
             began = transaction.roll_back()
         except errors.RollbackFailed as r:
             raise errors.RollbackFailed(f"Applying failed: {why or 'it was interrupted.'} {r}") from None
-        if began and host.manage_services:
-            _bring_back(root, units)
-        if isinstance(e, (OSError, errors.ApplyFailed)):
-            raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
-        raise
-    return said
+        if work.live and not left and work.live.certificate is not None:
+            left = running.reload(work.live)
+        if work.live and not left:
+            running.clear_mark(root)
+            units = [u for u in units if u != work.live.plan.paths.unit]  # it runs with the old files already
+        if (began or left) and host.manage_services:
+            _bring_back(root, units if began else [work.live.plan.paths.unit] if work.live else [])
+
+
+def _shrink(live: running.Work | None, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
+    """Take from a running router what nothing uses any more; the transaction is over, so that this cannot fail it.
+
+    :return: what turned out otherwise than planned.
+    """
+    if not live:
+        return ()
+    unit, grown = live.plan.paths.unit, not trouble
+    with proc.uninterrupted():
+        trouble = trouble or running.shrink(live)
+        if trouble and grown and host.manage_services:
+            _queue("restart", [unit])
+        if not trouble or (host.manage_services and not grown):
+            running.clear_mark(root)
+    if not trouble:
+        return ()
+    done = f"{unit} is restarted instead" if host.manage_services else f"Restart {unit}"
+    return (f"The running router could not be changed: {trouble}. {done}.",)
 
 
 def reason(e: OSError) -> str:
@@ -192,10 +261,17 @@ def _queue(verb: str, units: typing.Iterable[str]) -> None:
 # -- comparing -------------------------------------------------------------------------------------------------------
 
 
-def compare(rendered: render.Rendered, host: layout.Host, root: pathlib.Path, dry: bool = False) -> Comparison:
+def compare(
+    rendered: render.Rendered,
+    host: layout.Host,
+    root: pathlib.Path,
+    dry: bool = False,
+    live: router_plan.RouterPlan | None = None,
+) -> Comparison:
     """Return what has to be done; writes at most, at first use, this node's own random key.
 
     :param dry: write nothing at all and start no program: a new SASL database is then empty.
+    :param live: the router that may be changed while it runs.
     :raises om_agent.errors.ApplyFailed: when a SASL database is needed and cannot be made.
     """
     state = files.load_state(root)
@@ -208,12 +284,35 @@ def compare(rendered: render.Rendered, host: layout.Host, root: pathlib.Path, dr
         new_state = dataclasses.replace(new_state, units=(*new_state.units, *retired))
         retired = []
     farewell = _hieradata(rendered, host, targets, retired) if retired else None
-    stamps = _stale_stamps(rendered, targets, root) if host.manage_services else []
+    stamps = _stale_stamps(rendered, targets, root) if host.manage_services else {}
+    verdict, stamp = running.Verdict(), ""
+    if live:
+        verdict, stamp = _judge_router(rendered, host, targets, root, live)
+    own = {stamp: stamps.pop(live.paths.unit)} if live and verdict.work and live.paths.unit in stamps else {}
     changes = [Change("change" if files.on_disk(root, t.file.path).exists() else "create", t.file.path) for t in wrong]
     changes += [*(Change("remove", p) for p in gone), *keys]
-    changes += [*(Change("restart", u) for u in stamps), *(Change("stop", u) for u in retired)]
+    if live and verdict.work:
+        changes += [Change("reconcile", live.paths.unit, line) for line in verdict.work.told()]
+    why = {live.paths.unit: verdict.why} if live else {}
+    changes += [*(Change("restart", u, why.get(u, "")) for u in stamps), *(Change("stop", u) for u in retired)]
     needs_puppet = bool(keys or stamps or retired)
-    return Comparison(tuple(changes), tuple(wrong), tuple(gone), needs_puppet, targets[-1], farewell, new_state)
+    return Comparison(
+        tuple(changes), tuple(wrong), tuple(gone), needs_puppet, targets[-1], farewell, new_state, verdict.work, own
+    )
+
+
+def _judge_router(
+    rendered: render.Rendered,
+    host: layout.Host,
+    targets: list[Target],
+    root: pathlib.Path,
+    live: router_plan.RouterPlan,
+) -> tuple[running.Verdict, str]:
+    """Return what becomes of the router, and where its stamp is."""
+    found = [(u, s) for u, s in zip(rendered.units, render.stamp_paths(rendered)) if u.name == live.paths.unit]
+    unit, stamp = found[0]
+    contents = {t.file.path: t.content for t in targets}
+    return running.decide(live, unit, contents, root, stamp if host.manage_services else None), stamp
 
 
 def _targets(
@@ -258,7 +357,7 @@ def _sasl_database(
     return content, (fingerprint, files.digest(content))
 
 
-def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathlib.Path) -> bytes:
+def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: pathlib.Path) -> bytes:
     """Return a new SASL database; passwords go to saslpasswd2 through its standard input.
 
     :param directory: where to make it, for as long as that takes.
@@ -276,7 +375,7 @@ def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathl
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _add_users(tool: str, users: typing.Sequence[router.SaslUser], path: pathlib.Path) -> bytes:
+def _add_users(tool: str, users: typing.Sequence[router_plan.SaslUser], path: pathlib.Path) -> bytes:
     for user in users:
         command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, "--", user.name]
         result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())
@@ -288,14 +387,13 @@ def _add_users(tool: str, users: typing.Sequence[router.SaslUser], path: pathlib
     return path.read_bytes()
 
 
-def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathlib.Path) -> list[str]:
-    """Return the units of ours that were not yet restarted with the present files."""
+def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathlib.Path) -> dict[str, bytes]:
+    """Return the units of ours that were not yet restarted with the present files, each with its stamp as it should
+    be."""
     digests = _digests(targets)
-    return [
-        unit.name
-        for unit, path in zip(rendered.units, render.stamp_paths(rendered))
-        if files.read(files.on_disk(root, path)) != render.unit_digest(unit, digests).encode() + b"\n"
-    ]
+    stamps = {u.name: render.unit_digest(u, digests).encode() + b"\n" for u in rendered.units}
+    found = {u.name: files.read(files.on_disk(root, p)) for u, p in zip(rendered.units, render.stamp_paths(rendered))}
+    return {name: stamp for name, stamp in stamps.items() if found[name] != stamp}
 
 
 def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:

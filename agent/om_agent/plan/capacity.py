@@ -14,7 +14,7 @@ import typing
 from om_agent import model
 from om_agent.plan import topology
 
-# Descriptors that the drop-in of the router's unit allows, and a broker's (Debian's and Red Hat's rabbitmq-server units).
+# Descriptors that the drop-in of the router's unit allows, and the distributions' unit of RabbitMQ.
 ROUTER_DESCRIPTORS = 65536
 BROKER_DESCRIPTORS = 65536
 

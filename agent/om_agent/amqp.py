@@ -1,0 +1,288 @@
+"""A client of a router's ``$management`` node: AMQP Management, working draft 16, as both engines answer it.
+
+The only user of proton, which is imported when the first connection is made: a node without it has no router either.
+Sources: qpid-dispatch 1.19.0 python/qpid_dispatch_internal/management/agent.py and src/router_core/management_agent.c,
+skupper-router 3.4.2 the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import time
+import types
+import typing
+
+from om_agent import errors, model
+
+Row = dict[str, typing.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """What a running engine does in its own way; where it keeps its files is in `om_agent.plan.layout`.
+
+    :param prefix: of its entity types.
+    :param product: as which it opens connections.
+    :param statistics: the entity that counts deliveries.
+    :param changes: whether listeners, connectors and addresses can be created and deleted while it runs.
+    :param caches_tls: whether it reads certificates once and again when the sslProfile is updated (skupper-router
+        3.4.2), and not for every connection (qpid-dispatch 1.19.0; run).
+    """
+
+    prefix: str
+    product: str
+    statistics: str
+    changes: bool
+    caches_tls: bool
+
+
+DIALECTS = {
+    model.Engine.QDROUTERD: Dialect("org.apache.qpid.dispatch.", "qpid-dispatch-router", "router", True, False),
+    model.Engine.SKROUTERD: Dialect("io.skupper.router.", "skupper-router", "routerMetrics", True, True),
+    model.Engine.EMBEDDED: Dialect("org.apache.qpid.dispatch.", "om-devrouter", "router", False, False),
+}
+
+SECONDS = 5.0
+_PAGE = 500  # rows in one answer
+_CREDIT = 10
+CONTAINER = "om-agent"
+
+# What a login can fail for.
+REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "refused", "silent", "login", "certificate", "closed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Login:
+    """How to reach a router's management.
+
+    :param host: to connect to.
+    :param name: that the certificate must hold; not used without TLS.
+    :param user: with its realm.
+    :param ca: file of the authority to verify with, '' for the system's own.
+    """
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: model.Secret
+    engine: model.Engine
+    tls: bool = False
+    ca: str = ""
+
+    @property
+    def where(self) -> str:
+        """What a sentence calls it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Unreachable(errors.Unreachable):
+    """No connection, or no answer on it.
+
+    :param kind: `REFUSED`, `SILENT`, `LOGIN`, `CERTIFICATE` or `CLOSED`.
+    """
+
+    def __init__(self, where: str, kind: str, why: str) -> None:
+        super().__init__(f"The router at {where} cannot be asked: {why}.")
+        self.kind = kind
+        self.why = why
+
+
+class Refused(errors.Unreachable):
+    """The router answered a request with another status than success.
+
+    :param status: as of HTTP; 404 for an entity that is not there.
+    """
+
+    def __init__(self, what: str, status: int, said: str) -> None:
+        super().__init__(f"The router answered {status} to {what}: {said[:200].rstrip('.')}.")
+        self.status = status
+
+
+class Client:
+    """One connection; a context manager.
+
+    :param seconds: for the connection, and for every answer.
+    :raises om_agent.amqp.Unreachable: when the connection cannot be had.
+    :raises om_agent.errors.NotReady: when proton is not installed.
+    """
+
+    def __init__(self, login: Login, seconds: float = SECONDS) -> None:
+        self.login = login
+        self._proton, utils, reactor = _load()
+        self._prefix = DIALECTS[login.engine].prefix
+        self._seconds = seconds
+        self._asked = 0
+        self._senders: dict[str, typing.Any] = {}
+        self._replies: typing.Any = None
+        url = f"{'amqps' if login.tls else 'amqp'}://{login.where}"
+        options: dict[str, typing.Any] = {}
+        if login.tls:
+            options = {"ssl_domain": self._domain(), "sni": login.name}
+        container = reactor.Container()
+        container.container_id = f"{CONTAINER}-{secrets.token_hex(4)}"  # by which status tells us from clients
+        with self._failures():
+            self._connection = utils.BlockingConnection(
+                url,
+                timeout=seconds,
+                container=container,
+                user=login.user,
+                password=login.password.reveal(),
+                allowed_mechs="PLAIN",
+                allow_insecure_mechs=not login.tls,
+                reconnect=False,
+                **options,
+            )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; whatever the router makes of that."""
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+    @property
+    def container(self) -> str:
+        """The router's own id, as it says in the connection's opening."""
+        return str(self._connection.conn.remote_container or "")
+
+    @property
+    def product(self) -> str:
+        """Which program the router says it is, and its version."""
+        told = self._connection.conn.remote_properties or {}
+        texts = {str(k): str(v) for k, v in told.items()}
+        return " ".join(texts[k] for k in ("product", "version") if k in texts)
+
+    def query(self, entity: str, router: str = "") -> list[Row]:
+        """Return every row of an entity, with all its attributes.
+
+        :param router: id of another interior router to ask through this one.
+        """
+        rows: list[Row] = []
+        while True:
+            body = self._request(
+                {
+                    "operation": "QUERY",
+                    "type": "org.amqp.management",
+                    "name": "self",
+                    "entityType": self._prefix + entity,
+                    "offset": len(rows),
+                    "count": _PAGE,
+                },
+                {"attributeNames": []},
+                router,
+            )
+            page = [dict(zip(body["attributeNames"], map(_plain, row))) for row in body["results"]]
+            rows += page
+            if len(page) < _PAGE:
+                return rows
+
+    def create(self, entity: str, name: str, attributes: typing.Mapping[str, object]) -> None:
+        """Create an entity; that this succeeds says little, see `om_agent.apply.router`."""
+        kind = self._prefix + entity
+        self._request({"operation": "CREATE", "type": kind, "name": name}, {**attributes, "name": name})
+
+    def delete(self, entity: str, name: str) -> None:
+        """Delete the entity called ``name``; one that is not there is fine."""
+        try:
+            self._request({"operation": "DELETE", "type": self._prefix + entity, "name": name}, {})
+        except Refused as e:
+            if e.status != 404:
+                raise
+
+    def update(self, entity: str, identity: str, attributes: typing.Mapping[str, object]) -> None:
+        """Change attributes of the entity with that identity."""
+        kind = self._prefix + entity
+        self._request({"operation": "UPDATE", "type": kind, "identity": identity}, attributes)
+
+    def _request(
+        self, properties: typing.Mapping[str, object], body: typing.Mapping[str, object], router: str = ""
+    ) -> dict[str, typing.Any]:
+        address = f"_topo/0/{router}/$management" if router else "$management"
+        self._asked += 1
+        # A number would come back from the engines' Python half and be lost in their C half.
+        correlation = f"{CONTAINER}-{self._asked}"
+        deadline = time.monotonic() + self._seconds
+        with self._failures():
+            if self._replies is None:
+                self._replies = self._connection.create_receiver(None, dynamic=True, credit=_CREDIT)
+            if address not in self._senders:
+                self._senders[address] = self._connection.create_sender(address)
+            message = self._proton.Message(
+                body=dict(body),
+                properties=dict(properties),
+                correlation_id=correlation,
+                reply_to=self._replies.link.remote_source.address,
+            )
+            self._senders[address].send(message, timeout=self._seconds)
+            reply = self._replies.receive(timeout=self._seconds)
+            while reply.correlation_id != correlation:  # of a question that was given up
+                reply = self._replies.receive(timeout=max(0.1, deadline - time.monotonic()))
+        told = typing.cast("Row", reply.properties)
+        if not 200 <= told["statusCode"] < 300:
+            what = f"{properties['operation']} {properties.get('entityType') or properties['type']}"
+            raise Refused(what, int(told["statusCode"]), str(told.get("statusDescription", "")))
+        return typing.cast("dict[str, typing.Any]", reply.body)
+
+    def _domain(self) -> typing.Any:
+        domain = self._proton.SSLDomain(self._proton.SSLDomain.MODE_CLIENT)
+        try:
+            if self.login.ca:
+                domain.set_trusted_ca_db(self.login.ca)
+            domain.set_peer_authentication(self._proton.SSLDomain.VERIFY_PEER_NAME)
+        except self._proton.SSLException:
+            why = f"the CA file {self.login.ca or 'of the system'} cannot be used"
+            raise Unreachable(self.login.where, CERTIFICATE, why) from None
+        return domain
+
+    @contextlib.contextmanager
+    def _failures(self) -> typing.Iterator[None]:
+        """Turn what proton raises into a sentence; none of its texts holds a password, and only ours are told."""
+        try:
+            yield
+        except (self._proton.ProtonException, OSError, ValueError) as e:
+            raise Unreachable(self.login.where, *_judge(str(e), self._proton, e, self._seconds)) from None
+
+
+def _plain(value: typing.Any) -> typing.Any:
+    """Return a value without AMQP's own types, of which each number shows its name."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    return int(value) if isinstance(value, int) else float(value) if isinstance(value, float) else str(value)
+
+
+def _judge(said: str, proton: types.ModuleType, error: Exception, seconds: float) -> tuple[str, str]:
+    """Return (kind, why) for an error of proton's."""
+    low = said.lower()
+    if isinstance(error, proton.Timeout):
+        return SILENT, f"it did not answer within {seconds:.0f} s"
+    if "certificate verify failed" in low or "host name" in low or "hostname" in low:
+        return CERTIFICATE, "its certificate is not good: it is expired, of another authority or for another name"
+    if "amqp:unauthorized-access" in low or "authentication failed" in low or "no mechanism" in low:
+        return LOGIN, "it does not accept the user and password"
+    if "ssl" in low or "tls" in low:
+        return CERTIFICATE, "TLS could not be agreed upon"
+    if "refused" in low or "unreachable" in low or "no route" in low or "not known" in low or "resolution" in low:
+        return REFUSED, "nothing listens there"
+    return CLOSED, "the connection was closed"
+
+
+def _load() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
+    """Return ``proton``, ``proton.utils`` and ``proton.reactor``."""
+    try:
+        import proton
+        import proton.reactor
+        import proton.utils
+    except ImportError:
+        raise errors.NotReady([errors.problem("proton", "no-proton")]) from None
+    return proton, proton.utils, proton.reactor

@@ -1,0 +1,375 @@
+"""Is messaging really working here: what was planned and what was seen in, findings out. Pure.
+
+Reachable is what a router's own routing says: a way through the link states of ``router.node``. That a connection is
+open, or that a row is there, says nothing: routers of two engines, or with one id, connect successfully and never
+route, and a dead router's row stays for a minute. Connections are looked at only to tell why a router is not reached.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+import typing
+
+from om_agent import errors, model, plan
+from om_agent.plan import broker, layout, router
+
+# How a socket or a login answered; the same words as `om_agent.amqp` has.
+OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
+
+DOOR = "om-agent"  # the listener that a drained router has for the agent alone
+
+_MESH = ("inter-router", "edge")
+
+# Findings that may go away by themselves: a router is being started, connectors try again after up to 10 s, and a
+# connector's last words may be older than what was mended since. Everything else is reported at once.
+WAITS = frozenset((
+    "router-down", "router-hung", "peer-down", "peer-hung", "peer-unlinked", "peer-credentials", "peer-certificate",
+    "peer-partial", "uplink-down", "broker-down", "broker-members", "rpc-failed", "notify-failed",
+))  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A connector of a router, and what became of it.
+
+    :param said: the router's last words about it.
+    """
+
+    name: str
+    status: str
+    said: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """A connection of a router to another one.
+
+    :param container: the id that the other one has.
+    :param product: which program the other one says it is, '' when it does not.
+    """
+
+    role: str
+    direction: str
+    host: str
+    container: str
+    product: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Router:
+    """What was seen of one router by logging in to it.
+
+    :param login: `OPEN`, or why there was none.
+    :param container: the id that it has.
+    :param reached: ids that it reaches, itself among them.
+    :param clients: connections that are neither other routers nor this program.
+    """
+
+    login: str
+    why: str = ""
+    container: str = ""
+    product: str = ""
+    version: str = ""
+    uptime: int = 0
+    clients: int = 0
+    links: int = 0
+    dropped: int = 0
+    reached: frozenset[str] = frozenset()
+    connectors: tuple[Link, ...] = ()
+    connections: tuple[Connection, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """What was seen of the routers.
+
+    :param own: this node's.
+    :param drift: in what the running router differs from its file.
+    :param views: which ids each interior says it reaches, asked through the mesh; None when it gave no answer.
+    :param peers: those that are not reached, asked directly.
+    """
+
+    own: Router
+    drift: tuple[str, ...] = ()
+    views: typing.Mapping[str, frozenset[str] | None] = dataclasses.field(default_factory=dict)
+    peers: typing.Mapping[str, Router] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broker:
+    """What was seen of the broker on this node.
+
+    :param why: it cannot be asked; '' when it was.
+    :param listeners: (address, port) of this node's AMQP 0-9-1 sockets.
+    """
+
+    why: str = ""
+    version: str = ""
+    members: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+    listeners: tuple[tuple[str, int], ...] = ()
+    queues: int | None = None
+    messages: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One message there and back.
+
+    :param half: ``rpc`` or ``notify``.
+    :param to: an interior router's name, or '' for the broker.
+    :param path: the service's file that named the URL.
+    :param error: '' when it came back.
+    """
+
+    half: str
+    to: str
+    path: str
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """Everything that was looked at.
+
+    :param changes: what apply would change on disk, a line each.
+    :param mesh: None when the node runs no router.
+    :param broker: None when the node runs no broker.
+    :param findings: what came up while looking.
+    """
+
+    changes: tuple[str, ...] = ()
+    mesh: Mesh | None = None
+    broker: Broker | None = None
+    probes: tuple[Probe, ...] = ()
+    findings: tuple[errors.Problem, ...] = ()
+
+
+def reachable(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) -> frozenset[str]:
+    """Return the ids that the rows of ``router.node`` say are reached, ``own`` among them.
+
+    A dead router keeps its row for a minute, and a next hop too when the others heard of its death in the wrong order
+    (both engines; run). So the way to it must be there as well, link by link, as those on the way tell themselves.
+    """
+    table = {str(row["id"]): row for row in rows}
+    reached: set[str] = set()
+    todo = [own] if own in table else []
+    while todo:
+        at = todo.pop()
+        row = table[at]
+        if at in reached or (at != own and row.get("routerLink") is None and row.get("nextHop") is None):
+            continue
+        reached.add(at)
+        todo += [str(name) for name in row.get("linkState") or () if str(name) in table]
+    return frozenset(reached)
+
+
+def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
+    """Return what is wrong, each with what to do next."""
+    found = list(seen.findings)
+    if seen.changes:
+        found.append(errors.problem(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
+    if p.router and seen.mesh:
+        found += _router_findings(p.router, seen.mesh)
+    if p.broker and seen.broker:
+        found += _broker_findings(p, p.broker, seen.broker)
+    for probe in seen.probes:
+        if probe.error:
+            to = f"the router on {probe.to}" if probe.to else "its backend"
+            found.append(errors.problem(probe.path, f"{probe.half}-failed", to=to, why=probe.error))
+    return tuple(dict.fromkeys(found))
+
+
+def settled(found: typing.Iterable[errors.Problem]) -> bool:
+    """Return whether waiting cannot help: nothing is wrong, or something that does not go away by itself."""
+    codes = {f.code for f in found if f.severity == errors.ERROR}
+    return not codes or not codes <= WAITS
+
+
+def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
+    """Return the interior routers to which a call can be sent from here."""
+    if not p.router or not seen.mesh:
+        return frozenset(model.interiors(d))
+    if p.router.mode == "edge":
+        return frozenset(name for name, view in seen.mesh.views.items() if view is not None)
+    if p.router.mode == "standalone":  # it computes no routes, so its own table is empty
+        return frozenset((p.node.name,) if seen.mesh.own.login == OPEN else ())
+    return seen.mesh.own.reached
+
+
+def can_send(found: typing.Iterable[errors.Problem]) -> bool:
+    """Return whether a message may get through at all: not when this node's own router takes none."""
+    return not any(f.code.startswith("router-") and f.code != "router-drift" for f in found)
+
+
+# -- routers ---------------------------------------------------------------------------------------------------------
+
+
+def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+    own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
+    where = f"{r.listener[0]}:{r.listener[1]}"
+    if own.login != OPEN:
+        code = {
+            REFUSED: "router-down", LOGIN: "router-login", CERTIFICATE: "router-certificate", CLOSED: "router-closed",
+        }.get(own.login, "router-hung")  # fmt: skip
+        yield errors.problem(at, code, unit=unit, where=where, file=certificate_path(r))
+        return
+    product = product_of(r.engine)
+    if product not in own.product:
+        yield errors.problem(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
+        return
+    if own.container != r.node.name:
+        yield errors.problem(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
+        return
+    if any(line.endswith(f"listener {DOOR}") for line in mesh.drift):
+        yield errors.problem(at, "router-drained")
+    elif mesh.drift:
+        yield errors.problem(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
+    if r.mode == "standalone":
+        return
+    yield from _mixed(r, own, at)
+    yield from _doubles(r, own, at)
+    if r.mode == "edge":
+        yield from _uplinks(r, mesh)
+    yield from _unreached(r, mesh)
+
+
+def certificate_path(r: router.RouterPlan) -> str:
+    """Return the path of the router's certificate, '' without TLS."""
+    return next((str(a["certFile"]) for kind, a in r.entities if kind == "sslProfile"), "")
+
+
+def product_of(engine: model.Engine) -> str:
+    """Return as what an engine opens connections."""
+    return {
+        model.Engine.QDROUTERD: "qpid-dispatch-router",
+        model.Engine.SKROUTERD: "skupper-router",
+        model.Engine.EMBEDDED: "om-devrouter",
+    }[engine]
+
+
+def _mixed(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
+    """Routers of another engine that are connected: no error is told of it anywhere, and nothing is routed."""
+    for c in own.connections:
+        if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
+            name = errors.quoted(c.container)
+            yield errors.problem(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
+
+
+def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
+    """Two routers with one id: both connect, and one of them is never seen in the mesh."""
+    places: dict[str, set[str]] = collections.defaultdict(set)
+    for c in own.connections:
+        if c.role == "inter-router":
+            places[c.container].add(f"{c.direction} {c.host}")
+    for name, hosts in places.items():
+        if name == r.node.name or len(hosts) > 1:
+            where = ", ".join(sorted(h.partition(" ")[2] for h in hosts))
+            yield errors.problem(at, "duplicate-id", name=errors.quoted(name), where=where)
+
+
+def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+    up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
+    if not up:
+        names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
+        yield errors.problem(f"router on {r.node.name}", "uplink-down", names=names or "any")
+    for c in up:
+        if c.container not in r.interiors:
+            name = errors.quoted(c.container)
+            yield errors.problem(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
+
+
+def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+    """Why each interior that should be reached is not."""
+    told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
+    answered = {name for name, view in mesh.views.items() if view is not None}
+    reached = set(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
+    for name in r.interiors:
+        at = f"router on {name}"
+        view = mesh.views.get(name)
+        if name in mesh.own.reached or (r.mode == "edge" and view is not None):
+            lacking = sorted(reached - view) if view is not None else []
+            if view is None and name != r.node.name:
+                yield errors.problem(at, "peer-hung", name=name)
+            elif lacking:
+                yield errors.problem(at, "peer-partial", name=name, lacking=", ".join(lacking))
+        elif name in mesh.peers:
+            yield _peer(r, name, mesh.peers[name], told.get(name))
+        elif r.mode == "interior" or name in told:
+            yield errors.problem(at, "peer-down", name=name)
+
+
+def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> errors.Problem:
+    """Return why a router that was asked directly is not reached."""
+    at, own = f"router on {name}", r.node.name
+    if peer.login in (REFUSED, SILENT):
+        return errors.problem(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
+    if peer.login == LOGIN:
+        return errors.problem(at, "peer-login", name=name)
+    if peer.login in (CERTIFICATE, CLOSED):
+        return errors.problem(at, "peer-certificate", name=name, why=peer.why, file=certificate_path(r))
+    if product_of(r.engine) not in peer.product:
+        return errors.problem(
+            at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
+        )
+    if peer.container != name:
+        return errors.problem(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
+    back = next((x for x in peer.connectors if x.name.partition("/")[2] == own), None)
+    for side in (link, back):
+        if side and side.status != "SUCCESS":
+            return _refused(at, name, own if side is link else name, side.said, r)
+    return errors.problem(at, "peer-unlinked", name=name)
+
+
+def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> errors.Problem:
+    """Return what a connector's last words mean; they are the engines' and proton's own."""
+    low = said.lower()
+    if "certificate" in low or "ssl" in low or "tls" in low:
+        why = "expired" if "expired" in low else "not accepted"
+        return errors.problem(
+            at, "peer-certificate", name=name, why=f"the router on {who} says {why}", file=certificate_path(r)
+        )
+    if "authentication" in low or "unauthorized" in low or "sasl" in low:
+        return errors.problem(at, "peer-credentials", name=name, who=who)
+    return errors.problem(at, "peer-unlinked", name=name)
+
+
+# -- broker ----------------------------------------------------------------------------------------------------------
+
+
+def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: Broker) -> typing.Iterator[errors.Problem]:
+    at = f"broker on {p.node.name}"
+    if seen.why:
+        yield errors.problem(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
+        return
+    expected = expected_members(p, b)
+    down = sorted(expected - set(seen.running))
+    if down:
+        yield errors.problem(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
+    strange = sorted(set(seen.members) - expected)
+    if strange:
+        yield errors.problem(at, "broker-stranger", names=", ".join(strange), first=strange[0])
+    if seen.partitions:
+        yield errors.problem(at, "broker-partition", names=", ".join(seen.partitions), unit=layout.RABBIT_UNIT)
+    for alarm in seen.alarms:
+        yield errors.problem(at, "broker-alarm", what=alarm)
+    ports = {port for _, port in seen.listeners}
+    for wanted in sorted(expected_ports(b) - ports):
+        yield errors.problem(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
+
+
+def expected_members(p: plan.Plan, b: broker.BrokerPlan) -> set[str]:
+    """Return the Erlang names of the cluster's nodes."""
+    key = "cluster_formation.classic_config.nodes."
+    return {v for k, v in b.settings if k.startswith(key)} or {broker.node_name(p.node)}
+
+
+def expected_ports(b: broker.BrokerPlan) -> set[int]:
+    """Return the ports at which clients are served."""
+    values = [v for k, v in b.settings if re.match(r"listeners\.(tcp|ssl)\.", k)]
+    return {int(v.rpartition(":")[2]) for v in values}

@@ -1,0 +1,294 @@
+"""What verify says of what was seen: every fault by itself, without a router or a broker."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import pytest
+from om_agent import errors, observe, plan, report, verify
+
+from tests import helpers
+
+PRODUCT = "qpid-dispatch-router 1.19.0"
+ALL = frozenset(("ctl-0", "ctl-1", "ctl-2"))
+OWN = verify.Router(
+    verify.OPEN, container="ctl-0", product=PRODUCT, version="1.19.0", uptime=90061, clients=3, links=40, reached=ALL
+)
+WELL = verify.Mesh(OWN, views=dict.fromkeys(sorted(ALL), ALL))
+MEMBERS = ("rabbit@ctl-0", "rabbit@ctl-1", "rabbit@ctl-2")
+BROKER = verify.Broker(
+    version="3.10.8", members=MEMBERS, running=MEMBERS, listeners=(("172.17.0.11", 5672),), queues=4, messages=2
+)
+GOOD = verify.Seen(mesh=WELL, broker=BROKER, probes=(verify.Probe("rpc", "ctl-1", "/etc/nova/nova.conf", "", 0.1),))
+
+
+def node_plan(name: str = "ctl-0") -> plan.Plan:
+    return helpers.plan_for(helpers.dual(), name)
+
+
+def codes(seen: verify.Seen, name: str = "ctl-0") -> list[str]:
+    return [f.code for f in verify.findings(node_plan(name), seen)]
+
+
+def with_own(**changes: typing.Any) -> verify.Seen:
+    return dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, own=dataclasses.replace(OWN, **changes)))
+
+
+def with_peer(peer: verify.Router, connectors: tuple[verify.Link, ...] = ()) -> verify.Seen:
+    own = dataclasses.replace(OWN, reached=ALL - {"ctl-2"}, connectors=connectors)
+    views = dict.fromkeys(("ctl-0", "ctl-1"), ALL - {"ctl-2"})
+    return dataclasses.replace(GOOD, mesh=verify.Mesh(own, views=views, peers={"ctl-2": peer}))
+
+
+def with_broker(**changes: typing.Any) -> verify.Seen:
+    return dataclasses.replace(GOOD, broker=dataclasses.replace(BROKER, **changes))
+
+
+def test_all_is_well() -> None:
+    assert codes(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (verify.REFUSED, "router-down"),
+        (verify.SILENT, "router-hung"),
+        (verify.LOGIN, "router-login"),
+        (verify.CERTIFICATE, "router-certificate"),
+        (verify.CLOSED, "router-closed"),
+    ],
+)
+def test_this_router_cannot_be_asked(kind: str, code: str) -> None:
+    assert codes(with_own(login=kind)) == [code]
+    assert not verify.can_send(verify.findings(node_plan(), with_own(login=kind)))
+
+
+def connection(**changes: str) -> verify.Connection:
+    values = {"role": "inter-router", "direction": "in", "host": "h:1", "container": "ctl-1", "product": PRODUCT}
+    return verify.Connection(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"product": "skupper-router 3.4.2"}, "router-engine"),
+        ({"product": ""}, "router-engine"),
+        ({"container": "ctl-9"}, "router-stranger"),
+        ({"connections": (connection(product="skupper-router 3.4.2"),)}, "other-engine"),
+        ({"connections": (connection(container="ctl-0"),)}, "duplicate-id"),
+        ({"connections": (connection(), connection(host="h:2"))}, "duplicate-id"),
+        ({"connections": (connection(), connection(role="inter-router-data", host="h:2"))}, None),
+    ],
+)
+def test_what_this_router_shows(changes: dict[str, typing.Any], code: str | None) -> None:
+    assert codes(with_own(**changes)) == ([code] if code else [])
+
+
+LINK = verify.Link("inter-router/ctl-2", "CONNECTING", "")
+PEER = verify.Router(verify.OPEN, container="ctl-2", product=PRODUCT)
+REFUSED = "Connection to h:1 failed: amqp:unauthorized-access Authentication failed [mech=SCRAM-SHA-256]"
+EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate has expired"
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "code"),
+    [
+        (verify.Router(verify.REFUSED), "", "peer-down"),
+        (verify.Router(verify.SILENT), "", "peer-hung"),
+        (verify.Router(verify.LOGIN), "", "peer-login"),
+        (verify.Router(verify.CERTIFICATE, "expired"), "", "peer-certificate"),
+        (dataclasses.replace(PEER, product="skupper-router 3.4.2"), "", "other-engine"),
+        (dataclasses.replace(PEER, container="ctl-1"), "", "duplicate-id"),
+        (PEER, "", "peer-unlinked"),
+        (PEER, REFUSED, "peer-credentials"),
+        (PEER, EXPIRED, "peer-certificate"),
+    ],
+)
+def test_why_a_peer_is_not_reached(peer: verify.Router, said: str, code: str) -> None:
+    links = (dataclasses.replace(LINK, said=said),) if said else ()
+    assert codes(with_peer(peer, links)) == [code]
+    back = tuple(dataclasses.replace(link, name="inter-router/ctl-0") for link in links)
+    assert codes(with_peer(dataclasses.replace(peer, connectors=back))) == [code]
+
+
+def test_a_reached_router_that_does_not_answer_or_sees_less() -> None:
+    assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, views={"ctl-1": ALL}))) == ["peer-hung"]
+    views = {**WELL.views, "ctl-1": ALL - {"ctl-2"}}
+    assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, views=views))) == ["peer-partial"]
+
+
+def test_drift_and_drain() -> None:
+    assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, drift=("+ connector x",)))) == [
+        "router-drift"
+    ]
+    drained = dataclasses.replace(WELL, drift=("+ listener client-rpc", f"- listener {verify.DOOR}"))
+    assert codes(dataclasses.replace(GOOD, mesh=drained)) == ["router-drained"]
+
+
+def test_an_edge_router() -> None:
+    up = verify.Connection("edge", "out", "h:1", "ctl-1", PRODUCT)
+    own = dataclasses.replace(OWN, container="cmp-0", reached=frozenset(("cmp-0",)), connections=(up,))
+    mesh = verify.Mesh(own, views=dict.fromkeys(sorted(ALL), ALL))
+    seen = dataclasses.replace(GOOD, mesh=mesh, broker=None)
+    assert codes(seen, "cmp-0") == []
+    d = plan_deployment()
+    assert verify.reached(d, node_plan("cmp-0"), seen) == ALL
+    alone = dataclasses.replace(mesh, own=dataclasses.replace(own, connections=()))
+    assert "uplink-down" in codes(dataclasses.replace(seen, mesh=alone), "cmp-0")
+    strange = dataclasses.replace(own, connections=(dataclasses.replace(up, container="x"),))
+    assert codes(dataclasses.replace(seen, mesh=dataclasses.replace(mesh, own=strange)), "cmp-0") == ["uplink-stranger"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"why": "it does not run"}, "broker-down"),
+        ({"running": MEMBERS[:2]}, "broker-members"),
+        ({"members": (*MEMBERS, "rabbit@old"), "running": MEMBERS}, "broker-stranger"),
+        ({"partitions": (MEMBERS[1],)}, "broker-partition"),
+        ({"alarms": ("memory is short on rabbit@ctl-1",)}, "broker-alarm"),
+        ({"listeners": ()}, "broker-listener"),
+    ],
+)
+def test_the_broker(changes: dict[str, typing.Any], code: str) -> None:
+    assert codes(with_broker(**changes)) == [code]
+
+
+def test_files_and_messages() -> None:
+    assert codes(dataclasses.replace(GOOD, changes=("change /etc/x",))) == ["config-differs"]
+    probes = (verify.Probe("rpc", "ctl-1", "/x", "late"), verify.Probe("notify", "", "/x", "late"))
+    assert codes(dataclasses.replace(GOOD, probes=probes)) == ["rpc-failed", "notify-failed"]
+
+
+def test_waiting_helps_only_against_what_may_go_away() -> None:
+    def settled(*names: str) -> bool:
+        values = dict.fromkeys(("name", "what", "count", "where", "unit", "file", "engine", "found", "why", "to"), "x")
+        return verify.settled([errors.problem("x", name, **values) for name in names])
+
+    assert settled()
+    assert not settled("peer-down")
+    assert settled("other-engine")
+    assert settled("peer-down", "other-engine")
+    assert verify.settled([errors.warning("x", "no-probe")])
+    assert set(errors.SENTENCES) >= verify.WAITS
+
+
+def rows(**links: str) -> list[dict[str, typing.Any]]:
+    """Rows of ``router.node`` as the router a has them: ``b="ac"`` says that b has links to a and c."""
+    return [{"id": n, "linkState": list(peers), "routerLink": None, "nextHop": "x"} for n, peers in links.items()]
+
+
+@pytest.mark.parametrize(
+    ("table", "reached"),
+    [
+        (rows(a="bc", b="ac", c="ab"), "abc"),
+        (rows(a="b", b="ac", c="b"), "abc"),
+        (rows(a="c", b="ac", c="a"), "ac"),  # b has died: its row, its next hop and its own link state stay
+        (rows(a="", b="a"), "a"),
+        ([{**rows(b="a")[0], "nextHop": None}, *rows(a="b")], "a"),
+        ([], ""),
+    ],
+)
+def test_reachable_by_routing_state(table: list[dict[str, typing.Any]], reached: str) -> None:
+    assert verify.reachable(table, "a") == frozenset(reached)
+
+
+def plan_deployment() -> typing.Any:
+    from om_agent import model
+
+    return model.parse(helpers.dual(), helpers.catalogue())
+
+
+# -- reports ---------------------------------------------------------------------------------------------------------
+
+RABBIT = {
+    "alarms": [{"node": "rabbit@ctl-1", "resource": "memory", "type": "resource_limit"}],
+    "disk_nodes": ["rabbit@ctl-0", "rabbit@ctl-1"],
+    "listeners": {
+        "rabbit@ctl-0": [
+            {"interface": "172.17.0.11", "port": 5672, "protocol": "amqp"},
+            {"interface": "[::]", "port": 25672, "protocol": "clustering"},
+        ]
+    },
+    "partitions": {"rabbit@ctl-1": ["rabbit@ctl-0"]},
+    "running_nodes": ["rabbit@ctl-0"],
+    "versions": {"rabbit@ctl-0": {"rabbitmq_version": "3.10.8"}},
+}
+
+
+def test_what_rabbitmqctl_says() -> None:
+    found = observe.parse_rabbit("rabbit@ctl-0", RABBIT, "# HELP\nrabbitmq_queues 2\nrabbitmq_queue_messages 5.0\n")
+    assert found == verify.Broker(
+        version="3.10.8",
+        members=("rabbit@ctl-0", "rabbit@ctl-1"),
+        running=("rabbit@ctl-0",),
+        partitions=("rabbit@ctl-1",),
+        alarms=("memory is short on rabbit@ctl-1",),
+        listeners=(("172.17.0.11", 5672),),
+        queues=2,
+        messages=5,
+    )
+
+
+def schema(value: object) -> object:
+    """Names and types of a JSON value."""
+    if isinstance(value, dict):
+        return {key: schema(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [schema(value[0])] if value else []
+    return type(value).__name__
+
+
+def test_the_schema_of_status_is_stable() -> None:
+    """What doc/verify.rst promises; a key may be added, and none renamed or removed, within version 1."""
+    seen = dataclasses.replace(
+        GOOD, mesh=dataclasses.replace(WELL, own=dataclasses.replace(OWN, connections=(connection(),)), drift=("x",))
+    )
+    found = verify.findings(node_plan(), seen)
+    told = report.status_json(plan_deployment(), node_plan(), seen, found)
+    assert schema(told) == {
+        "version": "int", "node": "str", "healthy": "bool",
+        "rpc": {"scheme": "str", "external": "bool"}, "notify": {"scheme": "str", "external": "bool"},
+        "router": {
+            "engine": "str", "mode": "str", "running": "bool", "id": "str", "version": "str", "up_seconds": "int",
+            "clients": "int", "links": "int", "dropped_presettled": "int",
+            "connections": [{"role": "str", "direction": "str", "host": "str", "router": "str"}], "drift": ["str"],
+            "interiors": [{"name": "str", "reached": "bool", "reaches": ["str"]}],
+        },
+        "broker": {
+            "name": "str", "running": "bool", "version": "str", "members": [{"name": "str", "running": "bool"}],
+            "partitions": [], "alarms": [], "listeners": [{"address": "str", "port": "int"}], "queues": "int",
+            "messages": "int",
+        },
+        "findings": [{"severity": "str", "path": "str", "code": "str", "message": "str", "remedy": "str"}],
+    }  # fmt: skip
+    assert told["version"] == 1
+
+
+def test_status_as_a_table() -> None:
+    text = report.status_text(plan_deployment(), node_plan(), with_broker(running=MEMBERS[:2], alarms=("disk",)))
+    assert text.splitlines() == [
+        "node            ctl-0 (controller): rpc over amqp, notify over rabbit",
+        "router          qdrouterd 1.19.0, interior, up 1 d 1 h",
+        "                3 clients, 40 links",
+        "  ctl-0         reached, reaches 3 of 3",
+        "  ctl-1         reached, reaches 3 of 3",
+        "  ctl-2         reached, reaches 3 of 3",
+        "broker          RabbitMQ 3.10.8, 4 queues, 2 messages",
+        "  rabbit@ctl-0  runs",
+        "  rabbit@ctl-1  runs",
+        "  rabbit@ctl-2  DOES NOT RUN",
+        "                ALARM: disk",
+    ]
+
+
+def test_verify_in_one_line() -> None:
+    assert report.verify_text(node_plan(), GOOD, ()) == (
+        "ctl-0: messaging works: 3 of 3 interior routers reached, 3 of 3 brokers run, 1 call there and back"
+    )
+    found = verify.findings(node_plan(), with_own(login=verify.REFUSED))
+    assert report.verify_text(node_plan(), GOOD, found) == "ctl-0: 1 fault"
+    assert report.verify_json(node_plan(), GOOD, ())["probes"] == [
+        {"half": "rpc", "to": "ctl-1", "file": "/etc/nova/nova.conf", "error": "", "seconds": 0.1}
+    ]
