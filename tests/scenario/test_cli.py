@@ -339,9 +339,8 @@ def test_waiting_keeps_nobody_out(node: helpers.Machine) -> None:
     waiting = node.start("apply", "--wait", "60")
     assert waiting.stderr and "waiting" in waiting.stderr.readline()
     assert apply(node, helpers.default(), "--lock-timeout", "5").returncode == 0
-    waiting.terminate()
-    waiting.communicate(timeout=60)
-    assert waiting.returncode == 1
+    waiting.communicate(timeout=60)  # a node that was made right by another run has nothing to wait for
+    assert waiting.returncode == 0
 
 
 # -- several at once -------------------------------------------------------------------------------------------------
