@@ -16,10 +16,12 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import types
 import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -27,7 +29,7 @@ WORK = ROOT / "build/image"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "om-dual-backends"
 
 BASE = ("vm", "block-device-mbr", "debian-minimal")
-# Name -> elements beside BASE, and whether the development router may stand in for a packaged one.
+# Name -> elements beside BASE.
 IMAGES = {
     "plain": (),
     "overcloud": ("overcloud-messaging",),
@@ -101,7 +103,11 @@ class Built:
 
 def digest(name: str, release: str, engine: str) -> str:
     """Return a digest of what ``name`` would be built from: another one means that the image there is an old one."""
-    found = hashlib.sha256(f"{BASE} {IMAGES[name]} {release} {engine}".encode())
+    given = sorted(item for item in os.environ.items() if item[0].startswith("DIB_"))
+    found = hashlib.sha256(f"{BASE} {IMAGES[name]} {release} {engine} {given}".encode())
+    packages = os.environ.get("DIB_DISPATCH_ROUTER_PACKAGES_DIR")
+    for path in sorted(pathlib.Path(packages).glob("*")) if packages else ():
+        found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     for top in ("elements", "tests/image/elements", "agent", "puppet") if IMAGES[name] else ():
         for path in sorted((ROOT / top).rglob("*")):
             parts = path.relative_to(ROOT).parts
@@ -192,6 +198,96 @@ def _environment(release: str, engine: str, temporary: pathlib.Path) -> dict[str
     return environment
 
 
+# -- nothing is left behind ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> typing.Iterator[pathlib.Path]:
+    """Give a directory that is removed afterwards, with all that is mounted, attached or running on it.
+
+    A run that was killed cannot do that; the next one with the same prefix does. A lock says whose run is over.
+    """
+    parent = pathlib.Path(os.environ.get("TMPDIR") or "/var/tmp")  # much is written; /tmp may be in memory
+    for old in parent.glob(f"{prefix}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > 60:  # a younger one may not be locked yet
+                with _locked(old):
+                    _remove(old)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=parent))
+    with _locked(directory):
+        try:
+            yield directory
+        finally:
+            _remove(directory)
+
+
+@contextlib.contextmanager
+def _locked(directory: pathlib.Path) -> typing.Iterator[None]:
+    """Hold the lock of a directory.
+
+    :raises BlockingIOError: when another process has it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(directory: pathlib.Path) -> None:
+    for top in cgroups(directory):
+        with contextlib.suppress(OSError):
+            (top / "cgroup.kill").write_text("1")
+        remove_cgroup(top)
+    inside = f"{directory}/"
+    listed = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"], capture_output=True, text=True, check=False
+    )
+    for device, _, file in (line.partition(" ") for line in listed.stdout.splitlines()):
+        if file.strip().startswith(inside):
+            subprocess.run(["partx", "--delete", device], stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(["losetup", "--detach", device], check=False)
+    for mount in reversed(_mounts(inside)):
+        subprocess.run(["umount", "--lazy", mount], check=False)
+    if _mounts(inside):  # removing what is mounted there would be removing what is somebody else's
+        print(f"still mounted, and so not removed: {', '.join(_mounts(inside))}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mounts(inside: str) -> list[str]:
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return [mount for mount in (line.split(" ")[4] for line in lines) if mount.startswith(inside)]
+
+
+def cgroups(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Return the control groups that are named after a scratch directory."""
+    tops = (pathlib.Path("/sys/fs/cgroup/unified"), pathlib.Path("/sys/fs/cgroup"))
+    return [path for top in tops for path in top.glob(f"{directory.name}*")]
+
+
+def remove_cgroup(top: pathlib.Path) -> None:
+    """Remove a control group and those below it, once what ran in them is gone."""
+    deadline = time.monotonic() + 10
+    while top.is_dir() and time.monotonic() < deadline:
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        if top.is_dir():
+            time.sleep(0.1)
+
+
+def raise_at_sigterm() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does: what has to be cleaned up is."""
+
+    def interrupt(number: int, _: types.FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -219,12 +315,16 @@ class _Progress:
 
 
 def _run(command: list[str], environment: dict[str, str], log: pathlib.Path, progress: _Progress) -> dict[str, float]:
-    """Run disk-image-create; returns the seconds that each phase took."""
+    """Run disk-image-create; returns the seconds that each phase took.
+
+    It has a namespace of its own for mounts and processes: when it is killed, or we are, all of them are gone.
+    """
+    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
     seconds: dict[str, float] = {}
     phase, since = "", time.monotonic()
     with log.open("w", errors="replace") as kept:
         process = subprocess.Popen(
-            command,
+            [*alone, "--", *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -234,19 +334,26 @@ def _run(command: list[str], environment: dict[str, str], log: pathlib.Path, pro
             cwd=log.parent,
         )
         assert process.stdout
-        for line in process.stdout:
-            kept.write(line)
-            stamped = _STAMP.match(line)
-            text = stamped.group(2) if stamped else line
-            match = _PHASE.match(text)
-            now_in = match.group(1) if match else "converting" if "Converting image using qemu-img" in text else ""
-            if now_in:
-                progress.show(now_in, match.group(2) if match else "")
-            if now_in and now_in != phase:
-                seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
-                phase, since = now_in, time.monotonic()
-        status = process.wait()
-    progress.end()
+        try:
+            for line in process.stdout:
+                kept.write(line)
+                stamped = _STAMP.match(line)
+                text = stamped.group(2) if stamped else line
+                match = _PHASE.match(text)
+                now_in = match.group(1) if match else "converting" if "Converting image using qemu-img" in text else ""
+                if now_in:
+                    progress.show(now_in, match.group(2) if match else "")
+                if now_in and now_in != phase:
+                    seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
+                    phase, since = now_in, time.monotonic()
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.stdout.read()  # to its end, when the last of them is gone
+            process.wait()
+            raise
+        finally:
+            progress.end()
     seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
     if status:
         lines = [
@@ -269,17 +376,16 @@ def build(name: str, release: str, engine: str) -> Built:
     directory.mkdir(parents=True)
     for cache in ("image-create", "locks"):
         (CACHE / cache).mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix="om-image-"))
     start, made_from = time.monotonic(), digest(name, release, engine)
-    try:
+    with scratch("om-image-build") as temporary:
         environment = _environment(release, engine, temporary)
         command = ["disk-image-create", "-t", "qcow2,tar", "--no-tmpfs", "-o", str(directory / "image")]
+        if name == "test":
+            command.append("-u")  # compressing takes long, and nobody asks for its size
         log = directory / "build.log"
         phases = _run([*command, *BASE, *IMAGES[name]], environment, log, _Progress(name))
         seconds = time.monotonic() - start
         _unpack(directory / "image.tar", directory / "tree")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     built = Built(
         name=name,
         seconds=seconds,
@@ -374,6 +480,7 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
         print("tools/image: disk-image-create mounts and changes root: run it as root.", file=sys.stderr)
         return 2
     images = []
+    raise_at_sigterm()
     try:
         with _alone():
             if not args.no_plain:

@@ -16,6 +16,8 @@ import subprocess
 import time
 import typing
 
+from testbed import image
+
 _BOOT = """
 set -e
 mount --make-rprivate /
@@ -24,10 +26,12 @@ mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system "/sys/fs/cgroup/$1"
 echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
-exec systemd-nspawn --quiet -D "$2" --register=no --keep-unit --private-network --console=pipe -M "$1" -b
+exec systemd-nspawn --quiet -D "$2" --register=no --keep-unit --private-network --console=pipe -M node -b
 """
+# When we are killed, nspawn gets SIGTERM and powers its node off.
+_ENTER = ("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "bash", "-c", _BOOT, "bash")
 _METADATA = "var/lib/os-collect-config/local-data/messaging.json"
-_TIMEOUT = 120.0
+_TIMEOUT = 300.0  # what takes 10 s on a quiet machine may take minutes on a busy one
 
 
 class NodeError(Exception):
@@ -51,20 +55,26 @@ class Unit:
 
 
 class Node:
-    """A node; use it as a context manager, which ends and unmounts whatever is left."""
+    """A node; use it as a context manager, which ends and unmounts whatever is left.
+
+    :param work: a new directory, directly below one of `image.scratch`, for the node alone.
+    """
 
     def __init__(self, tree: pathlib.Path, work: pathlib.Path, name: str = "overcloud-controller-0") -> None:
         self._work = work
-        self._cgroup = f"om-image-{os.getpid()}-{work.name}"
+        self._cgroup = f"{work.parent.name}-{work.name}"  # where image.scratch looks for it
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        self.tree = tree
         self.root = work / "root"
         for directory in ("upper", "work", "root"):
             (work / directory).mkdir(parents=True)
         options = f"lowerdir={tree},upperdir={work}/upper,workdir={work}/work"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)], check=True)
-        # There is no network to wait for, and what wants network-online.target would wait for two minutes.
-        (self.root / "etc/systemd/system/systemd-networkd-wait-online.service").symlink_to("/dev/null")
+        # There is no network and there are no disks; these would wait for them for a minute or two.
+        for unit in ("systemd-networkd-wait-online", "iscsid", "open-iscsi"):
+            (self.root / f"etc/systemd/system/{unit}.service").unlink(missing_ok=True)
+            (self.root / f"etc/systemd/system/{unit}.service").symlink_to("/dev/null")
         (self.root / "etc/hostname").write_text(name + "\n")
         (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.0.11 {name}\n")
 
@@ -84,7 +94,7 @@ class Node:
         console = (self._work / "console.log").open("ab")
         with console:
             self._process = subprocess.Popen(
-                ["unshare", "-m", "bash", "-c", _BOOT, "bash", self._cgroup, str(self.root)],
+                [*_ENTER, self._cgroup, str(self.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -124,15 +134,8 @@ class Node:
             self._process.terminate()
             self._process.wait(30)
         self._process, self._leader = None, 0
-        self._remove_cgroups()
-
-    def _remove_cgroups(self) -> None:
-        for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
-            top = pathlib.Path(mount, self._cgroup)
-            if top.is_dir():
-                for directory, _, _ in os.walk(top, topdown=False):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(directory)
+        for top in image.cgroups(pathlib.Path(self._cgroup)):
+            image.remove_cgroup(top)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import os
 import typing
+
+from om_agent import model
+from om_agent.plan import layout
 
 NAME = "overcloud-controller-0"
 ADDRESS = "127.0.0.11"
+# The router that the image was built with.
+ENGINE = model.Engine(os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded")
+WHERE = layout.ENGINES[ENGINE]
+
+ROUTER, BROKER, APPLY = f"{WHERE.unit}.service", "rabbitmq-server.service", "om-agent-apply.service"
+SERVICES = ("heat-api.service", "heat-engine.service", "glance-api.service")
+
+# path: (mode, owner, group) of every file that is wholly the agent's, and of the services' that it has keys in.
+FILES = {
+    "/etc/om-agent/hiera.yaml": ("0600", "root", "root"),
+    "/etc/om-agent/hieradata/messaging.json": ("0600", "root", "root"),
+    WHERE.config: ("0640", "root", WHERE.user),
+    WHERE.sasl_config: ("0644", "root", "root"),
+    WHERE.sasl_database: ("0640", "root", WHERE.user),
+    "/etc/rabbitmq/definitions.json": ("0640", "root", "rabbitmq"),
+    "/etc/rabbitmq/enabled_plugins": ("0644", "root", "root"),
+    "/etc/rabbitmq/erl_inetrc": ("0644", "root", "root"),
+    "/etc/rabbitmq/rabbitmq-env.conf": ("0644", "root", "root"),
+    "/etc/rabbitmq/rabbitmq.conf": ("0644", "root", "root"),
+    "/var/lib/rabbitmq/.erlang.cookie": ("0400", "rabbitmq", "rabbitmq"),
+    "/etc/glance/glance-api.conf": ("0640", "root", "glance"),
+    "/etc/heat/heat.conf": ("0640", "root", "heat"),
+}
+if ENGINE is not model.Engine.EMBEDDED:  # which has no mesh
+    FILES[WHERE.mesh_password_file] = ("0640", "root", WHERE.user)
 
 
 def metadata(**changes: typing.Any) -> dict[str, typing.Any]:
-    """RPC over the embedded router, notifications over RabbitMQ, one controller."""
+    """RPC over the router, notifications over RabbitMQ, one controller."""
     messaging: dict[str, typing.Any] = {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret"},
         "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret"},
-        "router": {"engine": "embedded"},
-        "broker": {"erlang_cookie": "image-test-cookie"},  # else it is made from the password of RPC
+        # By default the password of the mesh is made from that of RPC, and the cookie too.
+        "router": {"engine": ENGINE.value, "mesh_password": "mesh-secret"},
+        "broker": {"erlang_cookie": "image-test-cookie"},
         "nodes": [{"name": NAME, "address": ADDRESS}],
     }
     return {"oslo_messaging": {**messaging, **changes}}
 
+
+# The virtual machine is told its name, which it does not have.
+QEMU = metadata(nodes=[{"name": "qemu", "address": ADDRESS}], node="qemu")
 
 # Arguments: a service's configuration file, a number of calls.
 RPC = """
@@ -34,9 +67,9 @@ class Endpoint:
 target = oslo_messaging.Target(topic="om-image-test", server="here")
 server = oslo_messaging.get_rpc_server(transport, target, [Endpoint()], executor="threading")
 server.start()
-client = oslo_messaging.get_rpc_client(transport, oslo_messaging.Target(topic="om-image-test"), timeout=30) \\
+client = oslo_messaging.get_rpc_client(transport, oslo_messaging.Target(topic="om-image-test"), timeout=60) \\
     if hasattr(oslo_messaging, "get_rpc_client") \\
-    else oslo_messaging.RPCClient(transport, oslo_messaging.Target(topic="om-image-test"), timeout=30)
+    else oslo_messaging.RPCClient(transport, oslo_messaging.Target(topic="om-image-test"), timeout=60)
 answers = [client.call({}, "echo", value=i) for i in range(int(sys.argv[2]))]
 print(json.dumps({"url": conf.transport_url.split(":")[0], "answers": answers}))
 sys.stdout.flush()
@@ -63,25 +96,40 @@ listener.start()
 conf.set_override("control_exchange", "om-image-test")
 notifier = oslo_messaging.Notifier(transport, "here", driver="messagingv2", topics=["om-image-test"])
 notifier.info({}, "om.image.test", {"n": 1})
-event.wait(30)
+event.wait(60)
 print(json.dumps(got))
 sys.stdout.flush()
 os._exit(0)
 """
 
-# Arguments: address, port, user, password. Prints deliveries by address.
+# Arguments: RabbitMQ's URL, a queue. Takes everything out of it and prints the types of the events.
+EVENTS = """
+import json, sys
+import kombu
+with kombu.Connection(sys.argv[1]) as connection:
+    channel, found = connection.channel(), []
+    while True:
+        message = channel.basic_get(sys.argv[2], no_ack=True)
+        if message is None:
+            break
+        body = json.loads(message.body)
+        found.append(json.loads(body["oslo.message"])["event_type"])
+print(json.dumps(found))
+"""
+
+# Arguments: address, port, user, password, the router's word for itself. Prints deliveries by address.
 ADDRESSES = """
 import json, sys
 from proton import Message
 from proton.utils import BlockingConnection
-host, port, user, password = sys.argv[1:]
+host, port, user, password, product = sys.argv[1:]
 connection = BlockingConnection(f"amqp://{host}:{port}", timeout=20, user=f"{user}@overcloud", password=password,
                                 allowed_mechs="PLAIN", allow_insecure_mechs=True, sasl_enabled=True)
 receiver = connection.create_receiver(None, dynamic=True)
 sender = connection.create_sender("$management")
 sender.send(Message(address="$management", reply_to=receiver.link.remote_source.address, correlation_id=1,
                     properties={"operation": "QUERY", "type": "org.amqp.management", "name": "self",
-                                "entityType": "org.apache.qpid.dispatch.router.address"},
+                                "entityType": product + ".router.address"},
                     body={"attributeNames": ["name", "deliveriesIngress", "deliveriesEgress"]}))
 body = receiver.receive(20).body
 print(json.dumps({row[0]: row[1:] for row in body["results"]}))
@@ -98,11 +146,11 @@ def ask(url, body=None):
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
         return json.load(answer)
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + 240
 while True:
     try:
         template = {"heat_template_version": "2018-08-31", "resources": {"text": {"type": "OS::Heat::RandomString"}}}
-        made = ask(base, {"stack_name": name, "template": template, "timeout_mins": 2})
+        made = ask(base, {"stack_name": name, "template": template, "timeout_mins": 10})
         break
     except Exception as e:
         if time.monotonic() > deadline:
@@ -117,3 +165,5 @@ while True:
     time.sleep(0.5)
 print(json.dumps({"status": stack["stack_status"], "reason": stack["stack_status_reason"]}))
 """
+
+PRODUCT = "io.skupper.router" if ENGINE is model.Engine.SKROUTERD else "org.apache.qpid.dispatch"

@@ -8,9 +8,8 @@ import pytest
 
 from testbed import image_node
 from tests.image import conftest, material
+from tests.image.material import APPLY, BROKER, ROUTER, SERVICES
 
-ROUTER, BROKER, APPLY = "om-devrouter.service", "rabbitmq-server.service", "om-agent-apply.service"
-SERVICES = ("heat-api.service", "heat-engine.service", "glance-api.service")
 BAD = material.metadata(rpc={"scheme": "amqp", "password": "x", "nonsense": "y"})
 
 

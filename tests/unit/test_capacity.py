@@ -46,8 +46,15 @@ def test_a_role_without_router_connects_elsewhere() -> None:
     assert found["interior"].clients == 10 + 4
 
 
-def test_rabbit_for_both() -> None:
-    assert set(needs(helpers.default())) == {"broker"}
+def test_rabbit_for_both_has_more_connections() -> None:
+    found = needs(helpers.default(3, 6))
+    assert set(found) == {"broker"}
+    assert found["broker"].connections == 14 * 6 + 2
+    assert needs(helpers.dual(3, 6))["broker"].connections == 14 + 2
+
+
+def test_skrouterd_has_two_connections_between_interiors() -> None:
+    assert needs(put(helpers.dual(3, 6), "router.engine", "skrouterd"))["interior"].peers == 4
 
 
 def test_external_backends_need_nothing_here() -> None:

@@ -1,6 +1,7 @@
 """How many connections, descriptors and how much memory an overcloud of this size needs; pure.
 
-Every constant is measured (`testbed.footprint`, doc/topology.rst says how) and none is a guess; what they are
+Every constant is measured: differences of resident memory and descriptors by ``python -m testbed.footprint`` with
+qdrouterd 1.19.0, skrouterd 3.4.2 and RabbitMQ 3.10.8, without TLS, the larger one of the two engines. What they are
 multiplied with, service processes a node, is for the operator to correct.
 """
 
@@ -42,10 +43,15 @@ class Constants:
 
 MIB = 1024 * 1024
 KIB = 1024
-ROUTER = Constants(memory=24 * MIB, descriptors=30, client_memory=53 * KIB, client_connections=1)
-BROKER = Constants(memory=136 * MIB, descriptors=100, client_memory=3 * 169 * KIB, client_connections=3)
-INTER_ROUTER_MEMORY = 1100 * KIB
-EDGE_MEMORY = 800 * KIB
+ROUTER = Constants(memory=25 * MIB, descriptors=12, client_memory=81 * KIB, client_connections=1)
+# A process that speaks RPC over RabbitMQ and notifies has 6 connections, 4 or 5 queues behind them; one that only
+# notifies has a bare one.
+RPC_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=512 * KIB, client_connections=6)
+NOTIFY_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=47 * KIB, client_connections=1)
+INTER_ROUTER_MEMORY = 754 * KIB
+EDGE_MEMORY = 120 * KIB
+# skrouterd opens another connection for data beside each one between interior routers.
+INTER_ROUTER_CONNECTIONS = {model.Engine.QDROUTERD: 1, model.Engine.SKROUTERD: 2, model.Engine.EMBEDDED: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Need:
     :param name: of the busiest.
     :param clients: service processes connected to it.
     :param edges: edge routers connected to it, both uplinks of each counted.
-    :param peers: interior routers or brokers connected to it.
+    :param peers: connections with interior routers or brokers.
     :param memory: bytes.
     """
 
@@ -116,21 +122,33 @@ def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
 
     def interior(node: model.Node) -> Need:
         own = 0 if d.router.clients is model.Clients.MESH else _processes(node, processes)
-        return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peers[node.name])
+        each = INTER_ROUTER_CONNECTIONS[d.router.engine]
+        peer = (peers[node.name] * each, peers[node.name] * INTER_ROUTER_MEMORY)
+        return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peer)
 
     yield max((interior(n) for n in interiors), key=lambda need: need.memory)
     edges = [n for n in d.nodes if n.router is model.RouterMode.EDGE]
     if edges:
-        found = (_router("edge", len(edges) * times, n, _processes(n, processes), 0, 2) for n in edges)
+        peer = (2, 2 * EDGE_MEMORY)
+        found = (_router("edge", len(edges) * times, n, _processes(n, processes), 0, peer) for n in edges)
         yield max(found, key=lambda need: need.memory)
 
 
-def _router(kind: str, nodes: int, node: model.Node, clients: int, edges: int, peers: int) -> Need:
-    connections = clients * ROUTER.client_connections + edges + peers
-    memory = ROUTER.memory + clients * ROUTER.client_memory + edges * EDGE_MEMORY
-    memory += peers * (INTER_ROUTER_MEMORY if kind == "interior" else EDGE_MEMORY)
-    descriptors = ROUTER.descriptors + connections
-    return Need(kind, nodes, node.name, clients, edges, peers, connections, descriptors, memory, ROUTER_DESCRIPTORS)
+def _router(kind: str, nodes: int, node: model.Node, clients: int, edges: int, peers: tuple[int, int]) -> Need:
+    """Return what one router needs; ``peers`` are connections and bytes."""
+    connections = clients * ROUTER.client_connections + edges + peers[0]
+    return Need(
+        kind=kind,
+        nodes=nodes,
+        name=node.name,
+        clients=clients,
+        edges=edges,
+        peers=peers[0],
+        connections=connections,
+        descriptors=ROUTER.descriptors + connections,
+        memory=ROUTER.memory + clients * ROUTER.client_memory + edges * EDGE_MEMORY + peers[1],
+        limit=ROUTER_DESCRIPTORS,
+    )
 
 
 def _broker_names(d: model.Deployment) -> set[str]:
@@ -144,7 +162,9 @@ def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
     for names in clusters:
         clients = math.ceil(total / len(names))  # the driver starts at a random one
         peers = len(names) - 1
-        connections = clients * BROKER.client_connections + peers
+        carries_rpc = d.rpc.scheme is model.Scheme.RABBIT and d.rpc.nodes == names
+        each = RPC_BROKER if carries_rpc else NOTIFY_BROKER
+        connections = clients * each.client_connections + peers
         yield Need(
             kind="broker",
             nodes=len(names),
@@ -153,8 +173,8 @@ def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
             edges=0,
             peers=peers,
             connections=connections,
-            descriptors=BROKER.descriptors + connections,
-            memory=BROKER.memory + clients * BROKER.client_memory,
+            descriptors=each.descriptors + connections,
+            memory=each.memory + clients * each.client_memory,
             limit=BROKER_DESCRIPTORS,
         )
 
