@@ -1,0 +1,259 @@
+"""The failures. Each is a generator: it does something, then yields for how many seconds nothing is done.
+
+One that needs preparation yields `NOW` when the failure comes.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import json
+import signal
+import time
+
+from om_agent import model
+from om_agent.plan import layout
+from om_agent.plan import router as router_plan
+
+from testbed import processes, routers, workers
+from testbed.recovery import cloud as clouds
+
+Steps = collections.abc.Iterator[float]
+NOW = 0.0
+_BURST = 3000
+_CROWD = 300
+AMQP, RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One failure.
+
+    :param backends: what carries RPC.
+    :param tls: whether routers and clients use it.
+    """
+
+    name: str
+    what: str
+    backends: tuple[model.Scheme, ...]
+    steps: collections.abc.Callable[[clouds.Cloud], Steps]
+    tls: bool = False
+
+
+def kill_interior(cloud: clouds.Cloud) -> Steps:
+    """A controller's router dies; systemd starts it again."""
+    yield from _kill(cloud.routers["ctl-2"])
+
+
+def kill_edge(cloud: clouds.Cloud) -> Steps:
+    """A compute's router dies; systemd starts it again."""
+    yield from _kill(cloud.routers["cmp-1"])
+
+
+def _kill(router: routers.Router) -> Steps:
+    router.kill()
+    yield 1.0
+    router.start()
+
+
+def kill_broker(cloud: clouds.Cloud) -> Steps:
+    """A broker dies; systemd starts it again."""
+    cloud.kill_broker("ctl-2")
+    yield 1.0
+    cloud.brokers["ctl-2"].start()
+
+
+def stop_router(cloud: clouds.Cloud) -> Steps:
+    """A controller's router hangs."""
+    yield from _stop(cloud.routers["ctl-2"].process)
+
+
+def stop_broker(cloud: clouds.Cloud) -> Steps:
+    """A broker hangs."""
+    yield from _stop(cloud.brokers["ctl-2"].process)
+
+
+def _stop(process: processes.Process | None) -> Steps:
+    if process:
+        process.signal(signal.SIGSTOP)
+        yield 20.0
+        process.signal(signal.SIGCONT)
+
+
+def cut_link(cloud: clouds.Cloud) -> Steps:
+    """Two controllers do not reach each other."""
+    cloud.net.cut(["ctl-1"], ["ctl-2"])
+    yield 15.0
+    cloud.net.heal()
+
+
+def cut_site(cloud: clouds.Cloud) -> Steps:
+    """A controller and a compute reach each other alone."""
+    inside = ("ctl-3", "cmp-2")
+    cloud.net.cut(inside, [name for name in cloud.hosts if name not in inside])
+    yield 20.0
+    cloud.net.heal()
+
+
+def rolling(cloud: clouds.Cloud) -> Steps:
+    """Every router is drained, restarted and waited for, one after the other."""
+    for name, router in cloud.routers.items():
+        cloud.agent(name, "drain", "--timeout", "10")
+        if router.process:
+            cloud.supervisor.end(router.process)
+        yield 0.5
+        router.start()
+        deadline = time.monotonic() + 20
+        while not cloud.is_well() and time.monotonic() < deadline:
+            yield 0.3
+
+
+def rolling_brokers(cloud: clouds.Cloud) -> Steps:
+    """Every broker is restarted and waited for, one after the other."""
+    for broker in cloud.brokers.values():
+        if broker.process:
+            cloud.supervisor.end(broker.process, grace=20)
+        yield 0.5
+        broker.start()
+        deadline = time.monotonic() + 40
+        while not cloud.is_well() and time.monotonic() < deadline:
+            yield 0.3
+
+
+def fill_disk(cloud: clouds.Cloud) -> Steps:
+    """One broker's disk is full, but for less than RabbitMQ's limit of 50 MB."""
+    filler = clouds.fill(cloud.disk, 20 << 20)
+    yield 20.0
+    filler.unlink()
+
+
+def wrong_password(cloud: clouds.Cloud) -> Steps:
+    """A controller's router comes back with another password for the mesh than its peers have."""
+    router = cloud.routers["ctl-2"]
+    path = router.host.path(layout.ENGINES[cloud.engine].mesh_password_file)
+    right = path.read_text()
+    path.write_text("wrong\n")
+    yield from _kill(router)
+    yield 14.0
+    path.write_text(right)
+    yield from _kill(router)
+
+
+def expired(cloud: clouds.Cloud) -> Steps:
+    """A controller's certificate expires: its router goes on, until it is restarted."""
+    router = cloud.routers["ctl-2"]
+    path = router.host.path(layout.ENGINES[cloud.engine].tls("certificate"))
+    if cloud.certificates:
+        path.write_text(cloud.certificates.text("expired"))
+        yield 5.0
+        stayed = "ctl-2" in cloud.routers["ctl-1"].peers()
+        yield NOW
+        yield from _kill(router)
+        yield 8.0
+        done = cloud.agent("ctl-1", "verify", "--timeout", "5")
+        said = [line.strip() for line in done.output.splitlines() if "ctl-2" in line]
+        path.write_text(cloud.certificates.text("certificate"))
+        yield from _kill(router)
+        cloud.remark = f"routers stayed connected: {stayed}; verify on ctl-1 ends with {done.returncode}: {said[:2]}"
+
+
+def same_id(cloud: clouds.Cloud) -> Steps:
+    """A second router says that it is ctl-2's: a node that was copied."""
+    host = cloud.hosts["ctl-2"]
+    path = host.path(layout.ENGINES[cloud.engine].config)
+    entities = json.loads(path.read_text())
+    # Of the same node's addresses it needs other ports; its connectors stay, and go to the peers of the original.
+    copied = [[kind, {**a, "port": int(a["port"]) + 10 if kind == "listener" else a.get("port")}]
+              for kind, a in entities if kind != "listener" or not a.get("http")]  # fmt: skip
+    copied = [[kind, {k: v for k, v in a.items() if v is not None}] for kind, a in copied]
+    copy = path.with_name("copy.json")
+    copy.write_text(json.dumps([*copied, _to_the_first(cloud, entities)]))
+    command = routers.find(cloud.engine) or ()
+    process = cloud.supervisor.start("router-copy", [*host.within, *command, "-c", str(copy)])
+    yield 15.0
+    cloud.supervisor.end(process)
+    copy.unlink()
+
+
+def _to_the_first(cloud: clouds.Cloud, entities: list[tuple[str, dict[str, str]]]) -> tuple[str, dict[str, str]]:
+    """Return a connector to ctl-3, which the original waits for instead of connecting to it."""
+    known = next(a for kind, a in entities if kind == "connector")
+    return ("connector", {**known, "name": "copy", "host": cloud.hosts["ctl-3"].node.host})
+
+
+def burst(cloud: clouds.Cloud) -> Steps:
+    """Fanouts as fast as they go, acknowledged as rendered, and pre-settled as in oslo.messaging's stock."""
+    host, said = cloud.hosts["ctl-1"], []
+    stock = host.service_file("stock")
+    stock.parent.mkdir(exist_ok=True)
+    lines = host.service_file("nova").read_text().splitlines()
+    stock.write_text("\n".join(line for line in lines if not line.startswith("pre_settled")) + "\n")
+    for service in ("nova", "stock") if cloud.rpc is AMQP else ("nova",):
+        client = workers.Client(cloud.supervisor, host, service)
+        client.expect("ready", workers.READY_SECONDS)
+        client.begin("fanout", 1, 10.0, cloud.load.servers[0], timeout=10.0)
+        client.result()
+        yield NOW
+        client.begin("fanout", _BURST, 30.0, cloud.load.servers[0], timeout=20.0, threads=8)
+        sent = client.result()
+        good = {one.ident for one in sent if not one.error}
+        took = max(one.done for one in sent) - min(one.begun for one in sent)
+        missing = -1
+        for _ in range(20):
+            before, missing = missing, sum(len(good - s.got("fanout").seconds.keys()) for s in cloud.load.servers)
+            if missing in (0, before):
+                break
+            yield 1.0
+        kind = "acknowledged" if service == "nova" else "pre-settled"
+        said.append(f"{kind}: {len(good)} of {len(sent)} sent in {took:.1f} s, {missing} of {2 * len(good)} lost")
+        cloud.supervisor.end(client.process)
+    cloud.remark = "; ".join(said)
+
+
+def storm(cloud: clouds.Cloud) -> Steps:
+    """Many clients of one router or broker are cut off by its crash, and all come back at once."""
+    d, amqp = cloud.overcloud.deployment, cloud.rpc is AMQP
+    names = ("ctl-2",) if amqp else ("ctl-2", "ctl-1", "ctl-3")
+    user = f"{d.rpc.username}@{router_plan.REALM}" if amqp else d.rpc.username
+    told = {
+        "scheme": cloud.rpc.value, "hosts": [cloud.hosts[n].node.host for n in names], "port": d.rpc.port,
+        "user": user, "password": d.rpc.password.reveal(), "count": _CROWD // 3,
+    }  # fmt: skip
+    crowds = [
+        workers.Crowd(cloud.supervisor, cloud.hosts["ctl-2"], first, **told) for first in range(0, _CROWD, _CROWD // 3)
+    ]
+    yield from _until(crowds)
+    yield NOW
+    killed = time.monotonic()
+    yield from kill_interior(cloud) if amqp else kill_broker(cloud)
+    yield 1.0
+    yield from _until(crowds)
+    found = [crowd.report() for crowd in crowds]
+    cloud.supervisor.end(*(crowd.process for crowd in crowds))
+    cloud.remark = f"{sum(n for n, _ in found)} of {_CROWD} back after {max(last for _, last in found) - killed:.1f} s"
+
+
+def _until(crowds: list[workers.Crowd]) -> Steps:
+    for _ in range(60):
+        yield 0.5
+        if sum(crowd.report()[0] for crowd in crowds) == _CROWD:
+            break
+
+
+CASES = (
+    Case("kill-interior", "kill -9 a controller's router, back after 1 s", (AMQP,), kill_interior),
+    Case("kill-edge", "kill -9 a compute's router, back after 1 s", (AMQP,), kill_edge),
+    Case("kill-broker", "kill -9 a broker, back after 1 s", (AMQP, RABBIT), kill_broker),
+    Case("stop-router", "SIGSTOP a controller's router for 20 s", (AMQP,), stop_router),
+    Case("stop-broker", "SIGSTOP a broker for 20 s", (AMQP, RABBIT), stop_broker),
+    Case("cut-link", "no packets between two controllers for 15 s", (AMQP, RABBIT), cut_link),
+    Case("cut-site", "a controller and a compute cut off for 20 s", (AMQP, RABBIT), cut_site),
+    Case("rolling-routers", "all routers drained and restarted, in turn", (AMQP,), rolling),
+    Case("rolling-brokers", "all brokers restarted, in turn", (RABBIT,), rolling_brokers),
+    Case("disk-full", "a broker's disk is full for 20 s", (AMQP, RABBIT), fill_disk),
+    Case("wrong-password", "a router with a wrong mesh password for 15 s", (AMQP,), wrong_password),
+    Case("same-id", "a second router with ctl-2's id for 15 s", (AMQP,), same_id),
+    Case("expired", "restarted with an expired certificate, renewed after 10 s", (AMQP,), expired, True),
+    Case("burst", "3000 fanouts at once", (AMQP, RABBIT), burst),
+    Case("storm", "300 clients at once, after kill -9 of what they were connected to", (AMQP, RABBIT), storm),
+)

@@ -1,0 +1,182 @@
+"""The overcloud that failures are put into: three controllers, two computes, each with a network of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import typing
+
+from om_agent import errors as agent_errors
+from om_agent import model
+
+from testbed import errors, overcloud, processes, rabbitmq, routers, sockets
+from testbed.recovery import network, traffic
+
+NODES = {
+    "ctl-1": ("controller", f"{network.NETWORK}.11"),
+    "ctl-2": ("controller", f"{network.NETWORK}.12"),
+    "ctl-3": ("controller", f"{network.NETWORK}.13"),
+    "cmp-1": ("compute", f"{network.NETWORK}.21"),
+    "cmp-2": ("compute", f"{network.NETWORK}.22"),
+}
+SETTLE_SECONDS = 120.0
+_DISK_MIB = 320
+
+
+class Cloud:
+    """The overcloud, running.
+
+    :param rpc: what carries RPC; notifications go over RabbitMQ.
+    :param tls: for RPC and between routers.
+    """
+
+    def __init__(
+        self,
+        supervisor: processes.Supervisor,
+        directory: pathlib.Path,
+        net: network.Network,
+        rpc: model.Scheme,
+        engine: model.Engine,
+        tls: bool = False,
+    ) -> None:
+        self.supervisor = supervisor
+        self.directory = directory
+        self.net = net
+        self.rpc = rpc
+        self.engine = engine
+        directory.mkdir()
+        self.certificates = Certificates(directory / "certificates") if tls else None
+        metadata = directory / "metadata.json"
+        metadata.write_text(json.dumps({"oslo_messaging": self._metadata()}))
+        made = overcloud.create([metadata], directory / "nodes")
+        hosts = [dataclasses.replace(host, within=net.within(host.name)) for host in made.hosts]
+        self.overcloud = dataclasses.replace(made, hosts=tuple(hosts))
+        self.hosts = {host.name: host for host in hosts}
+        overcloud.apply_all(supervisor, self.overcloud, f"apply-{rpc.value}")
+        self.mesh = routers.Mesh(supervisor, self.overcloud)
+        self.cluster = rabbitmq.Cluster(supervisor, self.overcloud)
+        self.routers = {r.host.name: r for r in self.mesh.routers}
+        self.brokers = {b.host.name: b for b in self.cluster.nodes}
+        self.load: traffic.Traffic  # of the case that runs
+        self.remark = ""  # that the case makes
+        self.disk = self._small_disk("ctl-1")
+
+    def _metadata(self) -> dict[str, typing.Any]:
+        made = self.certificates
+        return {
+            **({"tls": made.metadata()} if made else {}),
+            "rpc": {"scheme": self.rpc.value, "username": "rpc", "password": "rpc-secret", "tls": bool(made)},
+            "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret", "tls": False},
+            "router": {"engine": self.engine.value, "worker_threads": 2},
+            "nodes": [{"name": n, "role": role, "address": address} for n, (role, address) in NODES.items()],
+        }
+
+    def start(self) -> None:
+        """Start routers and brokers."""
+        self.cluster.start()
+        for router in self.mesh.routers:
+            router.start()
+        self.wait()
+
+    def end(self) -> None:
+        """End all of it."""
+        self.supervisor.end(*(r.process for r in self.mesh.routers if r.process), grace=2)
+        self.cluster.end()
+
+    def wait(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Wait until every router and every broker is there and knows the others."""
+        processes.wait_until("all routers and brokers are well", self.is_well, seconds, interval=0.3)
+
+    def is_well(self) -> bool:
+        """Return whether every router and every broker is there and knows the others."""
+        with contextlib.suppress(agent_errors.Unreachable, errors.TestbedError, OSError):
+            interiors = {r.host.name for r in self.mesh.interiors}
+            return all(
+                router.peers() == interiors - {name} if name in interiors else router.has_uplink()
+                for name, router in self.routers.items()
+            ) and all(_is_member(broker, len(self.brokers)) for broker in self.brokers.values())
+        return False
+
+    def kill_broker(self, name: str) -> None:
+        """End a broker as a crash does."""
+        process = self.brokers[name].process
+        if process:
+            process.signal(signal.SIGKILL)
+            self.supervisor.end(process, grace=0)
+
+    def starved(self) -> int:
+        """Return how often an interior router gave up an edge whose heartbeat was late by two seconds."""
+        logs = self.supervisor.logs.glob("router-*.log")
+        return sum(log.read_text(errors="replace").count("Lost heartbeat") for log in logs)
+
+    def agent(self, name: str, command: str, *options: str) -> processes.Finished:
+        """Run the agent on a node."""
+        host = self.hosts[name]
+        where = ("--node", name, "--root", str(host.root), "--relocate", "--no-services")
+        argv = [*host.within, sys.executable, "-m", "om_agent", command, *map(str, host.files), *where, *options]
+        log = f"{command}-{name}-{time.monotonic_ns()}"
+        return self.supervisor.finish(self.supervisor.start(log, argv, overcloud.python_environment()), 120)
+
+    def _small_disk(self, name: str) -> pathlib.Path:
+        """Give a node's broker a disk of its own, which can be filled."""
+        path = self.hosts[name].path("/var/lib/rabbitmq/mnesia")
+        path.mkdir(parents=True, exist_ok=True)
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "tmpfs", str(path)]
+        subprocess.run(argv, check=True, timeout=20)
+        return path
+
+
+class Certificates:
+    """An authority, a certificate of all nodes, and one like it that has expired."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        directory.mkdir(mode=0o700)
+        self._directory = directory
+        (directory / "names").write_text("subjectAltName=" + ",".join(f"DNS:{name}" for name in NODES))
+        key = ("-newkey", "rsa:2048", "-nodes")
+        self._openssl(
+            "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=recovery", "-days", "2"
+        )
+        self._openssl("req", *key, "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=router")
+        for name, days in (("certificate", "2"), ("expired", "-1")):
+            sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", days, "-extfile", "names")
+            self._openssl("x509", "-req", "-in", "request.pem", *sign, "-out", f"{name}.pem")
+
+    def _openssl(self, *arguments: str) -> None:
+        argv = ["openssl", *arguments]
+        subprocess.run(argv, cwd=self._directory, check=True, capture_output=True, timeout=60)
+
+    def text(self, name: str) -> str:
+        """Return ``ca``, ``key``, ``certificate`` or ``expired``."""
+        return (self._directory / f"{name}.pem").read_text()
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata's section."""
+        return {name: self.text(name) for name in ("ca", "certificate", "key")}
+
+
+def fill(path: pathlib.Path, leave: int) -> pathlib.Path:
+    """Write a file until only ``leave`` bytes are free; returns the file."""
+    filler = path / "filler"
+    count = shutil.disk_usage(path).free - leave
+    with filler.open("wb") as sink:
+        for _ in range(count // (1 << 20)):
+            sink.write(bytes(1 << 20))
+    return filler
+
+
+def _is_member(broker: rabbitmq.Node, count: int) -> bool:
+    """Return whether a broker serves clients and is connected to all others."""
+    if not sockets.is_open((broker.host.node.address, model.RABBIT_PORT)):
+        return False
+    scraped = broker.scrape()
+    return len(scraped.get("erlang_vm_dist_node_state", {})) >= count - 1 and all(
+        state == 3 for state in scraped["erlang_vm_dist_node_state"].values()
+    )

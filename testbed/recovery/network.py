@@ -1,0 +1,125 @@
+"""Nodes with a network of their own each, on one switch: links between them can be cut and healed.
+
+Everything is in network namespaces that end with this process: of the machine's own network nothing is seen or changed.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import ctypes
+import itertools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from testbed import errors
+
+NETWORK = "10.77.0"
+OWN = f"{NETWORK}.1"
+_NOBODY = "02:00:00:00:00:00"  # a hardware address that no node has: what is sent there is lost
+_CLONE_NEWNET = 0x40000000  # unshare(2)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_INSIDE = "OM_TESTBED_INSIDE"
+
+
+def enter(module: str) -> None:
+    """Start this module again with the same arguments, where it has networks and mounts of its own."""
+    if os.environ.pop(_INSIDE, None):
+        return
+    if os.geteuid() != 0:
+        raise errors.TestbedError("Networks that can be cut need root (namespaces).")
+    argv = ["unshare", "--net", "--mount", "--propagation", "private", sys.executable]
+    argv += ["-m", module, *sys.argv[1:]]
+    os.execvpe(argv[0], argv, {**os.environ, _INSIDE: "1"})
+
+
+def loopback() -> None:
+    """Make this machine's own addresses work here, all of 127.0.0.0/8."""
+    _run((), "link set lo up")
+
+
+def resolve(addresses: collections.abc.Mapping[str, str], file: pathlib.Path) -> None:
+    """Let names be found, here and on the nodes; ``file`` takes the place of /etc/hosts."""
+    lines = [f"{address} {name}" for name, address in addresses.items()]
+    file.write_text("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
+    subprocess.run(["mount", "--bind", str(file), "/etc/hosts"], check=True, timeout=20)
+
+
+@contextlib.contextmanager
+def directory(keep: pathlib.Path | None) -> collections.abc.Iterator[pathlib.Path]:
+    """Make a directory to work in: ``keep``, or one that is removed afterwards, whatever is mounted in it."""
+    if keep:
+        keep.mkdir(mode=0o700)
+        yield keep.resolve()
+        return
+    made = pathlib.Path(tempfile.mkdtemp(prefix="om-testbed-")).resolve()
+    try:
+        yield made
+    finally:
+        for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{made}/"):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=False, timeout=20)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+class Network:
+    """A switch, this process at one of its ports, and nodes at the others.
+
+    :param addresses: of the nodes, by name.
+    """
+
+    def __init__(self, addresses: collections.abc.Mapping[str, str]) -> None:
+        self._addresses = dict(addresses)
+        self._namespaces = {name: _make_namespace() for name in addresses}
+        self._cut: set[tuple[str, str]] = set()
+        loopback()
+        _run((), "link add switch type bridge", f"addr add {OWN}/24 dev switch", "link set switch up")
+        for i, (name, address) in enumerate(addresses.items()):
+            peer = f"link add port{i} type veth peer name eth0 netns {self._path(name)}"
+            _run((), peer, f"link set port{i} master switch up")
+            _run(self.within(name), "link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up")
+
+    def _path(self, name: str) -> str:
+        return f"/proc/{os.getpid()}/fd/{self._namespaces[name]}"
+
+    def within(self, name: str) -> tuple[str, ...]:
+        """Return the command that starts another on a node; it becomes that one."""
+        return ("nsenter", f"--net={self._path(name)}")
+
+    def cut(self, some: collections.abc.Iterable[str], others: collections.abc.Iterable[str]) -> None:
+        """Lose every packet between some nodes and others, without anybody being told."""
+        for one, other in itertools.product(some, others):
+            for a, b in ((one, other), (other, one)):
+                self._cut.add((a, b))
+                _run(self.within(a), f"neigh replace {self._addresses[b]} lladdr {_NOBODY} dev eth0 nud permanent")
+
+    def heal(self) -> None:
+        """Undo every cut."""
+        for a, b in self._cut:
+            _run(self.within(a), f"neigh del {self._addresses[b]} dev eth0")
+        self._cut.clear()
+
+
+def _make_namespace() -> int:
+    """Return a descriptor of a new network namespace, which lives as long as that is open."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _LIBC.unshare(_CLONE_NEWNET):
+            raise errors.TestbedError(f"No network namespace: {os.strerror(ctypes.get_errno())}.")
+        made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        if _LIBC.setns(own, _CLONE_NEWNET):
+            raise errors.TestbedError(f"There is no way back to the network: {os.strerror(ctypes.get_errno())}.")
+        return made
+    finally:
+        os.close(own)
+
+
+def _run(within: tuple[str, ...], *commands: str) -> None:
+    argv = [*within, "ip", "-batch", "-"]
+    done = subprocess.run(argv, input="\n".join(commands), capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        raise errors.TestbedError(f"ip {'; '.join(commands)}: {done.stderr.strip()}")

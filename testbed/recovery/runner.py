@@ -1,0 +1,99 @@
+"""Runs cases: load, failure, and the time until everything is as before."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import itertools
+import pathlib
+import time
+
+from om_agent import model
+
+from testbed import processes
+from testbed.recovery import cases, network, traffic
+from testbed.recovery import cloud as clouds
+
+BACKENDS = (cases.AMQP, cases.RABBIT)
+_BEFORE_SECONDS = 3.0
+_AFTER_SECONDS = 6.0
+_LONGEST_SECONDS = 240.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    :param lasted: seconds from the failure until it was undone.
+    :param well: seconds from then until every router and broker knew all others.
+    :param starved: how often this machine was too busy for an interior router to keep an edge router.
+    """
+
+    case: str
+    what: str
+    backend: str
+    lasted: float
+    well: float
+    outcome: traffic.Outcome
+    remark: str
+    starved: int
+
+
+def run(
+    supervisor: processes.Supervisor,
+    directory: pathlib.Path,
+    engine: model.Engine,
+    backends: collections.abc.Iterable[model.Scheme],
+    wanted: collections.abc.Sequence[cases.Case],
+    show: collections.abc.Callable[[Row], None],
+) -> list[Row]:
+    """Run the cases on an overcloud for each of what may carry RPC."""
+    addresses = {name: address for name, (_, address) in clouds.NODES.items()}
+    network.resolve(addresses, directory / "hosts")
+    net = network.Network(addresses)
+    rows = []
+    for backend, tls in itertools.product(backends, (False, True)):
+        here = [case for case in wanted if backend in case.backends and case.tls == tls]
+        if not here:
+            continue
+        where = directory / (backend.value + ("-tls" if tls else ""))
+        cloud = clouds.Cloud(supervisor, where, net, backend, engine, tls)
+        cloud.start()
+        for case in here:
+            rows.append(one(cloud, case))
+            show(rows[-1])
+        cloud.end()
+    return rows
+
+
+def one(cloud: clouds.Cloud, case: cases.Case) -> Row:
+    """Run one case; the services are new each time, the routers and brokers stay."""
+    cloud.remark, starved = "", cloud.starved()
+    cloud.load = load = traffic.Traffic(cloud.supervisor, cloud.hosts)
+    try:
+        time.sleep(2.0)  # for all routers to know of the servers
+        load.warm_up()
+        load.begin(_LONGEST_SECONDS)
+        time.sleep(_BEFORE_SECONDS)
+        failure = _drive(case.steps(cloud))
+        healed = time.monotonic()
+        cloud.wait()
+        well = time.monotonic()
+        time.sleep(_AFTER_SECONDS)
+        outcome = load.result(failure)
+    finally:
+        load.end()
+    backend = cloud.engine.value if cloud.rpc is model.Scheme.AMQP else "rabbitmq"
+    return Row(
+        case.name, case.what, backend, healed - failure, well - healed, outcome, cloud.remark, cloud.starved() - starved
+    )
+
+
+def _drive(steps: cases.Steps) -> float:
+    """Do the steps; returns when the failure came."""
+    failure = time.monotonic()
+    for pause in steps:
+        if pause == cases.NOW:
+            failure = time.monotonic()
+        time.sleep(pause)
+    return failure

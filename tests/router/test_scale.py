@@ -1,0 +1,131 @@
+"""A mesh that is too large to be full, thinned by the planner: started, looked at, used, and one interior larger."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import time
+import typing
+
+import pytest
+from om_agent import errors, model
+from om_agent.plan import topology
+
+from testbed import overcloud, processes, routers, workers
+from tests.router import cloud as clouds
+
+pytestmark = [pytest.mark.router, pytest.mark.slow]
+
+INTERIORS = 15
+EDGES = 30
+NEW = f"ctl-{INTERIORS:02}"
+CONTROLLERS = [f"ctl-{i:02}" for i in range(INTERIORS)]
+COMPUTES = [f"cmp-{i:02}" for i in range(EDGES)]
+_SECONDS = 150.0
+
+
+@pytest.fixture(params=clouds.ENGINES, ids=lambda e: e.value)
+def engine(request: pytest.FixtureRequest) -> model.Engine:
+    clouds.need(request.param)
+    return typing.cast("model.Engine", request.param)
+
+
+@pytest.fixture
+def supervisor(tmp_path: pathlib.Path) -> typing.Iterator[processes.Supervisor]:
+    with clouds.supervised(tmp_path) as made:
+        yield made
+
+
+def resident_mib(names: typing.Iterable[str], cloud: clouds.Cloud) -> list[float]:
+    """Return the resident memory of routers."""
+    found = []
+    for name in names:
+        process = cloud.routers[name].process
+        status = pathlib.Path(f"/proc/{process.pid if process else 0}/status").read_text()
+        found.append(int(re.findall(r"VmRSS:\s*(\d+) kB", status)[0]) / 1024)
+    return found
+
+
+def cpu_seconds(cloud: clouds.Cloud) -> float:
+    """Return how much CPU all routers have used."""
+    ticks = 0
+    for router in cloud.routers.values():
+        stat = pathlib.Path(f"/proc/{router.process.pid if router.process else 0}/stat").read_text()
+        ticks += sum(map(int, stat.rpartition(") ")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def uplinked(cloud: clouds.Cloud, seconds: float = _SECONDS) -> None:
+    """Wait until every edge has an uplink."""
+
+    def has(router: routers.Router) -> bool:
+        try:
+            return router.has_uplink()
+        except errors.Unreachable:
+            return False
+
+    for name in COMPUTES:
+        processes.wait_until(f"{name} has an uplink", lambda name=name: has(cloud.routers[name]), seconds, interval=0.3)  # type: ignore[misc]
+
+
+def answered(cloud: clouds.Cloud, server: workers.Server, client: workers.Client, seconds: float = 60.0) -> None:
+    """Call until one call is answered, which proves that all between the two works."""
+    deadline = time.monotonic() + seconds
+    while True:
+        client.begin("call", 1, 20.0, server, timeout=10.0)
+        (sent,) = client.result()
+        if not sent.error:
+            return
+        assert time.monotonic() < deadline, sent.error
+
+
+@pytest.mark.timeout(900)
+def test_fifteen_interiors_and_thirty_edges(
+    engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
+) -> None:
+    nodes = {**dict.fromkeys([*CONTROLLERS, NEW], "controller"), **dict.fromkeys(COMPUTES, "compute")}
+    small = {"engine": engine.value, "http_port": 0, "worker_threads": 1}
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.61", nodes, router=small)
+    far = ("cmp-00", "cmp-29")
+    before, after = cloud.metadata(*CONTROLLERS, *COMPUTES), cloud.metadata(*CONTROLLERS, NEW, *COMPUTES)
+    overcloud.without_services(host for name, host in cloud.hosts.items() if name not in far)
+    mesh = topology.mesh(overcloud.load([before]))
+    assert len([link for link in mesh.links if not link.uplink]) < INTERIORS * (INTERIORS - 1) / 2
+
+    for name in (*CONTROLLERS, *COMPUTES):
+        cloud.apply(name, before)
+    start = time.monotonic()
+    cloud.start(*CONTROLLERS, wait=False)
+    cloud.start(*COMPUTES, wait=False)
+    took = cloud.converge(_SECONDS)
+    uplinked(cloud)
+    every = time.monotonic() - start
+    server = workers.Server(supervisor, cloud.hosts[far[0]], "nova", "compute")
+    client = workers.Client(supervisor, cloud.hosts[far[1]], "nova")
+    for worker in (server, client):
+        worker.expect("ready", workers.READY_SECONDS)
+    answered(cloud, server, client)
+    used = cpu_seconds(cloud)
+    time.sleep(20)
+    used = (cpu_seconds(cloud) - used) / 20
+    inner, outer = resident_mib(CONTROLLERS, cloud), resident_mib(COMPUTES, cloud)
+    print(
+        f"{engine.value}: {len(mesh.links)} links; interiors all reach each other {took:.1f} s after the last started, "
+        f"with the edges {every:.1f} s after the first; resident MiB: interior {sum(inner) / len(inner):.0f}, edge "
+        f"{sum(outer) / len(outer):.0f}, all {sum(inner) + sum(outer):.0f}; idle: {100 * used:.0f} % of a core"
+    )
+
+    pids = cloud.pids()
+    opened = {link.source for link in topology.mesh(overcloud.load([after])).links} | set(CONTROLLERS)
+    changed = [name for name in (*CONTROLLERS, *COMPUTES) if name in opened]
+    start = time.monotonic()
+    cloud.apply(NEW, after)
+    cloud.start(NEW, wait=False)
+    for name in changed:
+        cloud.apply(name, after)
+    applied = time.monotonic() - start
+    took = cloud.converge(_SECONDS)
+    assert {name: cloud.pids()[name] for name in pids} == pids
+    answered(cloud, server, client)
+    print(f"{engine.value}: one more: {len(changed)} nodes applied in {applied:.1f} s, {took:.1f} s until all knew")
