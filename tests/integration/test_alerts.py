@@ -55,7 +55,7 @@ def cloud(supervisor: processes.Supervisor, directory: pathlib.Path, engine: mod
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.value)
 def test_a_router_has_them(tmp_path: pathlib.Path, engine: model.Engine) -> None:
     if not routers.find(engine):
-        helpers.skip(f"no {engine.value} on PATH or named by OM_{engine.value.upper()}")
+        pytest.skip(f"no {engine.value} on PATH or named by OM_{engine.value.upper()}")
     with processes.Supervisor(tmp_path / "logs") as supervisor:
         made = cloud(supervisor, tmp_path, engine)
         routers.Mesh(supervisor, made).start()

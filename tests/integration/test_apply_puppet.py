@@ -18,7 +18,7 @@ import urllib.parse
 import pytest
 from om_agent import model
 from om_agent.apply import puppet as om_puppet
-from om_agent.plan import transport_url
+from om_agent.plan import services, transport_url
 
 cfg = pytest.importorskip("oslo_config.cfg")
 loadwsgi = pytest.importorskip("paste.deploy.loadwsgi")
@@ -217,7 +217,8 @@ def assert_secrets_are_kept(node: Node, run: Run) -> None:
 
 
 def url_of(metadata: dict[str, typing.Any], half: str) -> str:
-    return transport_url.build(getattr(model.parse(metadata), half)).reveal()
+    d = model.parse(metadata)
+    return transport_url.build(services.as_seen_from(d, d.by_name()["ctl-0"], getattr(d, half))).reveal()
 
 
 def write_out(told: Story, run: str, name: str, directory: pathlib.Path) -> pathlib.Path:
@@ -277,13 +278,13 @@ def test_passwords_come_out_of_the_urls_as_they_went_in(story: Story, tmp_path: 
     messaging = pytest.importorskip("oslo_messaging")
     for name in OSLO_FILES:
         conf = read_with_oslo(write_out(story, "dual", name, tmp_path))
-        for text, user, password in (
-            (conf.transport_url, "rpc user", NASTY),
-            (conf.oslo_messaging_notifications.transport_url, "notify", NASTY_TOO),
+        for text, user, password, hosts in (
+            (conf.transport_url, "rpc user", NASTY, ["192.0.2.10"]),
+            (conf.oslo_messaging_notifications.transport_url, "notify", NASTY_TOO, ["192.0.2.10", "192.0.2.11"]),
         ):
             url = messaging.TransportURL.parse(cfg.ConfigOpts(), text)
             assert {(h.username, h.password) for h in url.hosts} == {(user, password)}
-            assert [h.hostname for h in url.hosts] == ["192.0.2.10", "192.0.2.11"]
+            assert [h.hostname for h in url.hosts] == hosts
 
 
 def test_paste_reads_the_very_values(story: Story, tmp_path: pathlib.Path) -> None:

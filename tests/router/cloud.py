@@ -16,7 +16,6 @@ from om_agent import errors, model
 from om_agent.plan import layout
 
 from testbed import overcloud, processes, routers, sockets, workers
-from tests import helpers
 
 ENGINES = (model.Engine.QDROUTERD, model.Engine.SKROUTERD)
 PORT = 31459
@@ -25,7 +24,7 @@ PORT = 31459
 def need(engine: model.Engine) -> None:
     """Skip the test where there is no such router."""
     if not routers.find(engine):
-        helpers.skip(f"no {engine.value} on PATH or named by OM_{engine.value.upper()}")
+        pytest.skip(f"no {engine.value} on PATH or named by OM_{engine.value.upper()}")
     pytest.importorskip("proton")
 
 

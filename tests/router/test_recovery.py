@@ -18,7 +18,6 @@ from om_agent import model
 
 from testbed import overcloud
 from testbed.recovery import cases
-from tests import helpers
 from tests.router import cloud as clouds
 
 pytestmark = [pytest.mark.router, pytest.mark.slow]
@@ -42,7 +41,7 @@ _failed: dict[str, str] = {}
 def rows(name: str, directory: pathlib.Path) -> dict[str, Row]:
     """Return the rows by case, from one run for each name: an engine, or RabbitMQ."""
     if os.geteuid() != 0:
-        helpers.skip("networks that can be cut need root")
+        pytest.skip("networks that can be cut need root")
     if name not in _runs:
         found = directory / f"{name}.json"
         options = ["--rpc", "rabbit"] if name == "rabbitmq" else ["--rpc", "amqp", "--engine", name]
