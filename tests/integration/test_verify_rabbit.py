@@ -81,9 +81,12 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Brokers
     directory = tmp_path_factory.mktemp("rabbit")
     with processes.Supervisor(directory / "logs") as supervisor:
         made = Brokers(supervisor, directory)
-        made.cluster.start()
-        made.cluster.wait()
-        yield made
+        try:
+            made.cluster.start()
+            made.cluster.wait()
+            yield made
+        finally:
+            made.cluster.end()
 
 
 def faults(told: dict[str, typing.Any]) -> dict[str, str]:
