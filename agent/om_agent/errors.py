@@ -253,7 +253,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "too-many-routers": (
         "{count} interior routers, and one network holds at most 128",
-        "Name fewer nodes in {half}.nodes",
+        "Let roles run edge routers (router.roles), or name at most 128 nodes in {half}.nodes",
     ),
     "mixed-families": (
         "the {half} transport URL would mix IPv6 addresses with other hosts, and Python refuses to read such a URL",
@@ -302,7 +302,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "lone-link": (
         "if the link between {name} is lost, {who} cannot reach the rest",
-        "Give each site two interior routers, or accept it",
+        "Give the site a third interior router, or each of the linked sites two, or accept it",
     ),
     "no-mesh": (
         "no half goes over routers of this overcloud that could form a mesh: there is nothing to draw",
@@ -457,7 +457,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "no message can be sent to try it out: {why}",
         "Install oslo.messaging (older than 15 for amqp, with pyngus and python-qpid-proton) where om-agent runs",
     ),
-    "no-router": ("the node runs no router", "Run this on a node whose router you want to stop"),
+    "no-router": ("the node runs no router", "Run this on a node that runs a router"),
     "no-probe": (
         "no service on this node has a configuration file, so no transport URL was tried out",
         "Nothing needs doing where none is expected",

@@ -558,7 +558,8 @@ def _parse_roles(section: _Section) -> dict[str, RouterMode]:
     for role in raw if isinstance(raw, dict) else ():
         if isinstance(role, str) and not _check_word(role):
             modes = _Section(raw, section.at("roles"), section.problems)
-            roles[role] = RouterMode(modes.word(role, RouterMode.EDGE.value, [m.value for m in RouterMode]))
+            default = roles.get(role, RouterMode.EDGE)
+            roles[role] = RouterMode(modes.word(role, default.value, [m.value for m in RouterMode]))
         else:
             section.fail("roles", "not-a-role", role=errors.quoted(role))
     return roles

@@ -234,7 +234,9 @@ def losses(m: Mesh) -> list[Loss]:
     for edge in m.edges:
         groups[frozenset(uplinks[edge.name])].append(edge.name)
     found = [Loss((name,), _cut(graph, groups, name, ())) for name in graph]
-    found += [Loss(pair, _cut(graph, groups, "", pair)) for pair, count in pairs.items() if count == 1]
+    # Where both ends have a neighbour in common, there is another way: of a full mesh no link has to be looked at.
+    lone = [pair for pair, count in pairs.items() if count == 1 and not graph[pair[0]] & graph[pair[1]]]
+    found += [Loss(pair, _cut(graph, groups, "", pair)) for pair in lone]
     return [loss for loss in found if loss.cut]
 
 
@@ -251,7 +253,9 @@ def _cut(graph: Graph, groups: dict[frozenset[str], list[str]], gone: str, pair:
                 todo += [n for n in graph[at] if n in left and not (pair and {at, n} == set(pair))]
         left -= part
         parts.append(part)
-    rest = max(parts, key=lambda p: (len(p), min(p)), default=set())
+    if len(parts) < 2:  # whoever had no other uplink
+        return tuple(sorted(groups.get(frozenset((gone,)), ()), key=_natural))
+    rest = max(parts, key=lambda p: (len(p), min(p)))
     cut = [name for part in parts if part is not rest for name in part]
     cut += [edge for uplinks, edges in groups.items() if not uplinks & rest for edge in edges]
     return tuple(sorted(cut, key=_natural))
