@@ -91,7 +91,7 @@ class Router:
         """Return how many clients are connected, this question's own connection not counted."""
         with self.manage() as client:
             rows = client.query("connection")
-        return sum(row["role"] == "normal" and not row["container"].startswith(amqp.CONTAINER) for row in rows)
+        return sum(map(amqp.is_client, rows))
 
     def has_uplink(self) -> bool:
         """Return whether an edge router has a connection to an interior one."""

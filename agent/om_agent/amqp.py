@@ -101,6 +101,11 @@ class Refused(errors.Unreachable):
         self.status = status
 
 
+def is_client(row: Row) -> bool:
+    """Return whether a row of ``connection`` is a client's: neither another router's nor an agent's."""
+    return row["role"] == "normal" and not str(row.get("container")).startswith(f"{CONTAINER}-")
+
+
 class Client:
     """One connection; a context manager.
 

@@ -62,7 +62,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
     move_clients = d.router.clients is model.Clients.MESH
     with running.connect(p, running.read_door(root)) as client:
         names = _close_listeners(client, root)
-        leaving = [r for r in client.query("connection") if move_clients and _is_client(r)]
+        leaving = [r for r in client.query("connection") if move_clients and amqp.is_client(r)]
         for row in leaving:
             client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
         edges = [r for r in client.query("connection") if r["role"] == "edge" and r["dir"] == "in"]
@@ -130,14 +130,10 @@ def undo(p: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> tupl
     return done
 
 
-def _is_client(row: amqp.Row) -> bool:
-    return row["role"] == "normal" and not str(row.get("container")).startswith(f"{amqp.CONTAINER}-")
-
-
 def _count(client: amqp.Client) -> tuple[int, int, int]:
     """Return how many clients and edge routers are connected, and how many of their messages are under way."""
     rows = [r for r in client.query("connection") if r.get("operStatus", "up") == "up"]
-    clients = {str(r["identity"]) for r in rows if _is_client(r)}
+    clients = {str(r["identity"]) for r in rows if amqp.is_client(r)}
     edges = {str(r["identity"]) for r in rows if r["role"] == "edge" and r["dir"] == "in"}
     links = [r for r in client.query("router.link") if str(r.get("connectionId")) in clients | edges]
     under_way = sum(int(r.get("unsettledCount") or 0) + int(r.get("undeliveredCount") or 0) for r in links)

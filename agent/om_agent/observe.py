@@ -70,7 +70,7 @@ def _router(client: amqp.Client) -> verify.Router:
         product=product,
         version=product.rpartition(" ")[2],
         uptime=int(counts.get("uptimeSeconds") or 0),
-        clients=sum(_is_client(row) for row in connections),
+        clients=sum(amqp.is_client(row) for row in connections),
         links=int(counts.get("linkCount") or 0),
         dropped=int(counts.get("droppedPresettledDeliveries") or 0),
         reached=verify.reachable(nodes, client.container),
@@ -78,12 +78,10 @@ def _router(client: amqp.Client) -> verify.Router:
             verify.Link(str(row["name"]), str(row.get("connectionStatus")), str(row.get("connectionMsg") or ""))
             for row in connectors
         ),
-        connections=tuple(_connection(row) for row in connections if not _is_client(row) and row["role"] != "normal"),
+        connections=tuple(
+            _connection(row) for row in connections if not amqp.is_client(row) and row["role"] != "normal"
+        ),
     )
-
-
-def _is_client(row: amqp.Row) -> bool:
-    return row["role"] == "normal" and not str(row.get("container")).startswith(f"{amqp.CONTAINER}-")
 
 
 def _connection(row: amqp.Row) -> verify.Connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import socket
-import typing
 
 import pytest
 from om_agent import model
@@ -19,18 +18,6 @@ SMALL = ("ctl-1", "ctl-2", "ctl-3")
 MORE = ("ctl-4", "ctl-5")
 COMPUTES = ("cmp-1", "cmp-2", "cmp-3")
 NODES = {**dict.fromkeys(SMALL + MORE, "controller"), **dict.fromkeys(COMPUTES, "compute")}
-
-
-@pytest.fixture(params=clouds.ENGINES, ids=lambda e: e.value)
-def engine(request: pytest.FixtureRequest) -> model.Engine:
-    clouds.need(request.param)
-    return typing.cast("model.Engine", request.param)
-
-
-@pytest.fixture
-def supervisor(tmp_path: pathlib.Path) -> typing.Iterator[processes.Supervisor]:
-    with clouds.supervised(tmp_path) as made:
-        yield made
 
 
 def judge(cloud: clouds.Cloud, ok: int, failed: list[str]) -> None:

@@ -25,18 +25,6 @@ COMPUTES = [f"cmp-{i:02}" for i in range(EDGES)]
 _SECONDS = 150.0
 
 
-@pytest.fixture(params=clouds.ENGINES, ids=lambda e: e.value)
-def engine(request: pytest.FixtureRequest) -> model.Engine:
-    clouds.need(request.param)
-    return typing.cast("model.Engine", request.param)
-
-
-@pytest.fixture
-def supervisor(tmp_path: pathlib.Path) -> typing.Iterator[processes.Supervisor]:
-    with clouds.supervised(tmp_path) as made:
-        yield made
-
-
 def resident_mib(names: typing.Iterable[str], cloud: clouds.Cloud) -> list[float]:
     """Return the resident memory of routers."""
     found = []

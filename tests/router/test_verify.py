@@ -21,18 +21,6 @@ NODES = {"ctl-1": "controller", "ctl-2": "controller", "ctl-3": "controller", "c
 OTHER = {model.Engine.QDROUTERD: model.Engine.SKROUTERD, model.Engine.SKROUTERD: model.Engine.QDROUTERD}
 
 
-@pytest.fixture(params=clouds.ENGINES, ids=lambda e: e.value)
-def engine(request: pytest.FixtureRequest) -> model.Engine:
-    clouds.need(request.param)
-    return typing.cast("model.Engine", request.param)
-
-
-@pytest.fixture
-def supervisor(tmp_path: pathlib.Path) -> typing.Iterator[processes.Supervisor]:
-    with clouds.supervised(tmp_path) as made:
-        yield made
-
-
 class Made(typing.NamedTuple):
     """A cloud of which all routers run."""
 
