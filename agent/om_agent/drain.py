@@ -65,17 +65,17 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
         leaving = [r for r in client.query("connection") if move_clients and amqp.is_client(r)]
         for row in leaving:
             client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
-        edges = [r for r in client.query("connection") if r["role"] == "edge" and r["dir"] == "in"]
-        moved = 0
-        for row in edges:
-            if time.monotonic() - start < seconds:
-                moved += _turn_edge(d, p, str(row["container"]))
+        turned: set[str] = set()
         while True:
-            clients, left, unsettled = _count(client)
+            clients, edges, unsettled = _count(client)
             took = time.monotonic() - start
-            found = Left(tuple(names), len(leaving) + moved, clients, left, unsettled, took)
+            moved = len(leaving) + len(turned)
+            found = Left(tuple(names), moved, len(clients), len(edges), unsettled, took)
             if (found.clean and not (clients and move_clients)) or took > seconds:
                 return found
+            for name in edges.values():  # again and again: its other uplink may just be coming back
+                if time.monotonic() - start < seconds and _turn_edge(d, p, name):
+                    turned.add(name)
             time.sleep(_POLL)
 
 
@@ -106,7 +106,7 @@ def _turn_edge(d: model.Deployment, p: router.RouterPlan, name: str) -> bool:
     try:
         with amqp.Client(running.login(p, (node.host, p.listener[1]), host=node.host), _EDGE_SECONDS) as edge:
             rows = [r for r in edge.query("connector") if r["name"] == uplink]
-            others = [r for r in edge.query("connection") if r["role"] == "edge" and r["container"] != p.node.name]
+            others = [r for r in edge.query("connection") if _is_up(r, "edge") and r["container"] != p.node.name]
             if not rows or not others:  # it has nowhere else to go
                 return False
             kept = {a: rows[0][a] for a in _CONNECTOR if rows[0].get(a) is not None}
@@ -130,11 +130,15 @@ def undo(p: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> tupl
     return done
 
 
-def _count(client: amqp.Client) -> tuple[int, int, int]:
-    """Return how many clients and edge routers are connected, and how many of their messages are under way."""
-    rows = [r for r in client.query("connection") if r.get("operStatus", "up") == "up"]
-    clients = {str(r["identity"]) for r in rows if amqp.is_client(r)}
-    edges = {str(r["identity"]) for r in rows if r["role"] == "edge" and r["dir"] == "in"}
-    links = [r for r in client.query("router.link") if str(r.get("connectionId")) in clients | edges]
+def _count(client: amqp.Client) -> tuple[set[str], dict[str, str], int]:
+    """Return the connections of clients, those of edge routers with their ids, and how many messages are under way."""
+    rows = client.query("connection")
+    clients = {str(r["identity"]) for r in rows if amqp.is_client(r) and r.get("operStatus", "up") == "up"}
+    edges = {str(r["identity"]): str(r["container"]) for r in rows if _is_up(r, "edge") and r["dir"] == "in"}
+    links = [r for r in client.query("router.link") if str(r.get("connectionId")) in {*clients, *edges}]
     under_way = sum(int(r.get("unsettledCount") or 0) + int(r.get("undeliveredCount") or 0) for r in links)
-    return len(clients), len(edges), under_way
+    return clients, edges, under_way
+
+
+def _is_up(connection: amqp.Row, role: str) -> bool:
+    return connection["role"] == role and connection.get("operStatus", "up") == "up"

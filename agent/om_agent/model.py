@@ -202,7 +202,7 @@ class Oslo:
     """What the services' oslo.messaging is told beside the URLs; seconds."""
 
     notification_driver: str
-    acknowledged_casts: bool
+    acknowledged: bool
     rpc_response_timeout: int | None
     amqp_idle_timeout: int
     rabbit_heartbeat: int
@@ -750,7 +750,7 @@ def _parse_oslo(rpc: _Section, notify: _Section) -> Oslo:
     timeout = rpc.integer("response_timeout", 0, 0, 86400)
     return Oslo(
         notification_driver=notify.word("driver", "messagingv2", drivers),
-        acknowledged_casts=rpc.word("delivery", "acknowledged", ("acknowledged", "pre_settled")) == "acknowledged",
+        acknowledged=rpc.word("delivery", "acknowledged", ("acknowledged", "pre_settled")) == "acknowledged",
         rpc_response_timeout=timeout or None,
         # Stock AMQP 1.0 never notices a dead router, and RabbitMQ only after 60 s; with 5 s a frozen router was left
         # after 6.9 s and lost 2 calls instead of every one (measured, doc/design.rst).

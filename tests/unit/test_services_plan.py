@@ -101,7 +101,8 @@ def test_both_drivers_are_told_what_they_need(service: str) -> None:
         "idle_timeout": "5",
         "link_retry_delay": "1",
         "connection_retry_interval_max": "2",
-        "pre_settled": "rpc-reply",
+        "pre_settled": "notify",
+        "default_reply_retry": "-1",
     }
     uses_rabbit = CATALOGUE[service].notify or CATALOGUE[service].listens
     assert rabbit == ({"heartbeat_timeout_threshold": "30"} if uses_rabbit else {})
@@ -122,6 +123,7 @@ def test_options() -> None:
     raw = put(put(raw, "rpc.idle_timeout", 7), "rpc.heartbeat", "11")
     found = settings(put(raw, "notify.driver", "noop"), "nova")
     assert found["oslo_messaging_amqp", "pre_settled"] is None
+    assert found["oslo_messaging_amqp", "default_reply_retry"] is None
     assert found["DEFAULT", "rpc_response_timeout"] == "120"
     assert found["oslo_messaging_amqp", "idle_timeout"] == "7"
     assert found["oslo_messaging_rabbit", "heartbeat_timeout_threshold"] == "11"
@@ -175,6 +177,7 @@ def test_there_and_back_again() -> None:
     assert {section for section, _ in gone} == {"oslo_messaging_amqp", "oslo_messaging_rabbit"}
     over_amqp = settings(DEPLOYMENTS["amqp"], "nova")
     assert {key for key, value in over_amqp.items() if value and key[0] == "oslo_messaging_rabbit"} == set()
+    assert over_amqp["oslo_messaging_amqp", "pre_settled"] == "none"  # notifications are acknowledged as well
 
 
 def test_dollars_and_percents_are_escaped_for_their_reader() -> None:

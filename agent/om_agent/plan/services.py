@@ -19,7 +19,7 @@ FAMILIES = ("debian", "redhat")
 # made absent, so that going to another backend and back ends where it began.
 _AMQP_KEYS = (
     "ssl", "ssl_ca_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout", "pre_settled",
-    "link_retry_delay", "connection_retry_interval_max",
+    "default_reply_retry", "link_retry_delay", "connection_retry_interval_max",
 )  # fmt: skip
 _RABBIT_KEYS = ("ssl", "ssl_ca_file", "heartbeat_timeout_threshold")
 
@@ -234,8 +234,13 @@ def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Ho
         # those behind it wait too; up to 30 s between two tries to connect. The local router is back in a second.
         values["link_retry_delay"] = "1"
         values["connection_retry_interval_max"] = "2"
-        # Stock is rpc-cast and rpc-reply; a cast sent pre-settled is dropped silently when a link runs out of credit.
-        values["pre_settled"] = "rpc-reply" if d.oslo.acknowledged_casts else None
+        if d.oslo.acknowledged:
+            # Stock is rpc-cast and rpc-reply. A message sent pre-settled is dropped silently when a link runs out of
+            # credit or the way to its receiver is just being changed. The driver has no word for "none" and warns of
+            # those that it does not know; it sends no notifications where those go over RabbitMQ.
+            values["pre_settled"] = "none" if d.notify.scheme is model.Scheme.AMQP else "notify"
+            # Stock is 0, which gives up an answer that a router handed back; -1 tries for default_reply_timeout, 30 s.
+            values["default_reply_retry"] = "-1"
     if any(b.tls for b in used):
         values["ssl"] = "true"
         values["ssl_ca_file"] = ca_path(d.tls, host) or None
