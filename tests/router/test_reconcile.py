@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 import socket
+import time
 
 import pytest
 from om_agent import model
@@ -122,6 +124,42 @@ def test_what_a_killed_run_left_is_mended(
     assert "nothing to do" in cloud.apply("ctl-2", metadata)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_at_any_moment(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
+    """Wherever a run is killed, the next one of either deployment ends with the router as its file says."""
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", dict.fromkeys(SMALL, "controller"), bare=True)
+    few = cloud.metadata("ctl-1", "ctl-3")
+    many = cloud.metadata(*SMALL, router={"link_capacity": 77})
+    host = cloud.hosts["ctl-3"]
+    for name in ("ctl-1", "ctl-3"):
+        cloud.apply(name, few)
+    cloud.start("ctl-1", "ctl-3")
+    pids = cloud.pids()
+    options = ("--reconcile", "--node", "ctl-3", "--root", host.root, "--relocate", "--no-services")
+    mark = host.path(layout.STATE_DIR) / "router-changing"
+    cloud.apply("ctl-3", many)
+    marks = 0
+    for i in range(12):
+        now, other = (few, many) if i % 2 else (many, few)
+        run = cloud.begin("ctl-3", "apply", other, *options)
+        while run.poll() is None and not mark.exists():
+            time.sleep(0.001)
+        time.sleep(0.001 * i)
+        run.signal(signal.SIGKILL)
+        run.wait(10)
+        marks += mark.exists()
+        assert "could not be changed" not in cloud.apply("ctl-3", now)
+        assert "nothing to do" in cloud.apply("ctl-3", now)
+        with cloud.routers["ctl-3"].manage() as client:
+            assert len(client.query("connector")) == (2 if now is many else 1)
+            (listener,) = [row for row in client.query("listener") if row["name"] == "client-rpc"]
+            assert (listener["linkCapacity"] == 77) is (now is many)
+    print(f"{engine.value}: {marks} of 12 runs were killed while they changed the router")
+    assert marks
+    assert cloud.pids() == pids
+
+
 def test_a_router_that_cannot_be_asked_is_to_be_restarted(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
@@ -180,3 +218,33 @@ def test_draining_before_a_restart(
         assert len(failed) < ok / 50
     _, found, _ = cloud.verify("cmp-1", metadata, seconds=60)
     assert [code for code in found if not code.startswith("notify")] == []  # there is no RabbitMQ here
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_draining_where_clients_have_other_routers(
+    engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
+) -> None:
+    """With ``router.clients: mesh`` they are sent away, and whoever stays away stays well."""
+    nodes = {**dict.fromkeys(SMALL, "controller"), "cmp-1": "compute"}
+    router = {"engine": engine.value, "http_port": 0, "worker_threads": 2, "clients": "mesh"}
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", nodes, router=router)
+    metadata = cloud.metadata(*nodes)
+    for name in nodes:
+        cloud.apply(name, metadata)
+    cloud.start(*SMALL)
+    cloud.converge()
+    load = clouds.Load(cloud, ("cmp-1",), (*nodes, *nodes))
+    load.begin(20)
+    done = cloud.agent("ctl-1", "drain", metadata)
+    assert done.returncode == 0, done.output
+    assert "clients have this router alone" not in done.output
+    with cloud.routers["ctl-2"].manage() as client:  # the others are told nothing and lose nothing
+        assert [row["name"] for row in client.query("listener")]
+    cloud.stop("ctl-1")
+    cloud.start("ctl-1")
+    cloud.converge()
+    ok, failed, slowest = load.results()
+    print(f"{engine.value} drained, clients elsewhere: {ok} calls, {failed}, slowest {slowest:.2f} s; {done.output}")
+    assert len(failed) <= 2
+    assert ok > 100
