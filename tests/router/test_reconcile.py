@@ -139,16 +139,17 @@ def test_killed_at_any_moment(engine: model.Engine, supervisor: processes.Superv
     options = ("--reconcile", "--node", "ctl-3", "--root", host.root, "--relocate", "--no-services")
     mark = host.path(layout.STATE_DIR) / "router-changing"
     cloud.apply("ctl-3", many)
-    marks = 0
+    marks, now, other = 0, many, few
     for i in range(12):
-        now, other = (few, many) if i % 2 else (many, few)
         run = cloud.begin("ctl-3", "apply", other, *options)
         while run.poll() is None and not mark.exists():
             time.sleep(0.001)
-        time.sleep(0.001 * i)
+        time.sleep(0.01 * i)
         run.signal(signal.SIGKILL)
         run.wait(10)
         marks += mark.exists()
+        if i % 3:  # on with it; else back
+            now, other = other, now
         assert "could not be changed" not in cloud.apply("ctl-3", now)
         assert "nothing to do" in cloud.apply("ctl-3", now)
         with cloud.routers["ctl-3"].manage() as client:
