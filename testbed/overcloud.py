@@ -80,10 +80,8 @@ class Overcloud:
     def secrets(self) -> frozenset[str]:
         """Return every password, as it is and as it stands in a URL."""
         d = self.deployment
-        plain = {
-            s.reveal()
-            for s in (d.rpc.password, d.notify.password, d.router.mesh_password, d.broker.erlang_cookie, d.tls.key)
-        } - {""}
+        plain = {s.reveal() for s in (d.router.mesh_password, d.broker.erlang_cookie, d.tls.key)} - {""}
+        plain |= {account.password.reveal() for b in d.halves for account in b.accounts.values()}
         return frozenset(plain | {urllib.parse.quote(s, safe="") for s in plain})
 
 

@@ -56,7 +56,9 @@ class Router:
         if not command:
             raise errors.TestbedError(f"{engine.value} is neither on PATH nor named by {_VARIABLES[engine]}.")
         argv = [*within, *self.host.within, *command, "-c", str(self.host.path(layout.ENGINES[engine].config))]
-        environment = overcloud.python_environment() if engine is model.Engine.EMBEDDED else {}
+        environment = dict(layout.ROUTER_ENVIRONMENT)
+        if engine is model.Engine.EMBEDDED:
+            environment |= overcloud.python_environment()
         self.process = self._supervisor.start(f"router-{self.host.name}", argv, environment)
 
     def wait(self) -> None:

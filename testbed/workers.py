@@ -110,6 +110,10 @@ class Server(Worker):
         """Return what has come so far: of ``call``, ``cast`` or ``fanout``."""
         return _got(self, kind)
 
+    def finish(self) -> dict[str, list[str]]:
+        """End it as its unit's stop does; returns the names of all that it got, by kind."""
+        return _finish(self)
+
 
 class Listener(Worker):
     """A listener to the notifications of ``services``, configured by ``service``'s file on ``host``."""
@@ -127,6 +131,10 @@ class Listener(Worker):
     def got(self) -> Got:
         """Return what has come so far."""
         return _got(self, "notify")
+
+    def finish(self) -> dict[str, list[str]]:
+        """End it as its unit's stop does; returns the names of all that it got, by kind."""
+        return _finish(self)
 
 
 class Client(Worker):
@@ -191,6 +199,12 @@ def _got(worker: Worker, kind: str) -> Got:
     worker.tell(do="report")
     report = worker.expect("report", _SLACK_SECONDS)
     return Got(dict(report["seen"].get(kind, ())), report["again"].get(kind, 0))
+
+
+def _finish(worker: Worker) -> dict[str, list[str]]:
+    worker.process.signal(signal.SIGTERM)
+    report = worker.expect("last", _SLACK_SECONDS)
+    return {kind: [name for name, _ in seen] for kind, seen in report["seen"].items()}
 
 
 def check_oslo_messaging() -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import os
@@ -130,6 +131,8 @@ def _run_server(server: typing.Any, transport: typing.Any, received: Received) -
     finally:
         server.stop()
         server.wait()
+        with contextlib.suppress(OSError):  # where nobody listens any more
+            say("last", **received.report())
         transport.cleanup()
 
 

@@ -47,6 +47,7 @@ def dual(controllers: int = 3, computes: int = 1) -> Raw:
     return {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret"},
         "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret"},
+        "router": {"mesh_password": "mesh-secret"},
         "nodes": nodes(controllers, computes),
     }
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import datetime
 import importlib.resources
 import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import sys
@@ -17,8 +20,24 @@ import time
 import typing
 
 import om_agent
-from om_agent import apply, drain, errors, facts, metadata, model, observe, picture, plan, proc, render, report, verify
+from om_agent import (
+    apply,
+    certs,
+    drain,
+    errors,
+    facts,
+    metadata,
+    model,
+    observe,
+    picture,
+    plan,
+    proc,
+    render,
+    report,
+    verify,
+)
 from om_agent.apply import files
+from om_agent.apply import router as running
 from om_agent.plan import capacity, layout, router, services, topology
 
 _WAIT_SECONDS = 3600.0
@@ -33,9 +52,10 @@ _DRAW_SECONDS = 120.0  # 128 interiors took 9 s on a busy machine
 _EPILOG = """\
 exit codes:
   0  the desired state holds, or there is no metadata and the present state was kept
-  1  apply failed, and the node is as it was before, unless the message says otherwise
+  1  it could not be done: apply failed, and the node is as it was before, unless the message says otherwise; drain
+     failed, and it says what is left; verify or status could not look, and tell nothing of messaging
   2  the metadata or the command is invalid, and nothing was touched
-  3  verify or status found a fault; what it is and the next command to run are printed
+  3  verify or status found a fault, or drain left something; what it is and the next command to run are printed
 
 examples:
   om-agent validate overcloud.json
@@ -61,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("--json", action="store_true", help="print the problems as JSON")
 
     planned = commands.add_parser("plan", help="show what apply would do, secrets masked")
-    planned.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(planned)
     planned.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
     _add_node_options(planned)
     _add_reconcile_options(planned)
@@ -83,38 +103,48 @@ def build_parser() -> argparse.ArgumentParser:
     _add_apply_options(hook)
 
     verified = commands.add_parser("verify", help="is messaging really working here: routers, broker, messages")
-    verified.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(verified)
     verified.add_argument("--timeout", type=_seconds, default=_VERIFY_SECONDS, metavar="SECONDS",
                           help="wait so long for what may come right by itself (default: %(default).0f)")  # fmt: skip
     verified.add_argument("--json", action="store_true", help="print what was found as JSON")
     _add_node_options(verified)
 
     status = commands.add_parser("status", help="the routers and both backends as a table, as they are now")
-    status.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(status)
     status.add_argument("--json", action="store_true", help="print it as JSON, whose schema is stable")
     _add_node_options(status)
 
     drained = commands.add_parser("drain", help="take clients off this node's router before it is stopped")
-    drained.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(drained)
     drained.add_argument("--timeout", type=_seconds, default=_DRAIN_SECONDS, metavar="SECONDS",
                          help="wait so long until nothing is under way any more (default: %(default).0f)")  # fmt: skip
     drained.add_argument("--undo", action="store_true", help="make the running router as its file says again")
     _add_node_options(drained)
 
+    watched = commands.add_parser("watch", help="end this node's router when it hangs; a unit runs this, always")
+    watched.add_argument("unit", choices=[e.unit for e in layout.ENGINES.values()], help="the router's unit")
+    watched.add_argument("--root", type=_root, default=pathlib.Path("/"), metavar="DIR",
+                         help="read the router's file below DIR instead of /")  # fmt: skip
+
     drawn = commands.add_parser("topology", help="draw the planned mesh, and what would be cut off by one loss")
-    drawn.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(drawn)
     drawn.add_argument("--format", choices=("svg", "dot", "json"), default="svg", help="(default: %(default)s)")
     drawn.add_argument("--live", action="store_true", help="colour what is up and down, as this node's router says")
     _add_node_options(drawn)
 
     counted = commands.add_parser("capacity", help="connections, descriptors and memory of routers and brokers")
-    counted.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
+    _add_files(counted)
     counted.add_argument("--processes", type=_processes, action="append", default=[], metavar="ROLE=N",
-                         help="service processes that use messaging on a node of that role")  # fmt: skip
+                         help="service processes that use messaging on a node of that role"
+                              f" (default: {_processes_default()})")  # fmt: skip
     counted.add_argument("--json", action="store_true", help="print it as JSON")
 
     commands.add_parser("elements-path", help="print where disk-image-create finds this project's elements")
     return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="JSON or YAML (default: as for apply)")
 
 
 def _add_node_options(parser: argparse.ArgumentParser) -> None:
@@ -133,10 +163,10 @@ def _add_node_options(parser: argparse.ArgumentParser) -> None:
 def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--reconcile", dest="reconcile", action="store_true", default=None,
-                       help="change a router while it runs, where that is possible (default: where units are"
+                       help="change router and broker while they run, where that is possible (default: where units are"
                             " managed)")  # fmt: skip
     group.add_argument("--no-reconcile", dest="reconcile", action="store_false",
-                       help="restart a router for every change")  # fmt: skip
+                       help="restart router and broker for every change")  # fmt: skip
 
 
 def _add_apply_options(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +185,10 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= 86400 * 7:
         raise argparse.ArgumentTypeError("a number of seconds from 0 to 604800 is needed")
     return value
+
+
+def _processes_default() -> str:
+    return ", ".join(f"{role} {n}" for role, n in {**capacity.PROCESSES, "any other": capacity.OTHER_PROCESSES}.items())
 
 
 def _processes(text: str) -> tuple[str, int]:
@@ -189,9 +223,14 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(number, _on_ending_signal)
+    umask = os.umask(0o077)  # what is for others is opened by name; one of 0777 would close all to an ordinary user
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # the memory of this program and its children holds passwords
     try:
         return _run(args)
     finally:
+        os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -227,47 +266,63 @@ def _run(args: argparse.Namespace) -> int:
         "verify": _verify,
         "status": _status,
         "drain": _drain,
+        "watch": _watch,
         "topology": _topology,
         "capacity": _capacity,
     }
     try:
         return commands[args.command](args)
+    except errors.InvalidInput as e:
+        return _failed(args, str(e), e.problems, e.exit_code)
     except errors.AgentError as e:
-        return _failed(e, getattr(args, "json", False))
+        more = f" By now {_left(args)}." if _left(args) == errors.HALF_DRAINED else ""
+        return _failed(args, f"{e}{more}", getattr(e, "problems", ()), e.exit_code)
     except KeyboardInterrupt:
-        _say("om-agent: interrupted; the node is as it was before.", "stderr")
-        return errors.EXIT_APPLY_FAILED
+        return _failed(args, f"interrupted; {_left(args)}.")
     except OSError as e:
-        _say(f"om-agent: {apply.reason(e)}.", "stderr")
-        return errors.EXIT_APPLY_FAILED
+        return _failed(args, f"{apply.reason(e)}.")
     except Exception as e:  # a defect; its text may hold a secret, so only where it happened is told
-        _say(_defect(e), "stderr")
-        return errors.EXIT_APPLY_FAILED
+        return _failed(args, _defect(e, args))
 
 
 def _on_ending_signal(number: int, frame: object) -> typing.NoReturn:
     raise KeyboardInterrupt
 
 
-def _defect(error: Exception) -> str:
+def _left(args: argparse.Namespace) -> str:
+    """Return what is true of the node when a command was cut short, a clause."""
+    if args.command in ("apply", "hook"):
+        return errors.AS_BEFORE
+    with contextlib.suppress(OSError):  # who may not read that could not drain
+        if args.command == "drain" and running.read_door(args.root) is not None:
+            return errors.HALF_DRAINED
+    return errors.NOTHING_CHANGED
+
+
+def _defect(error: Exception, args: argparse.Namespace) -> str:
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
     place = (
         f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}" if trace else "an unknown place"
     )
-    return f"om-agent: defect: {type(error).__name__} in {place}; the node is as it was before. Please report this."
+    return f"defect: {type(error).__name__} in {place}; {_left(args)}. Please report this."
 
 
-def _failed(error: errors.AgentError, as_json: bool) -> int:
-    problems = getattr(error, "problems", ())
-    if as_json:
-        _say(json.dumps({"error": str(error), "problems": report.problems_json(problems)}, indent=2))
+def _failed(
+    args: argparse.Namespace,
+    text: str,
+    problems: typing.Sequence[errors.Problem] = (),
+    exit_code: int = errors.EXIT_APPLY_FAILED,
+) -> int:
+    """Say why a command could not do what it is for; returns ``exit_code``."""
+    if getattr(args, "json", False):
+        _say(json.dumps({"error": text, "problems": report.problems_json(problems)}, indent=2))
     elif problems:
         _say(report.problems_text(problems), "stderr")
     else:
-        _say(f"om-agent: {error}", "stderr")
-    return error.exit_code
+        _say(f"om-agent: {text}", "stderr")
+    return exit_code
 
 
 def _catalogue() -> dict[str, services.Service]:
@@ -337,8 +392,11 @@ def _local(d: model.Deployment, asked: str | None) -> model.Node:
 
 def _validate(args: argparse.Namespace) -> int:
     d = model.parse(_raw(args.files, pathlib.Path("/")), _catalogue())
-    if args.node:
-        model.local_node(d, [args.node])
+    asked = [name for name in (args.node, d.node) if name]
+    node = model.local_node(d, asked) if asked else None
+    problems = list(_check_pem(d, node))
+    if problems:
+        raise errors.InvalidInput(problems)
     findings = (*d.findings, *topology.findings(d, topology.mesh(d)))
     if args.json:
         _say(json.dumps({"problems": report.problems_json(findings)}, indent=2))
@@ -346,6 +404,16 @@ def _validate(args: argparse.Namespace) -> int:
         _tell(findings)
         _say(f"valid: {len(d.nodes)} nodes, rpc over {d.rpc.scheme.value}, notifications over {d.notify.scheme.value}")
     return errors.EXIT_OK
+
+
+def _check_pem(d: model.Deployment, node: model.Node | None) -> typing.Iterator[errors.Problem]:
+    """Yield what is wrong with a certificate that stands in the metadata itself, as far as any machine can say."""
+    if not d.tls.certificate:
+        return
+    serves = node is not None and any(d.carried_by(node, b.scheme) for b in d.halves if b.tls)
+    server = layout.server("server", d.tls, (node.host,) if node and serves else ())
+    shown = certs.Shown(server, d.tls.ca, d.tls.certificate, d.tls.key)
+    yield from certs.check(shown, datetime.datetime.now(datetime.timezone.utc))
 
 
 class _Prepared(typing.NamedTuple):
@@ -364,14 +432,18 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     return _Prepared(d, planned, host, render.render(planned, host))
 
 
-def _live(ready: _Prepared, args: argparse.Namespace) -> router.RouterPlan | None:
-    """Return the router, if there is one, that may be changed while it runs."""
+def _live(ready: _Prepared, args: argparse.Namespace) -> plan.Plan | None:
+    """Return the plan, if its router and broker may be changed while they run."""
     wanted = ready.host.manage_services if args.reconcile is None else args.reconcile
-    return ready.plan.router if wanted else None
+    return ready.plan if wanted else None
 
 
 def _plan(args: argparse.Namespace) -> int:
-    ready = _prepare(_raw(args.files, args.root), args)
+    try:
+        raw = _raw(args.files, args.root)
+    except metadata.NoData as e:
+        return _no_data(args, e)
+    ready = _prepare(raw, args)
     work = apply.compare(ready.rendered, ready.host, args.root, dry=True, live=_live(ready, args))
     _tell(ready.plan.findings)
     try:
@@ -387,12 +459,17 @@ def _plan(args: argparse.Namespace) -> int:
     return errors.EXIT_OK
 
 
+def _no_data(args: argparse.Namespace, why: metadata.NoData) -> int:
+    """There is nothing to do, which is what os-refresh-config calls a success; so plan foretells one."""
+    _say(json.dumps({"changes": []}) if args.json else f"om-agent: {why}")
+    return errors.EXIT_OK
+
+
 def _apply(args: argparse.Namespace) -> int:
     try:
         planned, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
     except metadata.NoData as e:
-        _say(json.dumps({"changes": []}) if args.json else f"om-agent: {e}")
-        return errors.EXIT_OK
+        return _no_data(args, e)
     if args.json:
         _say(json.dumps({"node": planned.node.name, "changes": report.changes_json(outcome.changes)}, indent=2))
     else:
@@ -480,18 +557,20 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _topology(args: argparse.Namespace) -> int:
-    raw = _existing_raw(args.files, args.root)
-    d = model.parse(raw, _catalogue())
+    catalogue = _catalogue()
+    d = model.parse(_existing_raw(args.files, args.root), catalogue)
     mesh = topology.mesh(d)
     findings = (*d.findings, *topology.findings(d, mesh))
     if not mesh.interiors:
         raise errors.InvalidInput([errors.problem("rpc.scheme", "no-mesh")])
     live = None
     if args.live:
-        local = _prepare(raw, args).plan
-        if not local.router:
-            raise errors.NotReady([errors.problem(local.node.name, "no-router")])
-        live = observe.live(local.router, mesh, args.root)
+        node = _local(d, args.node)
+        host = facts.gather(catalogue, args.root, args.relocate, args.services)
+        local = router.build(d, node, host, mesh)
+        if not local:
+            raise errors.NotReady([errors.problem(node.name, "no-router")])
+        live = observe.live(local, mesh, args.root)
     if args.format == "json":
         _say(json.dumps(picture.data(mesh, live), indent=2))
     else:
@@ -516,11 +595,16 @@ def _draw(text: str) -> str:
 
 def _capacity(args: argparse.Namespace) -> int:
     d = model.parse(_existing_raw(args.files, pathlib.Path("/")), _catalogue())
+    known = sorted({n.role for n in d.nodes})
+    unknown = [role for role, _ in args.processes if role not in known]
+    if unknown:
+        text = {"role": errors.quoted(unknown[0]), "known": ", ".join(known)}
+        raise errors.InvalidInput([errors.problem("--processes", "unknown-role", **text)])
     sizes = [capacity.measure(d, dict(args.processes), times) for times in (1, 10)]
     if args.json:
         _say(json.dumps([dataclasses.asdict(size) for size in sizes], indent=2))
     else:
-        _say("\n\n".join(map(report.capacity_text, sizes)))
+        _say(report.capacity_text(sizes))
     return errors.EXIT_OK
 
 
@@ -540,6 +624,14 @@ def _drain(args: argparse.Namespace) -> int:
         left = drain.drain(ready.deployment, ready.plan.router, args.root, args.timeout)
     _say(report.drain_text(ready.plan.node.name, left))
     return errors.EXIT_OK if left.clean else errors.EXIT_UNHEALTHY
+
+
+def _watch(args: argparse.Namespace) -> typing.NoReturn:
+    """Turn into a program that has imported a third of what this one has, since it runs as long as the router."""
+    config = next(e.config for e in layout.ENGINES.values() if e.unit == args.unit)
+    kept = os.environ.get("RUNTIME_DIRECTORY")  # systemd.exec(5)
+    order = (args.unit, str(files.on_disk(args.root, config)), f"{kept}/{args.unit}" if kept else "")
+    os.execv(sys.executable, [sys.executable, "-c", f"from om_agent import watch; watch.run(*{order!r})"])
 
 
 def _hook(args: argparse.Namespace) -> int:
@@ -562,9 +654,9 @@ def _hook(args: argparse.Namespace) -> int:
     except errors.AgentError as e:
         status, stderr = e.exit_code, str(e)
     except KeyboardInterrupt:
-        status, stderr = errors.EXIT_APPLY_FAILED, "interrupted; the node is as it was before"
+        status, stderr = errors.EXIT_APPLY_FAILED, f"interrupted; {errors.AS_BEFORE}"
     except Exception as e:
-        status, stderr = errors.EXIT_APPLY_FAILED, _defect(e)
+        status, stderr = errors.EXIT_APPLY_FAILED, f"om-agent: {_defect(e, args)}"
     if stderr:
         _say(stderr, "stderr")
     _say(report.signal(status, stdout, stderr, outputs))

@@ -13,7 +13,7 @@ import pathlib
 import socket
 import time
 
-from om_agent import amqp, errors, model, verify
+from om_agent import amqp, errors, model, proc, verify
 from om_agent.apply import router as running
 from om_agent.plan import router
 
@@ -61,7 +61,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
     start = time.monotonic()
     move_clients = d.router.clients is model.Clients.MESH
     with running.connect(p, running.read_door(root)) as client:
-        names = _close_listeners(client, root)
+        names = _close_listeners(client, p, root)
         leaving = [r for r in client.query("connection") if move_clients and amqp.is_client(r)]
         for row in leaving:
             client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
@@ -79,7 +79,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
             time.sleep(_POLL)
 
 
-def _close_listeners(client: amqp.Client, root: pathlib.Path) -> list[str]:
+def _close_listeners(client: amqp.Client, p: router.RouterPlan, root: pathlib.Path) -> list[str]:
     """Take away the listeners for clients and edges, once the agent's own is there."""
     present = {str(r["name"]): r for r in client.query("listener")}
     if verify.DOOR not in present:
@@ -88,7 +88,8 @@ def _close_listeners(client: amqp.Client, root: pathlib.Path) -> list[str]:
             port = free.getsockname()[1]
         running.write_door(root, port)
         door = {"host": "127.0.0.1", "port": str(port), "role": "normal", "authenticatePeer": True}
-        client.create("listener", verify.DOOR, {**door, "saslMechanisms": "PLAIN"})
+        vhost = next(a["policyVhost"] for kind, a in p.entities if kind == "listener" and "policyVhost" in a)
+        client.create("listener", verify.DOOR, {**door, "saslMechanisms": "PLAIN", "policyVhost": vhost})
     names = [n for n, r in present.items() if r["role"] in _LISTENERS and not r.get("http") and n != verify.DOOR]
     for name in names:
         client.delete("listener", name)
@@ -110,8 +111,9 @@ def _turn_edge(d: model.Deployment, p: router.RouterPlan, name: str) -> bool:
             if not rows or not others:  # it has nowhere else to go
                 return False
             kept = {a: rows[0][a] for a in _CONNECTOR if rows[0].get(a) is not None}
-            edge.delete("connector", uplink)
-            edge.create("connector", uplink, kept)
+            with proc.uninterrupted():
+                edge.delete("connector", uplink)
+                edge.create("connector", uplink, kept)
             return True
     except errors.Unreachable:
         return False
@@ -141,4 +143,4 @@ def _count(client: amqp.Client) -> tuple[set[str], dict[str, str], int]:
 
 
 def _is_up(connection: amqp.Row, role: str) -> bool:
-    return connection["role"] == role and connection.get("operStatus", "up") == "up"
+    return bool(connection["role"] == role and connection.get("operStatus", "up") == "up")

@@ -16,6 +16,7 @@ every sentence a person can meet is in this file and each has a stable code that
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 EXIT_OK = 0
@@ -25,6 +26,11 @@ EXIT_UNHEALTHY = 3
 
 ERROR = "error"
 WARNING = "warning"
+
+# What is true of a node when a command is cut short, by a signal or a defect.
+AS_BEFORE = "the node is as it was before"
+NOTHING_CHANGED = "it had changed nothing"
+HALF_DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that"
 
 _MAX_ECHO = 60  # characters of a name that a sentence repeats
 _MAX_SHOWN = 1200  # characters of any value in a sentence: lists of known keys are the longest
@@ -121,6 +127,14 @@ def quoted(name: object) -> str:
     return '"' + (text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "...") + '"'
 
 
+def key_name(key: object) -> str:
+    """Return a key of the metadata in quotes; never one that cannot be a name, since ``{password:secret}``, without
+    the blank, is a key to YAML."""
+    if isinstance(key, str) and re.fullmatch(r"[A-Za-z0-9_.-]+(::[A-Za-z0-9_.-]+)*", key):
+        return quoted(key)
+    return "something that cannot be a name"
+
+
 def listed(names: typing.Sequence[str], most: int) -> str:
     """Return up to ``most`` names, and how many more there are."""
     shown = ", ".join(names[:most])
@@ -133,6 +147,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     # -- metadata: files
     "unreadable": ("the file cannot be read: {reason}", "Check the path and its permissions"),
     "not-json": ("this is neither JSON nor YAML (line {line}, column {column})", "Mend the syntax at that place"),
+    "no-value": (
+        "what stands at line {line}, column {column} looks like a number or a date, and is none that can be read",
+        "Mend it, or put it in quotes if it is meant as text",
+    ),
     "not-utf8": ("the file is not UTF-8 text", "Save it as UTF-8"),
     "too-big": ("the file is larger than {limit} MiB", "Give a file that holds metadata"),
     "too-deep": ("the metadata is nested too deeply to be read", "Mend the file; 20 levels are plenty"),
@@ -171,6 +189,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "empty-list": ("the list is empty", "Name at least one {what}, or leave the key out for the default"),
     "twice": ("{name} stands twice ({first})", "Keep one of the two"),
+    "same-name": (
+        "{name} is the same name as that of {first}: DNS looks neither at upper and lower case nor at a dot at the end",
+        "Give each node a name of its own",
+    ),
     # -- metadata: sense
     "unknown-node": ("{name} is not the name of a node in nodes", "Use a name from nodes, compared whole"),
     "not-in-nodes": (
@@ -206,11 +228,28 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{role} is not a role",
         "Name roles in up to 64 letters, digits, dots, hyphens and underscores",
     ),
+    "role-unused": (
+        "no node has the role {role}",
+        "Nothing needs doing if nodes of that role may come; otherwise use a role of nodes: {known}",
+    ),
+    "roles-overruled": (
+        "{half}.nodes names every node with an interior router, so {name} is not what this says of the role {role}",
+        "Take {half}.nodes off the metadata, or the role {role} off router.roles",
+    ),
+    "unknown-role": ("no node has the role {role}", "Use a role of nodes: {known}"),
     "not-two-sites": ("a link has two different sites", "Name two, as in between: [dc1, dc2]"),
     "linked-twice": ("{sites} are linked twice", "Give each pair of sites one link"),
     "site-apart": (
-        "no way leads from {site} to {rest} over sites that have interior routers",
-        "Add a link between them to sites.links, or take the sites off the nodes",
+        "no link leads from {site} to {rest}",
+        "Add a link between them to sites.links",
+    ),
+    "site-between": (
+        "the way from {site} to {rest} leads over {between}, where no interior router is",
+        "Give {between} an interior router, or link {site} with a site that has one",
+    ),
+    "site-missing": (
+        "{count} nodes with a router have no site, the first is {name}; others have one, and no link can lead there",
+        "Give every node a site, or none",
     ),
     "one-mesh": (
         "rpc and notify both use amqp on different nodes",
@@ -243,6 +282,63 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "tls-no-ca": ("TLS is asked for, but there is no CA to verify peers with", "Set tls.ca_file (or tls.ca)"),
     "tls-both": ("both a path and PEM text are given for the same thing", "Keep {file_key} or {text_key}"),
     "tls-half": ("a certificate needs its key, and a key its certificate", "Set both, in the same form"),
+    "not-a-cipher": (
+        "this is not one of the cipher suites of TLS 1.2 that may be chosen from",
+        "Use one of: {wanted}",
+    ),
+    "tls-ciphers": (
+        "tls.ciphers chooses among cipher suites of TLS 1.2, which tls.min_version 1.3 rules out",
+        "Leave tls.ciphers out, or make tls.min_version 1.2",
+    ),
+    "tls-distribution": (
+        "brokers that speak TLS to each other need a CA, a certificate and a key",
+        "Set the keys of tls, or broker.distribution_tls: false",
+    ),
+    "tls-node-name": (
+        "brokers that speak TLS to each other need host names, and this is an address: Erlang verifies no address",
+        "Use the host name that its certificate holds, or set broker.distribution_tls: false",
+    ),
+    "cert-unreadable": (
+        "the {what} cannot be read",
+        "Give a whole X.509 certificate as PEM, from BEGIN CERTIFICATE to END CERTIFICATE",
+    ),
+    "cert-bad-key": (
+        "the private key cannot be read: it is none, damaged, or has a password",
+        "Give a private key as PEM, without a password",
+    ),
+    "cert-other-key": (
+        "this is not the key of the certificate ({certificate})",
+        "Give the key with which that certificate was requested, or the certificate of this key",
+    ),
+    "cert-other-host": (
+        "the certificate is not for {name}, which peers look for in it; it is for {found}",
+        "Give this node a certificate with that name among its subject alternative names, in full where brokers speak "
+        "TLS to each other",
+    ),
+    "cert-other-use": (
+        "the certificate may not be used as that of a TLS {use}, as the {what} does",
+        "Request one whose extended key usage has both serverAuth and clientAuth",
+    ),
+    "cert-not-signed": (
+        "the certificate does not lead to an authority in {ca}",
+        "Give the CA that signed it, down to its root, and put intermediate certificates after the server's own",
+    ),
+    "cert-not-yet": (
+        "the {whose} is valid only from {when} on",
+        "Wait until then, give another one, or set the clock of this machine right",
+    ),
+    "cert-expired": (
+        "the {whose} has expired on {when}",
+        "Give a renewed one, or set the clock of this machine right",
+    ),
+    "mesh-files": (
+        "routers that show certificates of your own to each other need a CA, a certificate and a key",
+        "Set router.mesh_ca_file, router.mesh_certificate_file and router.mesh_key_file, or none of them",
+    ),
+    "key-in-certificate": (
+        "the text holds a private key, and its file is readable to everybody",
+        "Take the key out; it belongs into tls.key",
+    ),
     "not-pem": (
         "the text is not PEM: it needs a line -----BEGIN {what}----- and the END of it",
         "Paste the whole PEM block",
@@ -256,8 +352,12 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Let roles run edge routers (router.roles), or name at most 128 nodes in {half}.nodes",
     ),
     "mixed-families": (
-        "the {half} transport URL would mix IPv6 addresses with other hosts, and Python refuses to read such a URL",
+        "the {half} transport URL would hold IPv6 addresses beside other hosts, and newer Pythons refuse to read it",
         "Use IPv6 addresses for all of its hosts, or names or IPv4 addresses for all",
+    ),
+    "mixed-cluster": (
+        "some brokers of the cluster have IPv6 addresses and others have not: Erlang's nodes would not find each other",
+        "Use IPv6 addresses for all nodes that carry {half}, or for none",
     ),
     "rabbit-slash": (
         "this holds a /, which oslo.messaging's RabbitMQ driver passes on unencoded: no service could log in",
@@ -266,6 +366,18 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "rabbit-vhost": (
         "this holds one of % ? # ; which oslo.messaging's RabbitMQ driver passes on unencoded",
         "Choose a virtual host without them",
+    ),
+    "router-username": (
+        "this holds a comma, or begins or ends with white space, which a router's policy takes for the end of a name",
+        "Choose a user name without",
+    ),
+    "router-vhost": (
+        "this holds one of * # , $ or a space, which mean something in a router's policy",
+        "Choose a virtual host without them",
+    ),
+    "router-temp": (
+        "the last part of this name is temp, which a router's policy takes for the address of an answer",
+        "Choose another name for the node",
     ),
     "lone-brokers": (
         "broker.cluster is false, but {count} nodes would run one broker each, and messages do not cross between them",
@@ -283,7 +395,23 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "the user name holds an @, which separates user and realm in SASL",
         "Use a user name without @ for a router",
     ),
-    "username-taken": ("the routers log in to each other with this user name", "Use another user name"),
+    "username-taken": (
+        "router-admin is reserved: om-agent logs in to routers with it",
+        "Use another user name",
+    ),
+    "external-accept": (
+        "somebody else runs this backend, so no user is made there",
+        "Leave the key out, and have whoever runs it accept both users meanwhile",
+    ),
+    "derived-changes": (
+        "rpc.password is about to be changed, and this secret, which is made from it, would change too: routers or "
+        "brokers would be parted",
+        "Set it, for all nodes, to what it is now (doc/operations.rst, Changing a password), and leave it so",
+    ),
+    "still-accepted": (
+        "the user {name} may log in too, with a password that no service is given",
+        "Take it off once every service has the other one (doc/operations.rst, Changing a password)",
+    ),
     "not-stored": (
         "notifications go to a router: nothing stores them, so those sent while no listener is attached are lost",
         "Use notify.scheme rabbit unless every consumer tolerates that",
@@ -298,11 +426,12 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "lone-interior": (
         "if the router on {name} is lost, {who} cannot reach the rest",
-        "Give another node an interior router, on the same site, or accept it",
+        "Give another node of the site an interior router, or leave router.require_redundancy false and accept it",
     ),
     "lone-link": (
         "if the link between {name} is lost, {who} cannot reach the rest",
-        "Give the site a third interior router, or each of the linked sites two, or accept it",
+        "Give the site a third interior router, or each of the linked sites two, or leave router.require_redundancy "
+        "false and accept it",
     ),
     "no-mesh": (
         "no half goes over routers of this overcloud that could form a mesh: there is nothing to draw",
@@ -316,9 +445,19 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{count} interior routers of {site} are too many for a full mesh: each connects to {links} others at most",
         "Nothing needs doing; router.max_links changes the number",
     ),
+    "crowded": (
+        "each of the {count} interior routers of {site} connects to up to {links} others: 15 in a full mesh, 14 links "
+        "each, idle at 11 % of a core, and 20 never come to rest",
+        "Lower router.max_links (its default is 6), or let roles run edge routers (router.roles)",
+    ),
     "plaintext": (
         "{half} runs without TLS: passwords cross the network in the clear",
         "Set {half}.tls to true and give tls",
+    ),
+    "mesh-derived": (
+        "the secret of the routers is made from rpc.password: whoever has that of a service can make a router of the "
+        "mesh, and manage all of them",
+        "Set router.mesh_password to a long random text, the same for all nodes",
     ),
     # -- services and the node
     "unknown-service": ("{name} is not in the service catalogue", "Use names from: {known}"),
@@ -331,6 +470,26 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Install {name}, or take it off services",
     ),
     "not-a-file": ("this is {found}, not a regular file", "Move it away"),
+    "hard-link": (
+        "the file has {count} names (hard links), and what is written to one could not be taken back from the others",
+        "Put a copy in its place (cp -p), under this name alone",
+    ),
+    "anybody-writes": (
+        "everybody may write in this directory, and so put links in the way of what is written there",
+        "Run chmod o-w on it, once you have seen that nothing strange is in it",
+    ),
+    "link-of-another": (
+        "this symbolic link was made by the user with the id {owner}, who could lead what is written elsewhere",
+        "Remove it, or make it anew as root",
+    ),
+    "link-leads-out": (
+        "this symbolic link leads out of {root}, so another system than the one there would be changed",
+        "Make it a relative link, or a directory",
+    ),
+    "not-our-own": (
+        "this directory is om-agent's own, and belongs to the user with the id {owner}",
+        "Remove it with all that is in it, or chown it to the user that om-agent runs as, if you trust what is in it",
+    ),
     "read-only": ("the file cannot be written by this user", "Run om-agent as root, or make the file writable"),
     "no-section": (
         "{name} is asked for, but there is no section {where}",
@@ -354,10 +513,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Run om-agent apply",
     ),
     "router-down": ("no router listens at {where}", "Run systemctl status {unit}, and journalctl -u {unit} for why"),
-    "router-hung": ("the router at {where} takes connections and does not answer", "Run systemctl restart {unit}"),
+    "router-hung": (
+        "the router at {where} takes connections and does not answer",
+        "Run systemctl restart {unit}; if that does not help, ss -ltnp says which program has the port",
+    ),
     "router-closed": (
         "the router at {where} ended the connection before it was agreed upon",
-        "Run journalctl -u {unit}; it may expect TLS where none is configured, or the other way round",
+        "Run ss -ltnp to see that it is the router, then journalctl -u {unit}; it may expect TLS where none is "
+        "configured, or the other way round",
     ),
     "router-login": (
         "the router at {where} does not let om-agent in: its users are not those of the metadata",
@@ -383,6 +546,16 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "the running router is not as {file} says, this would make it so: {what}",
         "Run om-agent drain --undo, which makes it so without a restart",
     ),
+    "watch-kills": (
+        "the router hangs: on {times} connections in a row to {where} it said nothing for {seconds} s. It is killed,"
+        " and systemd starts it again",
+        "Read journalctl -u {unit} for what came before, and tell those who make the engine",
+    ),
+    "watch-cannot-kill": ("the router hangs and cannot be killed: {why}", "Run systemctl restart {unit}"),
+    "watch-gives-up": (
+        "the router hangs again, {times} kills within an hour did not mend that, and it is left alone for now",
+        "Read journalctl -u {unit}, then run systemctl restart {unit}",
+    ),
     "peer-down": (
         "no router listens on {name}, so it is not reached",
         "Run om-agent status on {name}; if it is being started, wait and run om-agent verify again",
@@ -393,11 +566,13 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Run om-agent apply on {name} with the same metadata as here",
     ),
     "peer-credentials": (
-        "the routers here and on {name} differ in router.mesh_password: the login from {who} was refused",
-        "Run om-agent apply on both nodes with the same metadata, then om-agent verify",
+        "the routers here and on {name} do not accept each other: the one on {who} says that a certificate {why}; the "
+        "two nodes differ in router.mesh_password, or a file of router.mesh_certificate_file is not good",
+        "Run openssl x509 -noout -issuer -enddate -ext subjectAltName -in {file} on both; where the issuers differ, "
+        "run om-agent apply on both with the same metadata",
     ),
     "peer-certificate": (
-        "TLS between the routers here and on {name} fails: {why}",
+        "the router on {name} cannot be asked over TLS: {why}",
         "Run openssl x509 -noout -enddate -issuer -ext subjectAltName -in {file} on both nodes",
     ),
     "peer-unlinked": (
@@ -407,6 +582,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "peer-partial": (
         "the router on {name} is reached, but does not reach {lacking} itself",
         "Run om-agent verify on {name}",
+    ),
+    "link-down": (
+        "the connection from here to the router on {name} is not open, and messages take another way",
+        "Run om-agent verify on {name}; see that a firewall lets the routers through",
     ),
     "duplicate-id": (
         "two routers are called {name} (seen at {where}), and the mesh routes to one of them only",
@@ -429,7 +608,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Run systemctl status {unit}, and journalctl -u {unit} for why",
     ),
     "broker-members": (
-        "these members of the cluster do not run: {names}",
+        "these members of the cluster do not run or do not answer: {names}",
         "Run om-agent status on {node}",
     ),
     "broker-stranger": (
@@ -472,6 +651,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "no-proton": (
         "the Python module proton, which talks to routers, is not installed",
         "Install python3-qpid-proton, or the module python-qpid-proton in om-agent's own Python",
+    ),
+    "no-cryptography": (
+        "the Python module cryptography, which makes the routers' certificates for each other, is not installed",
+        "Install python3-cryptography, or the module cryptography in om-agent's own Python",
+    ),
+    "no-ed25519": (
+        "OpenSSL is restricted here (FIPS mode, for one) and makes no Ed25519 keys for the routers",
+        "Set router.mesh_ca_file, router.mesh_certificate_file and router.mesh_key_file to certificates of your own",
     ),
     "no-user": ("there is no user or group {name} on this node", "Install the package that makes it ({what})"),
 }

@@ -12,10 +12,11 @@ import enum
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
 import typing
 
-from om_agent import errors
+from om_agent import ciphers, errors
 
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
 AMQP_PORT = 31459
@@ -27,12 +28,12 @@ RABBIT_DIST_PORT = 25672
 RABBIT_METRICS_PORT = 15692
 EPMD_PORT = 4369
 
-MESH_USER = "router-mesh"  # with which routers log in to each other when they have no certificates
 ADMIN_USER = "router-admin"  # with which the agent manages a running router
+MESH_FILES = ("mesh_ca_file", "mesh_certificate_file", "mesh_key_file")  # keys of ``router``
 MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
 MAX_COST = 1000  # of a link between sites; the engines take more, and add them up
 _MAX_SEARCHED = 4096  # characters of a text that is not good in which to look for the reason
-MAX_MESH_PASSWORD_BYTES = 128  # the engines read at most 199 from a file (qpid-dispatch src/connection_manager.c:125)
+MAX_MESH_PASSWORD_BYTES = 128
 MAX_PASSWORD_BYTES = 1024  # saslpasswd2 reads at most 2048 bytes (cyrus-sasl utils/saslpasswd.c PW_BUF_SIZE)
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
@@ -54,6 +55,13 @@ class Engine(enum.Enum):
     QDROUTERD = "qdrouterd"
     SKROUTERD = "skrouterd"
     EMBEDDED = "embedded"
+
+
+class TlsVersion(enum.Enum):
+    """A version of TLS, oldest first."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
 
 
 class RouterMode(enum.Enum):
@@ -116,11 +124,20 @@ class SiteLink:
 
 
 @dataclasses.dataclass(frozen=True)
+class Account:
+    """Somebody who may log in."""
+
+    username: str
+    password: Secret
+
+
+@dataclasses.dataclass(frozen=True)
 class Backend:
     """What carries one half, ``rpc`` or ``notify``.
 
     :param hosts: hosts of the transport URL, in order.
     :param nodes: names of the nodes that run it; empty for an external one.
+    :param also_accept: who may log in beside the user of the transport URL, while passwords are changed.
     """
 
     half: str
@@ -132,6 +149,13 @@ class Backend:
     tls: bool
     hosts: tuple[str, ...]
     nodes: tuple[str, ...]
+    also_accept: tuple[Account, ...] = ()
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """Who may log in, by the key of the metadata; the user of the transport URL first."""
+        others = {f"{self.half}.also_accept[{i}]": account for i, account in enumerate(self.also_accept)}
+        return {self.half: Account(self.username, self.password), **others}
 
     @property
     def external(self) -> bool:
@@ -146,11 +170,14 @@ class Router:
     :param http_port: 0 for no HTTP listener.
     :param max_links: to interiors of its own site that an interior has at most, once a full mesh would be too many.
     :param require_redundancy: whether a mesh that one loss would partition is refused.
+    :param mesh_files: CA, certificate and key, of the operator's own, that routers show to each other; empty when they
+        are made from ``mesh_password``.
     """
 
     engine: Engine
     clients: Clients
     inter_router_port: int
+    max_connections: int
     edge_port: int
     http_port: int
     max_links: int
@@ -160,12 +187,16 @@ class Router:
     idle_timeout: int
     tls: bool
     mesh_password: Secret
+    mesh_files: tuple[str, ...]
     admin_password: Secret
 
 
 @dataclasses.dataclass(frozen=True)
 class Broker:
-    """Settings of every broker."""
+    """Settings of every broker.
+
+    :param distribution_tls: whether brokers, and rabbitmqctl, speak TLS to each other, both sides with a certificate.
+    """
 
     cluster: bool
     erlang_cookie: Secret
@@ -173,11 +204,15 @@ class Broker:
     metrics_port: int
     mirrored_queues: bool
     tls: bool
+    distribution_tls: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Certificates: paths on the node, or PEM text that the agent writes there. Empty means not given."""
+    """Certificates: paths on the node, or PEM text that the agent writes there. Empty means not given.
+
+    :param ciphers: of TLS 1.2, as OpenSSL calls them, the best first; empty for what the engines take by themselves.
+    """
 
     ca_file: str
     certificate_file: str
@@ -185,6 +220,14 @@ class Tls:
     ca: str
     certificate: str
     key: Secret
+    min_version: TlsVersion
+    ciphers: tuple[str, ...]
+
+    @property
+    def versions(self) -> tuple[TlsVersion, ...]:
+        """The versions that may be spoken, oldest first."""
+        known = list(TlsVersion)
+        return tuple(known[known.index(self.min_version) :])
 
     @property
     def has_certificate(self) -> bool:
@@ -300,12 +343,32 @@ class _Section:
     def fail_text(self, key: str, value: str, check: typing.Callable[[str], str]) -> None:
         """Note that ``check`` does not accept the text at ``key``."""
         code, what = ("empty", "") if not value else _TEXT_CODES.get(check, ("bad-text", ""))
+        if check is _check_certificate and "PRIVATE KEY-----" in value:
+            code = "key-in-certificate"
         which = _odd_character(value[:_MAX_SEARCHED], check in _PLAIN_CHECKS) if code == "bad-text" else ""
         self.fail(key, code, which=which, wanted=check(value), what=what)
 
     def password(self, key: str) -> str:
         """Return the password at ``key``, '' when absent or bad."""
         return self.text(key, check=_check_password)
+
+    def accounts(self, key: str) -> tuple[Account, ...]:
+        """Return the list of users and passwords at ``key``, empty when absent."""
+        raw = self.raw(key)
+        if raw is not None and not isinstance(raw, list):
+            self.fail(key, "wrong-type", found=_type_name(raw), wanted="a list")
+        elif raw is not None and not raw:
+            self.fail(key, "empty-list", what="user")
+        found = []
+        for i, item in enumerate(raw if isinstance(raw, list) else ()):
+            section = _Section(item, self.at(f"{key}[{i}]"), self.problems)
+            for needed in ("username", "password") if isinstance(item, dict) else ():
+                if not section.has(needed):
+                    section.fail(needed, "missing", hint="a user has a name and a password")
+            username = section.text("username", check=_check_username)
+            found.append(Account(username, Secret(section.password("password"))))
+            section.done()
+        return tuple(found)
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
         """Return the whole number at ``key``; digits in quotes are taken too, since Heat delivers those."""
@@ -373,7 +436,7 @@ class _Section:
         known = ", ".join(sorted(set(self._asked)))
         for key in self._raw:
             if key not in self._asked:
-                self.fail("", "unknown-key", key=errors.quoted(key), known=known)
+                self.fail("", "unknown-key", key=errors.key_name(key), known=known)
 
 
 def _truth(value: object) -> bool | None:
@@ -385,6 +448,8 @@ def _truth(value: object) -> bool | None:
 
 
 def _type_name(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "number that is not finite"
     names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return names.get(type(value), "null" if value is None else type(value).__name__)
 
@@ -416,7 +481,6 @@ def _check_password(text: str) -> str:
 
 
 def _check_mesh_password(text: str) -> str:
-    """A router reads it from a file of one line."""
     good = not _check_password(text) and text.isprintable() and len(text.encode()) <= MAX_MESH_PASSWORD_BYTES
     return "" if good else f"1 to {MAX_MESH_PASSWORD_BYTES} bytes of UTF-8 without control characters"
 
@@ -432,8 +496,9 @@ def _check_virtual_host(text: str) -> str:
 
 
 def _check_path(text: str) -> str:
-    good = re.fullmatch(r"/[^\s\x00-\x1f\x7f'\"\\#]*", text) and not _has_surrogate_or_nul(text)
-    return "" if good else "an absolute path without spaces, quotes, # or control characters"
+    # RabbitMQ puts another key's value in the place of $(key), and takes the bytes of UTF-8 for characters, each.
+    good = re.fullmatch(r"/[!-~]*", text) and not set("\"'\\#$`") & set(text)
+    return "" if good else "an absolute path of ASCII without spaces, quotes, backslash, # or $"
 
 
 def _check_word(text: str) -> str:
@@ -460,11 +525,17 @@ def _check_host(text: str) -> str:
 
 
 def _check_certificate(text: str) -> str:
+    if "PRIVATE KEY-----" in text:
+        return "certificates alone"
     return _check_pem(text, "CERTIFICATE")
 
 
 def _check_key(text: str) -> str:
     return _check_pem(text, "PRIVATE KEY")
+
+
+def _check_cipher(text: str) -> str:
+    return "" if text in ciphers.NAMES else ", ".join(ciphers.NAMES)
 
 
 def _check_pem(text: str, what: str) -> str:
@@ -476,6 +547,7 @@ def _check_pem(text: str, what: str) -> str:
 # What is said when a check does not accept a text: the code, and what it speaks of.
 _TEXT_CODES: dict[typing.Callable[[str], str], tuple[str, str]] = {
     _check_host: ("not-a-host", ""),
+    _check_cipher: ("not-a-cipher", ""),
     _check_certificate: ("not-pem", "CERTIFICATE"),
     _check_key: ("not-pem", "PRIVATE KEY"),
 }
@@ -492,9 +564,13 @@ _READS = {
     "two-passwords": r"password|username|nodes|hosts|scheme",
     "rabbit-slash": r"scheme",
     "rabbit-vhost": r"scheme",
+    "router-username": r"scheme",
+    "router-vhost": r"scheme",
+    "router-temp": r"nodes|scheme",
     "unknown-service": r"^$",
     "not-in-nodes": r"nodes",
     "site-apart": r"nodes|hosts|scheme|engine|sites",
+    "site-between": r"nodes|hosts|scheme|engine|sites",
 }
 
 
@@ -515,8 +591,15 @@ def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
     nodes = _parse_nodes(top, roles, _wants_tls(rpc_section) or _wants_tls(notify_section))
     rpc = _parse_backend(rpc_section, None, nodes)
     notify = _parse_backend(notify_section, rpc, nodes)
+    broker_section = top.section("broker")
+    given = _Given(
+        roles=roles,
+        nodes=nodes,
+        named=tuple(s.path for s in (rpc_section, notify_section) if s.has("nodes")),
+        derived=tuple(_derived(router_section, broker_section, rpc, notify)),
+    )
     router = _parse_router(router_section, rpc, notify)
-    broker = _parse_broker(top.section("broker"), rpc, notify)
+    broker = _parse_broker(broker_section, rpc, notify)
     oslo = _parse_oslo(rpc_section, notify_section)
     deployment = Deployment(
         rpc=rpc,
@@ -536,13 +619,36 @@ def parse(raw: object, services: typing.Collection[str] = ()) -> Deployment:
     if deployment.routed:
         _check_interiors(top, deployment)
     wrong = [p.path for p in problems]
-    for problem in dict.fromkeys(_check_sense(deployment, services)):  # two halves may need the same thing
+    for problem in dict.fromkeys(_check_sense(deployment, given, services)):  # two halves may need the same thing
         reads = _READS.get(problem.code, r"tls|nodes|hosts|scheme" if "tls" in problem.code else _READS_ANYWAY)
         if problem.path not in wrong and not any(re.search(reads, path) for path in wrong):
             problems.append(problem)
     if problems:
         raise errors.InvalidInput(problems)
-    return dataclasses.replace(deployment, findings=tuple(_findings(deployment)))
+    return dataclasses.replace(deployment, findings=tuple(_findings(deployment, given)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What the metadata itself says of where routers are, for sentences about it.
+
+    :param roles: ``router.roles``, with nothing added.
+    :param nodes: with what their routers would be for if no half had a key ``nodes``.
+    :param named: the halves that have one.
+    :param derived: keys of secrets in use that are made from ``rpc.password``.
+    """
+
+    roles: dict[str, RouterMode]
+    nodes: tuple[Node, ...]
+    named: tuple[str, ...]
+    derived: tuple[str, ...]
+
+
+def _derived(router: _Section, broker: _Section, rpc: Backend, notify: Backend) -> typing.Iterator[str]:
+    carried = {b.scheme for b in (rpc, notify) if not b.external}
+    for section, key, scheme in ((router, "mesh_password", Scheme.AMQP), (broker, "erlang_cookie", Scheme.RABBIT)):
+        if scheme in carried and not section.has(key):
+            yield section.at(key)
 
 
 def _wants_tls(section: _Section) -> bool:
@@ -550,19 +656,23 @@ def _wants_tls(section: _Section) -> bool:
 
 
 def _parse_roles(section: _Section) -> dict[str, RouterMode]:
-    """Return what the routers are for on the nodes of each role that has its say; others run edges."""
-    roles = {"controller": RouterMode.INTERIOR}
+    """Return what the metadata says routers are for, by role."""
+    roles: dict[str, RouterMode] = {}
     raw = section.raw("roles")
     if raw is not None and not isinstance(raw, dict):
         section.fail("roles", "wrong-type", found=_type_name(raw), wanted="a mapping")
     for role in raw if isinstance(raw, dict) else ():
         if isinstance(role, str) and not _check_word(role):
             modes = _Section(raw, section.at("roles"), section.problems)
-            default = roles.get(role, RouterMode.EDGE)
+            default = _mode_of(role, roles)
             roles[role] = RouterMode(modes.word(role, default.value, [m.value for m in RouterMode]))
         else:
-            section.fail("roles", "not-a-role", role=errors.quoted(role))
+            section.fail("roles", "not-a-role", role=errors.key_name(role))
     return roles
+
+
+def _mode_of(role: str, roles: typing.Mapping[str, RouterMode]) -> RouterMode:
+    return roles.get(role, RouterMode.INTERIOR if role == "controller" else RouterMode.EDGE)
 
 
 def _place_routers(router: Router, rpc: Backend, notify: Backend, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -596,16 +706,27 @@ def _parse_nodes(top: _Section, roles: dict[str, RouterMode], tls: bool) -> tupl
         return ()
     if not raw:
         top.fail("nodes", "empty-list", what="node")
-    nodes: list[Node] = []
-    seen: dict[str, dict[str, str]] = {"name": {}, "address": {}}
-    for i, item in enumerate(raw):
-        node = _parse_node(_Section(item, f"nodes[{i}]", top.problems), roles, tls)
-        for key, value in (("name", node.name), ("address", node.address)):
-            first = seen[key].setdefault(value, f"nodes[{i}].{key}")
-            if value and first != f"nodes[{i}].{key}":
-                top.fail(f"nodes[{i}].{key}", "twice", name=errors.quoted(value), first=first)
-        nodes.append(node)
+    nodes = [_parse_node(_Section(item, f"nodes[{i}]", top.problems), roles, tls) for i, item in enumerate(raw)]
+    told = _check_distinct(top, "name", nodes, ())
+    _check_distinct(top, "address", nodes, {i for i in told if nodes[i].address == nodes[i].name})
     return tuple(nodes)
+
+
+def _check_distinct(top: _Section, key: str, nodes: typing.Sequence[Node], quiet: typing.Collection[int]) -> list[int]:
+    """Note each node, ``quiet`` ones aside, that shares a value of ``key`` with one before it; return their places.
+
+    What is one name to DNS may not be two nodes. `_check_addresses` knows other spellings of an IPv6 address.
+    """
+    seen: dict[str, int] = {}
+    told = []
+    for i, node in enumerate(nodes):
+        value = getattr(node, key)
+        first = seen.setdefault(value if ":" in value else value.lower().removesuffix("."), i)
+        if value and first != i and i not in quiet:
+            told.append(i)
+            code = "twice" if value == getattr(nodes[first], key) else "same-name"
+            top.fail(f"nodes[{i}].{key}", code, name=errors.quoted(value), first=f"nodes[{first}].{key}")
+    return told
 
 
 def _parse_node(section: _Section, roles: dict[str, RouterMode], tls: bool) -> Node:
@@ -615,7 +736,7 @@ def _parse_node(section: _Section, roles: dict[str, RouterMode], tls: bool) -> N
     address = section.text("address", name, check=_check_host)
     host = section.text("host", name if tls else address, check=_check_host)
     role = section.text("role", "controller", check=_check_word)
-    mode = roles.get(role, RouterMode.EDGE)
+    mode = _mode_of(role, roles)
     if section.has("interior"):
         mode = RouterMode.INTERIOR if section.boolean("interior", False) else RouterMode.EDGE
     node = Node(
@@ -658,9 +779,12 @@ def _parse_backend(section: _Section, other: Backend | None, nodes: tuple[Node, 
         tls=section.boolean("tls", other.tls if other else False),
         hosts=hosts or (),
         nodes=(),
+        also_accept=section.accounts("also_accept"),
     )
     if hosts is not None:
         return backend
+    if other and not any(section.has(key) for key in ("username", "password", "also_accept")):
+        backend = dataclasses.replace(backend, also_accept=other.also_accept)  # one user for both halves
     if names is None and other and other.scheme is scheme:
         return dataclasses.replace(backend, nodes=other.nodes, hosts=other.hosts)
     return _place(section, backend, names, nodes)
@@ -696,6 +820,7 @@ def _parse_router(section: _Section, rpc: Backend, notify: Backend) -> Router:
         engine=Engine(section.word("engine", Engine.QDROUTERD.value, [e.value for e in Engine])),
         clients=Clients(section.word("clients", Clients.LOCAL.value, [c.value for c in Clients])),
         inter_router_port=section.port("inter_router_port", INTER_ROUTER_PORT),
+        max_connections=section.integer("max_connections", 65535, 16, 65535),  # what both engines take, and stock
         edge_port=section.port("edge_port", EDGE_PORT),
         max_links=section.integer("max_links", 6, 2, MAX_INTERIORS - 1),
         require_redundancy=section.boolean("require_redundancy", False),
@@ -705,22 +830,34 @@ def _parse_router(section: _Section, rpc: Backend, notify: Backend) -> Router:
         idle_timeout=section.integer("idle_timeout", 16, 2, 3600),
         tls=section.boolean("tls", any(b.tls for b in amqp)),
         mesh_password=Secret(mesh_password),
+        mesh_files=_parse_mesh_files(section),
         admin_password=Secret(admin_password or derive(Secret(mesh_password), "router admin")),
     )
     section.done()
     return router
 
 
+def _parse_mesh_files(section: _Section) -> tuple[str, ...]:
+    given = [key for key in MESH_FILES if section.has(key)]
+    for key in MESH_FILES if given else ():
+        if key not in given:
+            section.fail(key, "mesh-files")
+    return tuple(section.text(key, check=_check_path) for key in given)
+
+
 def _parse_broker(section: _Section, rpc: Backend, notify: Backend) -> Broker:
     rabbit = [b for b in (rpc, notify) if b.scheme is Scheme.RABBIT]
     cookie = section.text("erlang_cookie", check=_check_cookie) or derive(rpc.password, "erlang cookie")
+    cluster, tls = section.boolean("cluster", True), section.boolean("tls", any(b.tls for b in rabbit))
+    clustered = cluster and any(len(b.nodes) > 1 for b in rabbit)
     broker = Broker(
-        cluster=section.boolean("cluster", True),
+        cluster=cluster,
         erlang_cookie=Secret(cookie),
         dist_port=section.port("dist_port", RABBIT_DIST_PORT),
         metrics_port=section.port("metrics_port", RABBIT_METRICS_PORT),
         mirrored_queues=section.boolean("mirrored_queues", True),
-        tls=section.boolean("tls", any(b.tls for b in rabbit)),
+        tls=tls,
+        distribution_tls=section.boolean("distribution_tls", tls and clustered),
     )
     section.done()
     return broker
@@ -734,7 +871,11 @@ def _parse_tls(section: _Section) -> Tls:
         ca=section.text("ca", check=_check_certificate),
         certificate=section.text("certificate", check=_check_certificate),
         key=Secret(section.text("key", check=_check_key)),
+        min_version=TlsVersion(section.word("min_version", TlsVersion.TLS_1_2.value, [v.value for v in TlsVersion])),
+        ciphers=section.names("ciphers", _check_cipher, "cipher suite") or (),
     )
+    if tls.ciphers and TlsVersion.TLS_1_2 not in tls.versions:
+        section.fail("ciphers", "tls-ciphers")
     for file_key, text_key in (("ca_file", "ca"), ("certificate_file", "certificate"), ("key_file", "key")):
         if section.has(file_key) and section.has(text_key):
             section.fail(text_key, "tls-both", file_key=section.at(file_key), text_key=section.at(text_key))
@@ -770,11 +911,14 @@ def _parse_sites(top: _Section, nodes: tuple[Node, ...]) -> tuple[SiteLink, ...]
         at = f"links[{i}]"
         link = _Section(item, section.at(at), section.problems)
         cost = link.integer("cost", 1, 1, MAX_COST)
+        told = len(section.problems)
         names = link.names("between", _check_word, "site") or ()
         for j, name in enumerate(names):
             if name not in known:
                 link.fail(f"between[{j}]", "not-one-of", known=", ".join(sorted(known)) or "the sites of nodes")
-        if len(names) != 2:
+        if len(section.problems) > told or not isinstance(item, dict):
+            pass  # what is wrong has been said
+        elif len(names) != 2:
             link.fail("between", "not-two-sites")
         elif frozenset(names) in links:
             link.fail("between", "linked-twice", sites=" and ".join(sorted(names)))
@@ -802,7 +946,7 @@ def _check_addresses(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem(path, "twice", name=errors.quoted(node.address), first=first)
 
 
-def _check_sense(d: Deployment, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
+def _check_sense(d: Deployment, given: _Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
     """Yield what is well-formed and yet cannot work."""
     yield from _check_addresses(d)
     for i, name in enumerate(d.services or ()):
@@ -814,7 +958,13 @@ def _check_sense(d: Deployment, services: typing.Collection[str]) -> typing.Iter
         yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
     yield from _check_sharing(d)
     yield from _check_tls(d)
+    yield from _check_distribution(d)
     yield from _check_engine(d)
+    yield from _check_interior_count(d, given)
+    yield from _check_rabbit_urls(d)
+    yield from _check_router_users(d)
+    yield from _check_accounts(d, given)
+    yield from _check_families(d)
     yield from _check_sites(d)
     yield from _check_ports(d)
 
@@ -836,8 +986,11 @@ def _check_sharing(d: Deployment) -> typing.Iterator[errors.Problem]:
     for key in ("tls", "port") if rpc.scheme is Scheme.RABBIT else ("tls",):
         if getattr(rpc, key) != getattr(notify, key):
             yield errors.problem(f"notify.{key}", "shared-differs", what=what, key=key)
-    if rpc.username == notify.username and rpc.password != notify.password:
-        yield errors.problem("notify.password", "two-passwords", what=what)
+    known = {a.username: a.password for a in reversed(rpc.accounts.values())}
+    own = notify if notify in _own_accounts(d) else dataclasses.replace(notify, also_accept=())
+    for path, account in own.accounts.items():
+        if known.get(account.username, account.password) != account.password:
+            yield errors.problem(f"{path}.password", "two-passwords", what=what)
 
 
 def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
@@ -861,24 +1014,31 @@ def _check_tls(d: Deployment) -> typing.Iterator[errors.Problem]:
             yield errors.problem("tls", "tls-no-ca")
 
 
+def _check_distribution(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Erlang verifies that the host of a node's name is in its certificate, as a name."""
+    brokers = {n for b in d.halves if b.scheme is Scheme.RABBIT for n in b.nodes}
+    if not d.broker.distribution_tls or not brokers:
+        return
+    if not d.broker.tls and not (d.tls.has_certificate and d.tls.has_ca):  # with it, that is told of for the clients
+        yield errors.problem("broker.distribution_tls", "tls-distribution")
+    for i, n in enumerate(d.nodes):
+        if n.name in brokers and is_address(n.name):
+            yield errors.problem(f"nodes[{i}].name", "tls-node-name")
+
+
 def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         if b.scheme is not Scheme.AMQP:
             continue
-        if "@" in b.username and not b.external:
-            yield errors.problem(f"{b.half}.username", "username-realm")
-        if not b.external and b.password.reveal()[-1:] in ("\n", "\r"):
-            yield errors.problem(f"{b.half}.password", "password-line-end")
-        if b.username in (MESH_USER, ADMIN_USER) and not b.external:
-            yield errors.problem(f"{b.half}.username", "username-taken")
+        for path, account in b.accounts.items() if not b.external else ():
+            if "@" in account.username:
+                yield errors.problem(f"{path}.username", "username-realm")
+            if account.password.reveal()[-1:] in ("\n", "\r"):
+                yield errors.problem(f"{path}.password", "password-line-end")
+            if account.username == ADMIN_USER:
+                yield errors.problem(f"{path}.username", "username-taken")
         if d.router.engine is Engine.EMBEDDED and len(b.nodes) > 1:
             yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
-        if len(b.nodes) > MAX_INTERIORS:
-            yield errors.problem(f"{b.half}.nodes", "too-many-routers", count=len(b.nodes), half=b.half)
-    yield from _check_rabbit_urls(d)
-    for b in d.halves:
-        if len({":" in h for h in b.hosts}) > 1:
-            yield errors.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
     for b in d.halves:
         if b.scheme is Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
             yield errors.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)
@@ -887,30 +1047,112 @@ def _check_engine(d: Deployment) -> typing.Iterator[errors.Problem]:
         yield errors.problem("nodes", "mixed-names")
 
 
+def _check_interior_count(d: Deployment, given: _Given) -> typing.Iterator[errors.Problem]:
+    count = len(interiors(d))
+    if count > MAX_INTERIORS:
+        half = d.routed[0].half
+        path = f"{half}.nodes" if half in given.named else "nodes"
+        yield errors.problem(path, "too-many-routers", count=count, half=half)
+
+
+def _check_families(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """Refuse IPv6 addresses beside other hosts where one reader gets both.
+
+    A URL of several hosts: with CVE-2025-0938 mended (run with Debian 12's 3.11.2) urllib, which oslo.messaging
+    reads it with, takes what follows the last ``@`` for the one host, and where there are brackets refuses a last host
+    without; so it would depend on the order. A cluster of brokers: Erlang distributes over ``inet_tcp`` or
+    ``inet6_tcp``, not over both. Routers may be mixed: a connector has one host, and so has the URL of a service beside
+    a router of its own.
+    """
+    by_name = d.by_name()
+    for b in d.halves:
+        alone = b in d.routed and all(n.router is not RouterMode.NONE for n in d.nodes)
+        if len({":" in h for h in b.hosts}) > 1 and not (alone and d.router.clients is Clients.LOCAL):
+            yield errors.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
+    for b in {b.nodes: b for b in reversed(d.halves) if b.scheme is Scheme.RABBIT and d.broker.cluster}.values():
+        if len({":" in by_name[name].address for name in b.nodes}) > 1:
+            yield errors.problem("nodes", "mixed-cluster", half=b.half)
+
+
 def _check_rabbit_urls(d: Deployment) -> typing.Iterator[errors.Problem]:
     """oslo.messaging hands a URL on to kombu and encodes too little on the way (impl_rabbit.py, 14.0.3 to 14.9.3)."""
     for b in d.halves:
         if b.scheme is not Scheme.RABBIT:
             continue
-        for key, text in (("username", b.username), ("password", b.password.reveal())):
-            if "/" in text:
-                yield errors.problem(f"{b.half}.{key}", "rabbit-slash")
+        for path, account in b.accounts.items():
+            for key, text in (("username", account.username), ("password", account.password.reveal())):
+                if "/" in text:
+                    yield errors.problem(f"{path}.{key}", "rabbit-slash")
         if set("%?#;") & set(b.virtual_host):
             yield errors.problem(f"{b.half}.virtual_host", "rabbit-vhost")
 
 
+def _check_router_users(d: Deployment) -> typing.Iterator[errors.Problem]:
+    """A router's policy lists users between commas, and addresses as patterns (policy_local.py, policy.c)."""
+    for b in d.halves:
+        if b.scheme is not Scheme.AMQP or b.external:
+            continue
+        for path, account in b.accounts.items():
+            if "," in account.username or account.username != account.username.strip():
+                yield errors.problem(f"{path}.username", "router-username")
+        if set("*#,$ ") & set(b.virtual_host):
+            yield errors.problem(f"{b.half}.virtual_host", "router-vhost")
+    for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*", so "temp/$management" is one too many
+        if n.router is not RouterMode.NONE and n.name.rpartition(".")[2].lower() == "temp":
+            yield errors.problem(f"nodes[{i}].name", "router-temp")
+
+
+def _own_accounts(d: Deployment) -> tuple[Backend, ...]:
+    """Return the halves without one that accepts whom the other one does."""
+    return d.halves if d.notify.also_accept is not d.rpc.also_accept else (d.rpc,)
+
+
+def _check_accounts(d: Deployment, given: _Given) -> typing.Iterator[errors.Problem]:
+    """Passwords are changed by way of a second user, and nothing else may change with them."""
+    for b in _own_accounts(d):
+        if b.also_accept and b.external:
+            yield errors.problem(f"{b.half}.also_accept", "external-accept")
+        first: dict[str, str] = {}
+        for path, account in b.accounts.items():
+            if first.setdefault(account.username, path) != path:
+                text = {"name": errors.quoted(account.username), "first": f"{first[account.username]}.username"}
+                yield errors.problem(f"{path}.username", "twice", **text)
+    for key in given.derived if d.rpc.also_accept else ():
+        yield errors.problem(key, "derived-changes")
+
+
 def _check_sites(d: Deployment) -> typing.Iterator[errors.Problem]:
     """Every site that has a router must be reachable from every other over sites that have an interior."""
-    carrying = {n.site for n in d.nodes if n.router is RouterMode.INTERIOR}
-    sites = {n.site for n in d.nodes if n.router is not RouterMode.NONE}
-    reached = set(sorted(carrying)[:1])
-    for _ in carrying:
-        for link in d.site_links:
-            if reached & set(link.between) and carrying >= set(link.between):
-                reached |= set(link.between)
-    near = reached | {s for link in d.site_links if reached & set(link.between) for s in link.between}
-    for site in sorted((carrying - reached) | (sites - near)):
-        yield errors.problem("sites.links", "site-apart", site=site_name(site), rest=site_name(min(reached)))
+    routers = [n for n in d.nodes if n.router is not RouterMode.NONE]
+    sites = {n.site for n in routers}
+    if "" in sites and len(sites) > 1:
+        names = [n.name for n in routers if not n.site]
+        yield errors.problem("nodes", "site-missing", count=len(names), name=errors.quoted(names[0]))
+        return
+    carrying = {n.site for n in routers if n.router is RouterMode.INTERIOR}
+    first = sorted(carrying)[:1]
+    reached = set(_ways(d, first, through=carrying))
+    loose = _ways(d, first, through=sites | {s for link in d.site_links for s in link.between})
+    for site in sorted(sites - reached):
+        between = [s for s in loose.get(site, ()) if s not in carrying]
+        text = {"site": site_name(site), "rest": site_name(first[0])}
+        if between:
+            yield errors.problem("sites.links", "site-between", between=" and ".join(map(site_name, between)), **text)
+        else:
+            yield errors.problem("sites.links", "site-apart", **text)
+
+
+def _ways(d: Deployment, start: typing.Sequence[str], through: set[str]) -> dict[str, tuple[str, ...]]:
+    """Return the sites that links lead to from ``start`` over sites of ``through``, each with those on the way."""
+    ways: dict[str, tuple[str, ...]] = dict.fromkeys(start, ())
+    todo = list(start)
+    for at in todo:  # grows
+        for link in d.site_links if at in through else ():
+            for site in link.between if at in link.between else ():
+                if site not in ways:
+                    ways[site] = (*ways[at], at)
+                    todo.append(site)
+    return ways
 
 
 def site_name(site: str) -> str:
@@ -971,18 +1213,41 @@ def _different_nodes(d: Deployment) -> typing.Iterator[str]:
             yield node.name
 
 
-def _findings(d: Deployment) -> typing.Iterator[errors.Problem]:
+def _findings(d: Deployment, given: _Given) -> typing.Iterator[errors.Problem]:
+    yield from _role_findings(d, given)
     if d.notify.scheme is Scheme.AMQP:
         yield errors.warning("notify.scheme", "not-stored")
     for b in d.halves:
         if not b.tls:
             yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    for b in _own_accounts(d):
+        for account in b.also_accept:
+            yield errors.warning(f"{b.half}.also_accept", "still-accepted", name=errors.quoted(account.username))
+    if "router.mesh_password" in given.derived and meshed(d):
+        yield errors.warning("router.mesh_password", "mesh-derived")
     brokers = {n for b in d.halves if b.scheme is Scheme.RABBIT for n in b.nodes}
     for i, node in enumerate(d.nodes):
         if node.name in brokers and not is_address(node.address):
             yield errors.warning(f"nodes[{i}].address", "listens-everywhere")
     if d.router.engine is Engine.QDROUTERD and len(interiors(d)) > 2:
         yield errors.warning("router.engine", "fanout-duplicates", count=len(interiors(d)))
+
+
+def _role_findings(d: Deployment, given: _Given) -> typing.Iterator[errors.Problem]:
+    known = sorted({n.role for n in d.nodes})
+    for role in given.roles:
+        if role not in known:
+            yield errors.warning(
+                f"router.roles.{role}", "role-unused", role=errors.quoted(role), known=", ".join(known)
+            )
+    half = d.routed[0].half if d.routed else ""
+    told = set(given.roles) if half in given.named else set()
+    for before, after in zip(given.nodes, d.nodes):
+        # What the node itself says of its router cannot differ here: that is an error.
+        if before.role in told and (before.router is RouterMode.INTERIOR) != (after.router is RouterMode.INTERIOR):
+            told.remove(before.role)
+            text = {"role": errors.quoted(before.role), "name": errors.quoted(before.name)}
+            yield errors.warning(f"router.roles.{before.role}", "roles-overruled", half=half, **text)
 
 
 def local_node(d: Deployment, names: typing.Sequence[str]) -> Node:

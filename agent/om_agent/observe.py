@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import http.client
 import json
-import os
 import pathlib
 import re
+import socket
 import sys
 import time
 import typing
 
 from om_agent import amqp, errors, ini, model, picture, plan, proc, verify
+from om_agent.apply import broker as running_broker
 from om_agent.apply import files
 from om_agent.apply import router as running
 from om_agent.plan import broker, layout, router, services, topology, transport_url
@@ -21,12 +22,9 @@ from om_agent.plan import broker, layout, router, services, topology, transport_
 PAUSE = 1.0  # seconds between two looks
 _PEER_SECONDS = 3.0
 _MOST_PEERS = 8  # that are asked directly, why they are not reached; the sentences are the same for more
-_CTL_SECONDS = 60.0
 _METRICS_SECONDS = 5.0
 _AT_ONCE = 12  # messages under way in one process
 _START_SECONDS = 30.0  # for Python to import oslo.messaging on a busy machine, and to end
-# The script in sbin becomes the user rabbitmq, whose files those below another root are not.
-_OWN_CTL = "/usr/lib/rabbitmq/bin"
 
 
 def mesh(d: model.Deployment, r: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> verify.Mesh:
@@ -41,6 +39,8 @@ def mesh(d: model.Deployment, r: router.RouterPlan, config: bytes | None, root: 
                 return verify.Mesh(own)
             drift = _drift(r, config, client)
             views = _views(r, own, client)
+    except errors.NotReady as e:
+        return verify.Mesh(verify.Router(verify.UNASKED, str(e)))
     except amqp.Unreachable as e:
         return verify.Mesh(verify.Router(e.kind, e.why))
     except errors.Unreachable as e:  # it answers, and not as it should
@@ -169,13 +169,26 @@ def rabbit(p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.
     :param count: its own queues and the messages in them, too.
     """
     try:
-        status = _ctl(p, b, host, root, "cluster_status")
+        status = _ctl(b, host, root, "cluster_status")
+        if status is None and _listens(p, b):  # it may have failed for another member, which was given up since
+            status = _ctl(b, host, root, "cluster_status")
     except errors.ProcessFailed as e:
         return verify.Broker(why=str(e).rstrip("."))
     if status is None:
-        return verify.Broker(why="it does not run, or does not accept this node's Erlang cookie")
+        cookie = "does not accept this node's Erlang cookie"
+        hangs = f"it takes connections and does not answer: it hangs, or {cookie}"
+        return verify.Broker(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
     own = broker.node_name(p.node)
     return parse_rabbit(own, status, _metrics(p, b) if count else "")
+
+
+def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
+    """Return whether clients could connect; the kernel takes connections for a program that hangs, too."""
+    for port in verify.expected_ports(b):
+        with contextlib.suppress(OSError):
+            socket.create_connection((p.node.address, port), timeout=_PEER_SECONDS).close()
+            return True
+    return False
 
 
 def _metrics(p: plan.Plan, b: broker.BrokerPlan) -> str:
@@ -202,11 +215,13 @@ def parse_rabbit(own: str, status: typing.Any, metrics: str) -> verify.Broker:
     }
     listeners = status.get("listeners", {}).get(own, [])
     versions = status.get("versions", {}).get(own, {})
+    # One that hangs is among the running for a minute (Erlang's net_ticktime), and tells no version (run, 3.10.8).
+    silent = {name for name, told in status.get("versions", {}).items() if not told.get("rabbitmq_version")}
     partitions = status.get("partitions", {})
     return verify.Broker(
         version=str(versions.get("rabbitmq_version", "")),
         members=tuple(sorted({*status.get("disk_nodes", ()), *status.get("ram_nodes", ())})),
-        running=tuple(sorted(status.get("running_nodes", ()))),
+        running=tuple(sorted(set(status.get("running_nodes", ())) - silent)),
         partitions=tuple(sorted(partitions if isinstance(partitions, dict) else map(str, partitions))),
         alarms=tuple(sorted({_alarm(a) for a in status.get("alarms", ())})),
         listeners=tuple(
@@ -225,26 +240,12 @@ def _alarm(alarm: typing.Any) -> str:
     return f"{kinds.get(what, what)} on {alarm.get('node')}"
 
 
-def _ctl(p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
+def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
     """Return what rabbitmqctl prints as JSON, None when it fails.
 
     :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
     """
-    tool = (
-        _OWN_CTL + "/rabbitmqctl"
-        if host.prefix and os.path.exists(_OWN_CTL)
-        else proc.find("rabbitmqctl", ("/usr/sbin",))
-    )
-    if not tool:
-        raise errors.ProcessFailed("rabbitmqctl is not installed")
-    argv = [tool, "--quiet", "--formatter", "json", "--timeout", f"{_CTL_SECONDS / 2:.0f}"]
-    if dict(b.environment).get("USE_LONGNAME"):
-        argv.append("--longnames")
-    more = {}
-    if host.prefix:
-        more["RABBITMQ_CONF_ENV_FILE"] = str(files.on_disk(root, f"{layout.RABBIT_DIR}/rabbitmq-env.conf"))
-        more["HOME"] = str(files.on_disk(root, layout.RABBIT_COOKIE).parent)
-    done = proc.run([*argv, "--node", broker.node_name(p.node), *command], _CTL_SECONDS, more=more)
+    done = running_broker.Door(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:
@@ -271,8 +272,9 @@ def probes(
     :return: what came of it, and why nothing was sent where that is so.
     """
     jobs = list(_jobs(d, p, root, reached))
-    if not jobs:
-        return (), (errors.warning(p.node.name, "no-probe"),)
+    if not jobs:  # when there are URLs, what keeps them from being tried out is a finding already
+        named = any(True for file in p.config_files for _ in _urls(file, root))
+        return (), (() if named else (errors.warning(p.node.name, "no-probe"),))
     results: list[verify.Probe] = []
     for config in dict.fromkeys(job.config for job in jobs):
         mine = [job for job in jobs if job.config == config]

@@ -34,7 +34,7 @@ class Live:
 def dot(m: topology.Mesh, live: Live | None = None) -> str:
     """Return the mesh in Graphviz's language: sites are clusters, dashed links have a cost, and what one loss would cut
     off is written where that loss would be."""
-    losses = {loss.what: loss.cut for loss in topology.losses(m)}
+    losses = {loss.what: loss.cut for loss in m.losses}
     many = len(m.edges) > _MANY_EDGES
     layout = "fdp" if len(m.interiors) > _MANY_INTERIORS else "dot"
     lines = [
@@ -80,7 +80,7 @@ def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
             }
             for link in m.links
         ],
-        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in topology.losses(m)],
+        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in m.losses],
     }
 
 

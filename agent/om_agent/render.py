@@ -10,7 +10,7 @@ import shlex
 import typing
 
 from om_agent import errors, model, plan
-from om_agent.plan import broker, layout, router, services
+from om_agent.plan import authority, broker, layout, router, services
 
 _NOTE = "Written by om-agent from the overcloud's metadata; it replaces every change made here."
 _STAMP_DIR = layout.STATE_DIR + "/units"
@@ -50,12 +50,14 @@ class Rendered:
     :param files: wholly ours, in the order in which they are written; the hieradata is made by `hieradata`.
     :param config_files: keys in files of others, edited by puppet.
     :param requires: files that have to be there already.
+    :param servers: whose certificates have to be good.
     """
 
     files: tuple[File, ...]
     units: tuple[Unit, ...]
     config_files: tuple[services.ConfigFile, ...]
     requires: tuple[layout.Required, ...]
+    servers: tuple[layout.Server, ...] = ()
 
 
 def render(p: plan.Plan, host: layout.Host) -> Rendered:
@@ -80,6 +82,7 @@ def render(p: plan.Plan, host: layout.Host) -> Rendered:
         units=tuple(unit for unit, _ in groups if unit),
         config_files=p.config_files,
         requires=tuple(dict.fromkeys(requires)),
+        servers=(*(p.router.servers if p.router else ()), *(p.broker.servers if p.broker else ())),
     )
 
 
@@ -99,14 +102,16 @@ def _tls_files(tls: model.Tls, directory: str, group: str) -> typing.Iterator[Fi
 
 def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
     where = r.paths
-    if any(kind == "sslProfile" for kind, _ in r.entities):
+    if r.tls:
         yield from _tls_files(p.tls, where.directory, where.user)
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
     database = _value_of(r.entities, "router", "saslConfigDir") + where.sasl_database[len(where.sasl_dir) :]
     yield File(where.sasl_config, _sasl_config(database))
     if r.mesh_password:
-        content = r.mesh_password.reveal().encode() + b"\n"
-        yield File(where.mesh_password_file, content, group=where.user, mode=0o640, secret=True)
+        shown = authority.issue(r.mesh_password, r.node)
+        yield File(where.mesh("ca"), shown.ca.encode())
+        yield File(where.mesh("certificate"), shown.certificate.encode())
+        yield File(where.mesh("key"), shown.key.reveal().encode(), group=where.user, mode=0o640, secret=True)
     lines = ",\n  ".join(json.dumps(entity) for entity in r.entities)  # one entity a line: a diff says what changed
     content = f"[\n  {lines}\n]\n".encode()
     problems = list(router.check(where.config, json.loads(content)))
@@ -127,21 +132,22 @@ def _sasl_config(database: str) -> bytes:
         "pwcheck_method: auxprop",
         "auxprop_plugin: sasldb",
         f"sasldb_path: {database}",
-        "mech_list: PLAIN SCRAM-SHA-256 EXTERNAL",
+        "mech_list: PLAIN EXTERNAL",
     )
     return ("\n".join(lines) + "\n").encode()
 
 
 def _broker_files(p: plan.Plan, b: broker.BrokerPlan) -> typing.Iterator[File]:
     base, group = layout.RABBIT_DIR, layout.RABBIT_USER
-    settings = dict(b.settings)
-    if "ssl_options.certfile" in settings:
+    if b.tls:
         yield from _tls_files(p.tls, base, group)
+    if b.distribution:
+        yield File(layout.RABBIT_DISTRIBUTION, f"%% {_NOTE}\n{b.distribution}".encode())
     yield File(
         layout.RABBIT_COOKIE, b.erlang_cookie.reveal().encode(), owner=group, group=group, mode=0o400, secret=True
     )
     definitions = json.dumps(b.definitions, indent=2, ensure_ascii=False).encode() + b"\n"
-    yield File(f"{base}/definitions.json", definitions, group=group, mode=0o640, secret=True)
+    yield File(layout.RABBIT_DEFINITIONS, definitions, group=group, mode=0o640, secret=True)
     yield File(f"{base}/enabled_plugins", f"[{','.join(broker.PLUGINS)}].\n".encode())
     yield File(f"{base}/erl_inetrc", _inetrc(b.inet_hosts))
     yield File(f"{base}/rabbitmq-env.conf", _environment(b.environment))

@@ -33,7 +33,7 @@ def _mask_line(line: str) -> str:
     """Return a line of a diff. What is taken away was perhaps not written by this program: only its key is shown."""
     if not line.startswith("-"):
         return line
-    key = re.match(r"-\s*[\w.-]+\s*(?==)", line)
+    key = re.match(r"-\s*[\w.-]+\s*(?==\s*[^=\s])", line)  # the end of a key in base64 looks like one
     return (key.group() if key else "- ") + ("= ***" if key else "***")
 
 
@@ -253,7 +253,9 @@ def status_text(d: model.Deployment, p: plan.Plan, seen: verify.Seen) -> str:
     rows = [("node", f"{p.node.name} ({p.node.role}): {', '.join(halves)}")]
     state = _router_json(p, seen)
     if state and not state["running"]:
-        rows.append(("router", f"{state['engine']}, {state['mode']}: does not answer"))
+        unasked = seen.mesh and seen.mesh.own.login == verify.UNASKED
+        what = "cannot be asked" if unasked else "does not answer"
+        rows.append(("router", f"{state['engine']}, {state['mode']}: {what}"))
     elif state:
         rows.append(
             ("router", f"{state['engine']} {state['version']}, {state['mode']}, up {_span(state['up_seconds'])}")
@@ -284,8 +286,14 @@ def _span(seconds: int) -> str:
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def capacity_text(size: capacity.Size) -> str:
-    """Return what an overcloud of some size needs, as a table."""
+def capacity_text(sizes: typing.Sequence[capacity.Size]) -> str:
+    """Return what an overcloud needs at several sizes, a table each."""
+    if not any(size.needs for size in sizes):
+        return f"{sizes[0].nodes} nodes: both halves are external, so no router and no broker here needs anything"
+    return "\n\n".join(map(_size_text, sizes))
+
+
+def _size_text(size: capacity.Size) -> str:
     what = "as it is" if size.times == 1 else f"with {size.times} times as many nodes without interior router or broker"
     head = ("busiest", "of", "processes", "edges", "peers", "connections", "descriptors", "memory")
     rows = [

@@ -17,16 +17,18 @@ from om_agent.plan import broker, layout, router
 
 # How a socket or a login answered; the same words as `om_agent.amqp` has.
 OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
+UNASKED = "unasked"  # there is nothing here to ask with: no proton
 
 DOOR = "om-agent"  # the listener that a drained router has for the agent alone
 
 _MESH = ("inter-router", "edge")
+_CONNECTED = "SUCCESS"  # a connector's status
 
 # Findings that may go away by themselves: a router is being started, connectors try again after up to 10 s, and a
 # connector's last words may be older than what was mended since. Everything else is reported at once.
 WAITS = frozenset((
     "router-down", "router-hung", "peer-down", "peer-hung", "peer-unlinked", "peer-credentials", "peer-certificate",
-    "peer-partial", "uplink-down", "broker-down", "broker-members", "rpc-failed", "notify-failed",
+    "peer-partial", "link-down", "uplink-down", "broker-down", "broker-members", "rpc-failed", "notify-failed",
 ))  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
 
 def settled(found: typing.Iterable[errors.Problem]) -> bool:
     """Return whether waiting cannot help: nothing is wrong, or something that does not go away by itself."""
-    codes = {f.code for f in found if f.severity == errors.ERROR}
+    codes = {f.code for f in found if f.severity == errors.ERROR or f.code in WAITS}
     return not codes or not codes <= WAITS
 
 
@@ -213,11 +215,14 @@ def can_send(found: typing.Iterable[errors.Problem]) -> bool:
 def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
     own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
     where = f"{r.listener[0]}:{r.listener[1]}"
+    if own.login == UNASKED:
+        yield errors.problem(at, "no-proton")
+        return
     if own.login != OPEN:
         code = {
             REFUSED: "router-down", LOGIN: "router-login", CERTIFICATE: "router-certificate", CLOSED: "router-closed",
         }.get(own.login, "router-hung")  # fmt: skip
-        yield errors.problem(at, code, unit=unit, where=where, file=certificate_path(r))
+        yield errors.problem(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
         return
     product = product_of(r.engine)
     if product not in own.product:
@@ -239,9 +244,10 @@ def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors
     yield from _unreached(r, mesh)
 
 
-def certificate_path(r: router.RouterPlan) -> str:
-    """Return the path of the router's certificate, '' without TLS."""
-    return next((str(a["certFile"]) for kind, a in r.entities if kind == "sslProfile"), "")
+def certificate_path(r: router.RouterPlan, profile: str) -> str:
+    """Return the path of the certificate that the router shows to clients or to other routers, '' when it has none."""
+    profiles = {str(a["name"]): str(a["certFile"]) for kind, a in r.entities if kind == "sslProfile"}
+    return profiles.get(profile, "")
 
 
 def product_of(engine: model.Engine) -> str:
@@ -287,6 +293,8 @@ def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem
 def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
     """Why each interior that should be reached is not."""
     told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
+    # A connector that tries again where no packet passes still has the status SUCCESS (both engines; run).
+    linked = {c.container for c in mesh.own.connections if c.role in _MESH and c.direction == "out"}
     answered = {name for name, view in mesh.views.items() if view is not None}
     reached = set(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
     for name in r.interiors:
@@ -298,6 +306,8 @@ def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Probl
                 yield errors.problem(at, "peer-hung", name=name)
             elif lacking:
                 yield errors.problem(at, "peer-partial", name=name, lacking=", ".join(lacking))
+            elif name in told and name not in linked:
+                yield errors.warning(at, "link-down", name=name)
         elif name in mesh.peers:
             yield _peer(r, name, mesh.peers[name], told.get(name))
         elif r.mode == "interior" or name in told:
@@ -312,7 +322,8 @@ def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> e
     if peer.login == LOGIN:
         return errors.problem(at, "peer-login", name=name)
     if peer.login in (CERTIFICATE, CLOSED):
-        return errors.problem(at, "peer-certificate", name=name, why=peer.why, file=certificate_path(r))
+        file = certificate_path(r, router.PROFILE)
+        return errors.problem(at, "peer-certificate", name=name, why=peer.why, file=file)
     if product_of(r.engine) not in peer.product:
         return errors.problem(
             at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
@@ -321,7 +332,7 @@ def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> e
         return errors.problem(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
     back = next((x for x in peer.connectors if x.name.partition("/")[2] == own), None)
     for side in (link, back):
-        if side and side.status != "SUCCESS":
+        if side and side.status != _CONNECTED:
             return _refused(at, name, own if side is link else name, side.said, r)
     return errors.problem(at, "peer-unlinked", name=name)
 
@@ -329,13 +340,10 @@ def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> e
 def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> errors.Problem:
     """Return what a connector's last words mean; they are the engines' and proton's own."""
     low = said.lower()
-    if "certificate" in low or "ssl" in low or "tls" in low:
-        why = "expired" if "expired" in low else "not accepted"
-        return errors.problem(
-            at, "peer-certificate", name=name, why=f"the router on {who} says {why}", file=certificate_path(r)
-        )
-    if "authentication" in low or "unauthorized" in low or "sasl" in low:
-        return errors.problem(at, "peer-credentials", name=name, who=who)
+    if any(word in low for word in ("certificate", "ssl", "tls", "authentication", "unauthorized", "sasl")):
+        why = "has expired" if "expired" in low else "was refused"
+        file = certificate_path(r, router.MESH_PROFILE)
+        return errors.problem(at, "peer-credentials", name=name, who=who, why=why, file=file)
     return errors.problem(at, "peer-unlinked", name=name)
 
 

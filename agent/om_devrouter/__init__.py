@@ -4,10 +4,12 @@ It reads the JSON configuration that is written for qdrouterd and carries what o
 needs, where no router package exists. One direction of imports, each module readable alone::
 
     errors, schema <- config <- wire, addresses, deliveries <- inlink, outlink <- router <- connection <- engine <- cli
+    reader, policy <- policyconfig <- config        policy <- admission <- router
                                 schema <- management <- views <- router        security <- connection     status <- cli
 
-``config``, ``wire``, ``addresses``, ``schema`` and ``management`` are pure; proton is used by ``security``,
-``inlink``, ``outlink``, ``router``, ``connection`` and ``engine`` only, always from one thread.
+``reader``, ``config``, ``policyconfig``, ``policy``, ``admission`` (which logs), ``wire``, ``addresses``, ``schema``
+and ``management`` are pure; proton is used by ``security``, ``inlink``, ``outlink``, ``router``, ``connection`` and
+``engine`` only, always from one thread.
 """
 
 __version__ = "0.1.0"

@@ -7,6 +7,7 @@ are those of qpid-dispatch 1.19 (``src/iterator.c`` for names, ``src/router_core
 from __future__ import annotations
 
 import secrets
+import string
 from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +15,9 @@ from om_devrouter import config
 
 BALANCED, CLOSEST, MULTICAST = config.DISTRIBUTIONS
 MANAGEMENT = "$management"
+#: What the last word of a dynamic address is made of (src/discriminator.c): nothing that separates the tokens of a
+#: policy's pattern.
+_WORD = string.ascii_letters + string.digits + "+_"
 
 
 class Consumer(Protocol):
@@ -108,8 +112,9 @@ class AddressTable(Generic[C]):
             self._table.pop(address.key, None)
 
     def dynamic_name(self) -> str:
-        """A new name for a dynamic source, in qdrouterd's form."""
-        return f"amqp:/_topo/0/{self.router_id}/temp.{secrets.token_urlsafe(12)}"
+        """A new name for a dynamic source, of qdrouterd's shape."""
+        word = "".join(_WORD[byte & 63] for byte in secrets.token_bytes(15))
+        return f"amqp:/_topo/0/{self.router_id}/temp.{word}"
 
     def distribution(self, name: str) -> str:
         """The distribution of the longest configured prefix that ends where a part of ``name`` ends."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Callable, TypeVar
+from typing import Callable, TypeVar
 
-from om_devrouter import errors, schema
+from om_devrouter import errors, policy, policyconfig, schema
+from om_devrouter.reader import Attributes, Reader
 
 #: What qdrouterd uses when a listener does not say (connection_manager.c: linkCapacity 250).
 DEFAULT_LINK_CAPACITY = 250
-SERVICE_PORTS = {"amqp": 5672, "amqps": 5671}
 DISTRIBUTIONS = ("balanced", "closest", "multicast")
 LOG_LEVELS = ("trace", "debug", "info", "notice", "warning", "error", "critical", "none", "default")
 
-Attributes = Mapping[str, Any]
 _T = TypeVar("_T")
 
 
@@ -56,6 +55,7 @@ class Listener:
     http: bool = False
     healthz: bool = True
     metrics: bool = True
+    policy_vhost: str | None = None
     attributes: Attributes = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
 
@@ -80,73 +80,9 @@ class Config:
     listeners: tuple[Listener, ...]
     addresses: tuple[Address, ...]
     log_level: str | None = None
-
-
-class _Reader:
-    """Typed access to one entity's attributes; every complaint names the entity and the attribute."""
-
-    def __init__(self, entity: str, attributes: Attributes) -> None:
-        name = attributes.get("name")
-        self.label = f"{entity} {name!r}" if isinstance(name, str) else entity
-        self._attributes = attributes
-        unknown = sorted(set(attributes) - schema.CONFIG_ATTRIBUTES[entity])
-        if unknown:
-            raise errors.DevRouterError(f"{self.label}: unknown attribute {', '.join(map(repr, unknown))}.")
-        for name, off in schema.UNSUPPORTED[entity].items():
-            if attributes.get(name) is not None and attributes[name] not in off:
-                raise errors.DevRouterError(f"{self.label}: {name} is not supported; use qdrouterd.")
-
-    def bad(self, name: str, expected: str) -> errors.DevRouterError:
-        """The value itself is not shown: it may be a secret put in the wrong place."""
-        return errors.DevRouterError(f"{self.label}: {name} must be {expected}.")
-
-    def text(self, name: str, default: _T) -> Any:
-        value = self._attributes.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str) or not value:
-            raise self.bad(name, "a non-empty string")
-        return value
-
-    def required(self, name: str) -> str:
-        if self._attributes.get(name) is None:
-            raise errors.DevRouterError(f"{self.label}: {name} is missing.")
-        return str(self.text(name, ""))
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._attributes.get(name)
-        if value is None:
-            return default
-        if isinstance(value, str) and value.lower() in ("yes", "true", "on", "no", "false", "off"):
-            return value.lower() in ("yes", "true", "on")  # schema.py's BooleanType takes these words
-        if not isinstance(value, bool):
-            raise self.bad(name, "true or false")
-        return value
-
-    def number(self, name: str, default: int, low: int, high: int = 2**31 - 1) -> int:
-        value = self._attributes.get(name)
-        if value is None:
-            return default
-        try:
-            result = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
-        except ValueError:
-            result = None
-        if result is None or not low <= result <= high:
-            raise self.bad(name, f"a whole number from {low} to {high}")
-        return result
-
-    def choice(self, name: str, default: str, known: tuple[str, ...]) -> str:
-        value = str(self.text(name, default))
-        if value not in known:
-            raise self.bad(name, f"one of {', '.join(known)}")
-        return value
-
-    def port(self, name: str) -> int:
-        """A port is a number, the text of one, or one of AMQP's two service names; 0 means any free port."""
-        value = self._attributes.get(name, "amqp")
-        if isinstance(value, str) and value in SERVICE_PORTS:
-            return SERVICE_PORTS[value]
-        return self.number(name, 0, 0, 65535)
+    rules: policy.Policy = dataclasses.field(default_factory=policy.Policy)
+    #: The attributes of every ``vhost`` as written, for management.
+    vhosts: tuple[Attributes, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
 def parse(text: str) -> Config:
@@ -171,11 +107,18 @@ def parse(text: str) -> Config:
     addresses = _all(entities, "address", _address)
     _refuse_twins("address prefix", [address.prefix for address in addresses])
     levels = [level for level in _all(entities, "log", _log) if level is not None]
+    policies = [raw for entity, raw in entities if entity == "policy"]
+    vhosts = [raw for entity, raw in entities if entity == "vhost"]
+    rules = policyconfig.policy_of(policies, vhosts)
+    for listener in listeners:
+        _check_vhost(listener, rules)
     return dataclasses.replace(
-        _router(_Reader("router", routers[0])),
+        _router(Reader("router", routers[0])),
         listeners=listeners,
         addresses=addresses,
         log_level=levels[-1] if levels else None,
+        rules=rules,
+        vhosts=tuple(vhosts),
     )
 
 
@@ -203,16 +146,23 @@ def _check_entity(entity: str) -> None:
         raise errors.DevRouterError(f"A {entity} is not supported: {errors.ONE_ROUTER}")
     if entity in schema.POLICY_ENTITIES:
         raise errors.DevRouterError(
-            f"A {entity} entity is not supported: om-devrouter enforces no policy; use qdrouterd."
+            f"A {entity} entity is not supported: om-devrouter reads groups in a vhost only; use qdrouterd."
         )
     if entity not in schema.CONFIG_ATTRIBUTES:
         raise errors.DevRouterError(f"Unknown entity {entity!r}.")
 
 
 def _all(
-    entities: list[tuple[str, Attributes]], entity: str, build: Callable[[_Reader, Attributes], _T]
+    entities: list[tuple[str, Attributes]], entity: str, build: Callable[[Reader, Attributes], _T]
 ) -> tuple[_T, ...]:
-    return tuple(build(_Reader(entity, raw), raw) for name, raw in entities if name == entity)
+    return tuple(build(Reader(entity, raw), raw) for name, raw in entities if name == entity)
+
+
+def _check_vhost(listener: Listener, rules: policy.Policy) -> None:
+    """qdrouterd would start, and refuse every connection."""
+    name = listener.policy_vhost
+    if rules.enabled and name is not None and not listener.http and rules.vhost(name) is None:
+        raise errors.DevRouterError(f"listener {listener.name!r}: there is no vhost {name!r}.")
 
 
 def _refuse_twins(what: str, values: list[str]) -> None:
@@ -221,7 +171,7 @@ def _refuse_twins(what: str, values: list[str]) -> None:
             raise errors.DevRouterError(f"The {what} {value!r} is used twice.")
 
 
-def _router(reader: _Reader) -> Config:
+def _router(reader: Reader) -> Config:
     mode = reader.choice("mode", "standalone", ("standalone", "interior", "edge"))
     if mode != "standalone":
         raise errors.DevRouterError(f"Router mode {mode} is not supported: {errors.ONE_ROUTER}")
@@ -237,7 +187,7 @@ def _router(reader: _Reader) -> Config:
     )
 
 
-def _ssl_profile(reader: _Reader, raw: Attributes) -> SslProfile:
+def _ssl_profile(reader: Reader, raw: Attributes) -> SslProfile:
     return SslProfile(
         name=reader.required("name"),
         cert_file=reader.required("certFile"),
@@ -250,7 +200,7 @@ def _ssl_profile(reader: _Reader, raw: Attributes) -> SslProfile:
     )
 
 
-def _listener(reader: _Reader, raw: Attributes, profiles: Mapping[str, SslProfile]) -> Listener:
+def _listener(reader: Reader, raw: Attributes, profiles: Mapping[str, SslProfile]) -> Listener:
     role = reader.choice("role", "normal", ("normal", "inter-router", "route-container", "edge"))
     if role != "normal":
         raise errors.DevRouterError(f"{reader.label}: role {role} is not supported: {errors.ONE_ROUTER}")
@@ -282,18 +232,19 @@ def _listener(reader: _Reader, raw: Attributes, profiles: Mapping[str, SslProfil
         http=http,
         healthz=reader.flag("healthz", True),
         metrics=reader.flag("metrics", True),
+        policy_vhost=reader.text("policyVhost", None),
         attributes=dict(raw),
     )
 
 
-def _address(reader: _Reader, raw: Attributes) -> Address:
+def _address(reader: Reader, raw: Attributes) -> Address:
     return Address(
         prefix=reader.required("prefix").strip("/"),
         distribution=reader.choice("distribution", "balanced", DISTRIBUTIONS),
     )
 
 
-def _log(reader: _Reader, raw: Attributes) -> str | None:
+def _log(reader: Reader, raw: Attributes) -> str | None:
     """The level of module DEFAULT; other modules are qdrouterd's own parts, which do not exist here."""
     enable = reader.text("enable", None)
     if enable is not None:

@@ -10,7 +10,7 @@ from typing import Any, Callable
 import proton
 
 import om_devrouter
-from om_devrouter import config, outlink, router, security
+from om_devrouter import config, outlink, policy, router, security
 
 LOG = logging.getLogger(__name__)
 
@@ -39,11 +39,16 @@ class Connection(router.Peer):
         self.sock = sock
         self.listener = listener
         self.ends: set[router.End] = set()
+        self.permit: policy.Permit | None = None
+        self.sessions = self.senders = self.receivers = 0
         self.stalled: dict[outlink.OutLink, None] = {}
         self.wants_write = False
         self.opened = False
+        self.container: str | None = None
+        self.properties: dict[str, str] = {}
         self.deadline = 0.0
         self.started = time.monotonic()
+        self.host = str(sock.getpeername()[0])
         self.remote = endpoint(sock.getpeername())
         self._touch = touch
         self.connection: Any = proton.Connection()
@@ -60,21 +65,47 @@ class Connection(router.Peer):
         """Have the output written in this turn of the loop."""
         self._touch(self)
 
+    @property
+    def refused(self) -> bool:
+        """Whether this side has closed it: what the peer had sent before it knew is not answered."""
+        return bool(self.connection.state & proton.Endpoint.LOCAL_CLOSED)
+
     def open(self, router_id: str) -> None:
-        """Answer the peer's open."""
+        """Answer the peer's open, with what its permit asks (policy.c, qd_policy_amqp_open)."""
+        self.container = self.connection.remote_container
+        self.properties = {str(key): str(value) for key, value in (self.connection.remote_properties or {}).items()}
+        if self.permit is not None:
+            group = self.permit.group
+            if group.max_frame_size:
+                self.transport.max_frame_size = max(512, group.max_frame_size)
+            if group.max_sessions:
+                self.transport.channel_max = group.max_sessions - 1
+        self._introduce(router_id)
+        self.connection.open()
+        self.opened = True
+        LOG.debug("[C%d] open: container %s", self.number, policy.shown(self.container))
+
+    def refuse(self, router_id: str | None, denial: policy.Denial) -> None:
+        """Answer the peer's open with a close; proton sends the open that belongs before it.
+
+        :param router_id: None when it may be open already
+        """
+        if router_id is not None:
+            self._introduce(router_id)
+        self.connection.condition = proton.Condition(denial.condition, denial.description)
+        self.connection.close()
+
+    def _introduce(self, router_id: str) -> None:
         self.connection.container = router_id
         self.connection.offered_capabilities = [proton.symbol("ANONYMOUS-RELAY")]
         self.connection.properties = {
             proton.symbol("product"): "om-devrouter",
             proton.symbol("version"): om_devrouter.__version__,
         }
-        self.connection.open()
-        self.opened = True
-        LOG.debug("[C%d] open: container %s", self.number, self.connection.remote_container)
 
-    @staticmethod
-    def open_session(session: Any) -> None:
+    def open_session(self, session: Any) -> None:
         """Answer the peer's begin."""
+        self.sessions += 1
         session.incoming_capacity = _SESSION_BYTES
         session.open()
 
@@ -192,7 +223,6 @@ class Connection(router.Peer):
     def row(self) -> dict[str, Any]:
         """The row of ``connection`` for management."""
         tls = self._tls()
-        properties = self.connection.remote_properties
         return {
             "name": "connection/" + self.remote,
             "identity": str(self.number),
@@ -200,14 +230,14 @@ class Connection(router.Peer):
             "role": "normal",
             "protocol": "amqp",
             "dir": "in",
-            "container": self.connection.remote_container,
+            "container": self.container,
             "sasl": self._mechanism(),
             "isAuthenticated": self.transport.authenticated,
             "user": self.transport.user,
             "isEncrypted": self.transport.encrypted,
             "sslProto": tls[0],
             "sslCipher": tls[1],
-            "properties": {str(key): str(value) for key, value in (properties or {}).items()},
+            "properties": self.properties,
             "tenant": None,
             "ssl": tls[0] is not None,
             "opened": self.opened,

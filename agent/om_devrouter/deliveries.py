@@ -89,6 +89,7 @@ class Inbound:
         "outcome",
         "outs",
         "presettled",
+        "refused",
         "routed",
         "waiting",
     )
@@ -106,6 +107,8 @@ class Inbound:
         self.multicast = False
         self.for_router = False
         self.finished = False
+        # Not let through, and therefore none of the router's deliveries.
+        self.refused = False
 
     @property
     def blocked(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Callable
 import cproton
 import proton
 
-from om_devrouter import config, connection, errors, outlink, router, security
+from om_devrouter import config, connection, errors, outlink, policy, router, security
 
 LOG = logging.getLogger(__name__)
 
@@ -119,16 +119,25 @@ class Engine:
 
     def _accept(self, server: socket.socket, listener: config.Listener, guard: security.Security) -> None:
         try:
-            sock, _ = server.accept()
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._number += 1
-            peer = connection.Connection(self._number, sock, listener, guard, self._collector, self._touch)
+            sock, address = server.accept()
         except OSError as exc:
             if exc.errno in _OUT_OF_FILES:
                 # The connection stays in the backlog, and the loop would come right back: let others finish.
                 LOG.error("cannot accept a connection: %s", exc.strerror)
                 time.sleep(0.05)
+            return
+        if not self.router.admission.accept(str(address[0])):
+            sock.close()
+            return
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._number += 1
+            peer = connection.Connection(self._number, sock, listener, guard, self._collector, self._touch)
+        except OSError:
+            # The peer is gone already, and must not stay counted.
+            self.router.admission.left(self._number, None)
+            sock.close()
             return
         LOG.debug("[C%d] accepted from %s on %s", peer.number, peer.remote, listener.name)
         self.router.peers.add(peer)
@@ -162,6 +171,7 @@ class Engine:
         self._selector.unregister(peer.sock)
         for end in list(peer.ends):
             self.router.detach(end)
+        self.router.admission.left(peer.number, peer.permit)
         peer.release()
 
     def _shut_down(self) -> None:
@@ -198,8 +208,20 @@ class Engine:
                 return
             handler = self._handlers.get(cproton.pn_event_type(event))
             if handler is not None:
-                handler(event)
+                try:
+                    handler(event)
+                except UnicodeDecodeError:
+                    # Proton decodes a name when it is asked for it, and whoever can connect can send any bytes.
+                    self._close_undecodable(event)
             cproton.pn_collector_pop(collector)
+
+    @staticmethod
+    def _close_undecodable(event: Any) -> None:
+        peer = _WRAP_CONNECTION(cproton.pn_event_connection(event)).peer
+        if peer is not None and not peer.refused:
+            LOG.info("[C%d] closed: the peer sent text that is not UTF-8", peer.number)
+            peer.refuse(None, policy.Denial("amqp:decode-error", "text that is not UTF-8", ""))
+            peer.touch()
 
     def _on_delivery(self, event: Any) -> None:
         delivery = _WRAP_DELIVERY(cproton.pn_event_delivery(event))
@@ -219,7 +241,7 @@ class Engine:
     def _on_link_open(self, event: Any) -> None:
         link = _WRAP_LINK(cproton.pn_event_link(event))
         peer = link.connection.peer
-        if peer is not None and link.state & proton.Endpoint.LOCAL_UNINIT:
+        if peer is not None and link.state & proton.Endpoint.LOCAL_UNINIT and not peer.refused:
             self.router.attach(peer, link)
             peer.touch()
 
@@ -245,12 +267,23 @@ class Engine:
 
     def _on_session_open(self, event: Any) -> None:
         session = _WRAP_SESSION(cproton.pn_event_session(event))
-        connection.Connection.open_session(session)
+        peer = session.connection.peer
+        if peer is None or peer.refused:
+            return
+        denial = peer.permit.session(peer.sessions) if peer.permit is not None else None
+        if denial is None:
+            peer.open_session(session)
+            return
+        self.router.admission.session_denied(peer.number, peer.permit, denial)
+        session.condition = proton.Condition(denial.condition, denial.description)
+        session.close()
 
     def _on_session_close(self, event: Any) -> None:
         session = _WRAP_SESSION(cproton.pn_event_session(event))
         peer = session.connection.peer
         if peer is not None:
+            if session.state & proton.Endpoint.LOCAL_ACTIVE:
+                peer.sessions -= 1
             for end in [end for end in peer.ends if end.link.session == session]:
                 self.router.detach(end)
             self._garbage.append((peer, session))
@@ -260,7 +293,11 @@ class Engine:
     def _on_connection_open(self, event: Any) -> None:
         peer = _WRAP_CONNECTION(cproton.pn_event_connection(event)).peer
         if peer is not None:
-            peer.open(self.router.config.router_id)
+            denial = self.router.admit(peer)
+            if denial is None:
+                peer.open(self.router.config.router_id)
+            else:
+                peer.refuse(self.router.config.router_id, denial)
             peer.tick(time.monotonic())
             peer.touch()
 

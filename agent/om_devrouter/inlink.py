@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import proton
 
-from om_devrouter import deliveries, links, wire
+from om_devrouter import deliveries, links, policy, wire
 from om_devrouter.deliveries import Inbound, Outcome
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 #: Properties must begin within this; an anonymous message that hides its destination behind more is rejected.
 MAX_HEAD = 64 * 1024
+#: So many destinations of an anonymous link are remembered as allowed before they are asked for again.
+_REMEMBERED = 256
+
+# router_node.c, AMQP_rx_handler, has the same words.
+_UNREADABLE = proton.Condition("amqp:decode-error", "invalid message format")
+_NO_ADDRESS = proton.Condition("amqp:precondition-failed", "Routing failure: no address present")
 
 
 class InLink:
@@ -34,6 +40,7 @@ class InLink:
         self.core = core
         self.peer = peer
         self.link = link
+        self.name: str = link.name
         self.capacity = capacity
         self.address = address
         self.counters = deliveries.Counters()
@@ -45,6 +52,10 @@ class InLink:
         self._holding = 0
         # Credit is given back in portions, not one by one: fewer flow frames.
         self._portion = max(1, capacity // 4)
+        self._permit = peer.permit
+        # Whether each message has to be looked into before it is routed: for its destination, or for its user.
+        self._inspects = address is None or (self._permit is not None and not self._permit.group.allow_user_id_proxy)
+        self._approved: set[str] = set()
 
     @property
     def wanted(self) -> bool:
@@ -118,29 +129,52 @@ class InLink:
             self._pump(inbound)
 
     def _try_route(self, inbound: Inbound, last: bool) -> None:
-        """Route as soon as the destination is known, which is at once unless the link is anonymous."""
+        """Route as soon as the destination is known and allowed: at once, unless the message is to be looked into."""
         address = self.address
-        if address is None:
+        if self._inspects:
             try:
-                name = wire.to_address(inbound.held)
+                head = wire.head(inbound.held)
             except wire.Incomplete:
                 if last or len(inbound.held) > MAX_HEAD:
-                    self._refuse(inbound)
+                    self._refuse(inbound, _UNREADABLE)
                 return
             except wire.Malformed:
-                self._refuse(inbound)
+                self._refuse(inbound, _UNREADABLE)
                 return
-            address = self.core.resolve(name) if name else None
+            denial = self._denial(head) if self._permit is not None else None
+            if denial is not None:
+                self._refuse(inbound, proton.Condition(denial.condition, denial.description))
+                return
+            if address is None:
+                if head.to is None:
+                    self._refuse(inbound, _NO_ADDRESS)
+                    return
+                address = self.core.resolve(head.to)
         inbound.routed = True
         self.core.route(inbound, address)
         if not inbound.for_router:
             data, inbound.held = inbound.held, bytearray()
             inbound.feed(data)
 
-    def _refuse(self, inbound: Inbound) -> None:
-        inbound.routed = True
+    def _denial(self, head: wire.Head) -> policy.Denial | None:
+        """Why the policy does not let this message through, counted and logged."""
+        permit = self._permit
+        assert permit is not None
+        denial = permit.user_id(head.user_id)
+        if denial is None and self.address is None and head.to is not None and head.to not in self._approved:
+            denial = permit.message(head.to)
+            if denial is None:
+                if len(self._approved) >= _REMEMBERED:
+                    self._approved.clear()
+                self._approved.add(head.to)
+        if denial is not None:
+            self.core.admission.message_denied(self.peer.number, permit, denial)
+        return denial
+
+    @staticmethod
+    def _refuse(inbound: Inbound, condition: Any) -> None:
+        inbound.routed = inbound.refused = True
         inbound.held = bytearray()
-        condition = proton.Condition("amqp:decode-error", "not an AMQP 1.0 message with a destination")
         inbound.outcome = Outcome(deliveries.REJECTED, condition=condition)
 
     def _end(self, inbound: Inbound) -> None:
@@ -210,8 +244,9 @@ class InLink:
     def finish(self, inbound: Inbound, outcome: Outcome) -> None:
         """Settle with the producer and give its credit back."""
         self.unsettled.discard(inbound)
-        self.core.counters.count(inbound.presettled, outcome.state)
-        self.counters.count(inbound.presettled, outcome.state)
+        if not inbound.refused:
+            self.core.counters.count(inbound.presettled, outcome.state)
+            self.counters.count(inbound.presettled, outcome.state)
         if self.closed:
             return
         self._holding -= 1

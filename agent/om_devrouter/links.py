@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from om_devrouter import deliveries
+from om_devrouter import deliveries, policy
 
 if TYPE_CHECKING:
-    from om_devrouter import addresses, inlink, outlink
+    from om_devrouter import addresses, admission, inlink, outlink
 
 
 class Peer(Protocol):
     """The connection of a link, as far as links need it."""
 
     number: int
+    permit: policy.Permit | None
     stalled: dict[outlink.OutLink, None]
 
     def touch(self) -> None:
@@ -28,6 +29,7 @@ class Peer(Protocol):
 class Core(Protocol):
     """The router, as far as links need it."""
 
+    admission: admission.Admission
     counters: deliveries.Counters
     resumable: dict[inlink.InLink, None]
 

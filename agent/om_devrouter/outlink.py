@@ -34,6 +34,7 @@ class OutLink:
         self.core = core
         self.peer = peer
         self.link = link
+        self.name: str = link.name
         self.capacity = capacity
         self.address = address
         self.counters = deliveries.Counters()

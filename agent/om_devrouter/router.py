@@ -8,7 +8,7 @@ from typing import Any, Union
 
 import proton
 
-from om_devrouter import addresses, config, deliveries, inlink, links, management, outlink, views
+from om_devrouter import addresses, admission, config, deliveries, inlink, links, management, outlink, policy, views
 from om_devrouter.deliveries import Inbound, Outbound, Outcome
 
 LOG = logging.getLogger(__name__)
@@ -21,7 +21,12 @@ class Peer(links.Peer):
     """A connection, as far as the router needs it."""
 
     listener: config.Listener
+    connection: Any
+    transport: Any
+    host: str
     ends: set[End]
+    senders: int
+    receivers: int
 
     def row(self) -> dict[str, Any]:
         """Its row for management."""
@@ -36,16 +41,28 @@ class Router:
         self.table: addresses.AddressTable[outlink.OutLink] = addresses.AddressTable(
             settings.router_id, settings.addresses, settings.default_distribution
         )
+        self.admission = admission.Admission(settings.rules)
         self.counters = deliveries.Counters()
         self.peers: set[Any] = set()
         self.resumable: dict[inlink.InLink, None] = {}
         self.started = time.monotonic()
         self._tables = views.tables(self)
 
-    # Links come and go.
+    # Connections and links come and go.
+
+    def admit(self, peer: Peer) -> policy.Denial | None:
+        """A peer opened its connection: let it in with a permit, if a policy is in force, or say why not."""
+        vhost = peer.listener.policy_vhost or peer.connection.remote_hostname or ""
+        found = self.admission.opened(peer.number, peer.transport.user, peer.host, vhost)
+        if isinstance(found, policy.Denial):
+            return found
+        peer.permit = found
+        return None
 
     def attach(self, peer: Peer, link: Any) -> None:
         """A peer opened a link: answer it, or refuse it with the reason."""
+        if peer.permit is not None and self._deny(peer, peer.permit, link):
+            return
         link.source.copy(link.remote_source)
         link.target.copy(link.remote_target)
         link.snd_settle_mode = link.remote_snd_settle_mode
@@ -55,6 +72,20 @@ class Router:
             link.open()
             link.condition = refusal
             link.close()
+
+    def _deny(self, peer: Peer, permit: policy.Permit, link: Any) -> bool:
+        """Close a link that the policy does not allow; the answer has neither source nor target, as qdrouterd's."""
+        if link.is_sender:
+            source = link.remote_source
+            denial = permit.receiver(source.address, source.dynamic, peer.receivers)
+        else:
+            denial = permit.sender(link.remote_target.address, peer.senders)
+        if denial is None:
+            return False
+        self.admission.link_denied(peer.number, permit, denial, sender=link.is_receiver)
+        link.condition = proton.Condition(denial.condition, denial.description)
+        link.close()
+        return True
 
     def _attach_consumer(self, peer: Peer, link: Any) -> proton.Condition | None:
         if link.remote_source.dynamic:
@@ -69,6 +100,7 @@ class Router:
         end = outlink.OutLink(self, peer, link, peer.listener.link_capacity, address)
         link.end = end
         peer.ends.add(end)
+        peer.receivers += 1
         link.open()
         address.consumers.append(end)
         if len(address.consumers) == 1:
@@ -83,6 +115,7 @@ class Router:
         end = inlink.InLink(self, peer, link, peer.listener.link_capacity, address)
         link.end = end
         peer.ends.add(end)
+        peer.senders += 1
         link.open()
         if address is not None:
             address.producers[end] = None
@@ -98,17 +131,20 @@ class Router:
         """A link is gone, whoever closed it and however."""
         if end.closed:
             return
-        end.peer.ends.discard(end)  # type: ignore[attr-defined]
+        peer: Any = end.peer
+        peer.ends.discard(end)
         end.link.end = None
         self.resumable.pop(end, None)  # type: ignore[arg-type]
         address = end.address
         if isinstance(end, outlink.OutLink):
-            end.peer.stalled.pop(end, None)
+            peer.receivers -= 1
+            peer.stalled.pop(end, None)
             end.address.consumers.remove(end)
             end.close()
             if not end.address.reachable:
                 self._each_producer(end.address, inlink.InLink.revoke)
         else:
+            peer.senders -= 1
             if address is not None:
                 address.producers.pop(end, None)
             end.close()

@@ -31,6 +31,19 @@ _CONFIG_ATTRIBUTES = {
     "log": """
         enable includeSource includeTimestamp module name outputFile
     """,
+    "policy": """
+        defaultVhost enableVhostNamePatterns enableVhostPolicy maxConnections maxMessageSize name policyDir
+    """,
+    "vhost": """
+        aliases allowUnknownUser groups hostname maxConnections maxConnectionsPerHost maxConnectionsPerUser
+        maxMessageSize name
+    """,
+    "vhostUserGroupSettings": """
+        allowAdminStatusUpdate allowAnonymousSender allowDynamicLinkRoutes allowDynamicSource allowFallbackLinks
+        allowUserIdProxy allowWaypointLinks maxConnectionsPerHost maxConnectionsPerUser maxFrameSize maxMessageSize
+        maxReceivers maxSenders maxSessionWindow maxSessions remoteHosts sourcePattern sources targetPattern targets
+        users
+    """,
 }
 
 #: Configuration entity -> the attributes that may stand in it. ``dataConnectionCount`` is skrouterd's only addition.
@@ -46,7 +59,6 @@ UNSUPPORTED: dict[str, dict[str, tuple[object, ...]]] = {
     "listener": {
         "multiTenant": (False,),
         "saslPlugin": (),
-        "policyVhost": (),
         "httpRootDir": (),
         "failoverUrls": (),
         "openProperties": (),
@@ -60,11 +72,20 @@ UNSUPPORTED: dict[str, dict[str, tuple[object, ...]]] = {
         "enableFallback": (False,),
     },
     "log": {},
+    "policy": {"enableVhostNamePatterns": (False,), "maxMessageSize": (0,), "policyDir": ("",)},
+    "vhost": {"aliases": (), "maxMessageSize": (0,)},
+    # What allowAdminStatusUpdate and allowDynamicLinkRoutes would allow does not exist here, so both values do.
+    "vhostUserGroupSettings": {
+        "allowFallbackLinks": (True,),
+        "allowWaypointLinks": (True,),
+        "maxMessageSize": (0,),
+        "maxSessionWindow": (0,),
+    },
 }
 
-#: Entities that make a mesh, or a policy, and therefore need a real router.
+#: Entities that make a mesh, and those of a policy that this router does not have; they need a real one.
 MESH_ENTITIES = frozenset(("connector", "linkRoute", "autoLink", "exchange", "binding"))
-POLICY_ENTITIES = frozenset(("policy", "vhost", "vhostUserGroupSettings", "authServicePlugin"))
+POLICY_ENTITIES = frozenset(("vhostUserGroupSettings", "authServicePlugin"))
 
 _COLUMNS = {
     "router": """
@@ -101,6 +122,19 @@ _COLUMNS = {
         deliveryCount connectionId adminStatus operStatus presettledCount droppedPresettledCount acceptedCount
         rejectedCount releasedCount modifiedCount deliveriesDelayed1Sec deliveriesDelayed10Sec deliveriesStuck
         ingressHistogram priority settleRate creditAvailable zeroCreditSeconds
+    """,
+    "policy": """
+        maxConnections maxMessageSize enableVhostPolicy enableVhostNamePatterns policyDir defaultVhost
+        connectionsProcessed connectionsDenied connectionsCurrent linksDenied maxMessageSizeDenied totalDenials name
+        identity type
+    """,
+    "vhost": """
+        hostname aliases maxConnections maxMessageSize maxConnectionsPerUser maxConnectionsPerHost allowUnknownUser
+        groups name identity type
+    """,
+    "vhostStats": """
+        id hostname connectionsApproved connectionsDenied connectionsCurrent perUserState perHostState sessionDenied
+        senderDenied receiverDenied maxMessageSizeDenied name identity type
     """,
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import om_devrouter
 from om_devrouter import config, management, outlink
+from om_devrouter.reader import Attributes
 
 if TYPE_CHECKING:
     from om_devrouter import router
@@ -23,9 +24,12 @@ def tables(core: router.Router) -> management.Tables:
         "router": lambda: [router_row(core)],
         # A standalone router computes no routes: qdrouterd answers with no rows in that mode, and so does this.
         "router.node": list,
-        "connection": lambda: [peer.row() for peer in core.peers],
+        "connection": lambda: [peer.row() for peer in core.peers if not peer.refused],
         "listener": lambda: [listener_row(listener) for listener in core.config.listeners],
         "router.address": lambda: [address_row(address) for address in core.table],
+        "policy": lambda: [policy_row(core)],
+        "vhost": lambda: [vhost_row(raw) for raw in core.config.vhosts],
+        "vhostStats": lambda: [vhost_stats_row(core, name) for name in core.admission.vhosts],
         "router.link": lambda: [link_row(end) for peer in core.peers for end in list(peer.ends)],
     }
 
@@ -124,8 +128,8 @@ def link_row(end: router.End) -> Row:
     outgoing, counters = isinstance(end, outlink.OutLink), end.counters
     owner: Any | None = end.address
     return {
-        "name": end.link.name,
-        "linkName": end.link.name,
+        "name": end.name,
+        "linkName": end.name,
         "linkType": "endpoint",
         "linkDir": "out" if outgoing else "in",
         "owningAddr": owner.key if owner is not None else None,
@@ -143,6 +147,55 @@ def link_row(end: router.End) -> Row:
         "releasedCount": counters.released,
         "modifiedCount": counters.modified,
         "creditAvailable": end.link.credit,
+    }
+
+
+def policy_row(core: router.Router) -> Row:
+    """The row of ``policy``, under the name that qdrouterd gives its only one."""
+    rules, counts = core.config.rules, core.admission
+    return {
+        "name": "policy/None",
+        "identity": "policy/None",
+        "maxConnections": rules.max_connections,
+        "maxMessageSize": 0,
+        "enableVhostPolicy": rules.enabled,
+        "enableVhostNamePatterns": False,
+        "policyDir": "",
+        "defaultVhost": rules.default_vhost,
+        "connectionsProcessed": counts.processed,
+        "connectionsDenied": counts.denied,
+        "connectionsCurrent": counts.current,
+        "linksDenied": counts.links_denied,
+        "maxMessageSizeDenied": 0,
+        "totalDenials": counts.total_denials,
+    }
+
+
+def vhost_row(raw: Attributes) -> Row:
+    """The row of one ``vhost``: what the file says, and the defaults that it leaves out."""
+    row: Row = {"maxConnections": 65535, "maxConnectionsPerUser": 65535, "maxConnectionsPerHost": 65535}
+    name = f"vhost/{raw['hostname']}"
+    return {**row, "allowUnknownUser": False, "name": name, **raw, "identity": name}
+
+
+def vhost_stats_row(core: router.Router, hostname: str) -> Row:
+    """The row of one ``vhostStats``."""
+    counts, name = core.admission.vhosts[hostname], f"vhostStats/{hostname}"
+    remotes = {peer.number: peer.remote for peer in core.peers}
+    return {
+        "id": hostname,
+        "hostname": hostname,
+        "name": name,
+        "identity": name,
+        "connectionsApproved": counts.approved,
+        "connectionsDenied": counts.denied,
+        "connectionsCurrent": counts.current,
+        "perUserState": {str(user): [remotes[n] for n in numbers] for user, numbers in counts.users.items()},
+        "perHostState": {host: [remotes[n] for n in numbers] for host, numbers in counts.hosts.items()},
+        "sessionDenied": counts.sessions_denied,
+        "senderDenied": counts.senders_denied,
+        "receiverDenied": counts.receivers_denied,
+        "maxMessageSizeDenied": 0,
     }
 
 
@@ -165,4 +218,7 @@ def metric_lines(core: router.Router) -> list[str]:
         ("deliveries_egress", "counter", "deliveriesEgress"),
     ):
         lines += [f"# TYPE qdr_{name}_total {kind}", f"qdr_{name}_total {row[attribute]}"]
+    lines.append("# TYPE om_devrouter_policy_denials_total counter")
+    for what, count in core.admission.denials().items():
+        lines.append(f'om_devrouter_policy_denials_total{{what="{what}"}} {count}')
     return lines

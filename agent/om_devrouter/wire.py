@@ -1,6 +1,7 @@
-"""Just enough of AMQP 1.0's encoding to find where a message wants to go, from its first bytes.
+"""Just enough of AMQP 1.0's encoding to find where a message wants to go and who sends it, from its first bytes.
 
-A message on an anonymous-relay link names its destination in the ``to`` field of its properties. Decoding the whole
+A message on an anonymous-relay link names its destination in the ``to`` field of its properties; ``user-id`` stands
+before it. Decoding the whole
 message for that would keep the router from passing on a large body while it still arrives.
 Source: OASIS AMQP 1.0, part 1 section 1.2 (constructors) and part 3 section 3.2 (message sections).
 """
@@ -8,15 +9,13 @@ Source: OASIS AMQP 1.0, part 1 section 1.2 (constructors) and part 3 section 3.2
 from __future__ import annotations
 
 import struct
-from typing import Union
+from typing import NamedTuple, Union
 
 Buffer = Union[bytes, bytearray]
 
 #: Descriptor codes: header, delivery-annotations, message-annotations come before properties.
 _PROPERTIES = 0x73
 _BEFORE_PROPERTIES = (0x70, 0x71, 0x72)
-#: Position of ``to`` in the list of properties: message-id, user-id, to.
-_TO_INDEX = 2
 #: High nibble of a constructor -> width of a fixed value; others carry their size.
 _FIXED = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
 
@@ -29,8 +28,18 @@ class Malformed(ValueError):
     """These bytes are not an AMQP 1.0 message."""
 
 
-def to_address(data: Buffer) -> str | None:
-    """The ``to`` of an encoded message, or None when it has none.
+class Head(NamedTuple):
+    """What the properties of a message say; None for what they do not have."""
+
+    user_id: bytes | None = None
+    to: str | None = None
+
+
+_NOTHING = Head()
+
+
+def head(data: Buffer) -> Head:
+    """The properties of an encoded message, as far as they matter here.
 
     :param data: the message from its first byte, possibly cut off anywhere
     :raises Incomplete: when the answer lies beyond what is there
@@ -40,9 +49,9 @@ def to_address(data: Buffer) -> str | None:
     while True:
         code, position = _descriptor(data, position)
         if code == _PROPERTIES:
-            return _property(data, position)
+            return _properties(data, position)
         if code not in _BEFORE_PROPERTIES:
-            return None
+            return _NOTHING
         position = _skip(data, position)
 
 
@@ -87,25 +96,33 @@ def _skip(data: Buffer, position: int) -> int:
     return _extent(data, position)[1]
 
 
-def _property(data: Buffer, position: int) -> str | None:
+def _properties(data: Buffer, position: int) -> Head:
+    """The list of properties: message-id, user-id, to, and what follows."""
     constructor = _byte(data, position)
     if constructor == 0x45:
-        return None
+        return _NOTHING
     if constructor not in (0xC0, 0xD0):
         raise Malformed("properties must be a list")
     start, end = _extent(data, position)
     width = 1 if constructor == 0xC0 else 4
     count = int.from_bytes(_take(data, start, width), "big")
-    position = start + width
-    if count <= _TO_INDEX:
-        return None
-    for _ in range(_TO_INDEX):
-        position = _skip(data, position)
+    if count < 2:
+        return _NOTHING
+    # Whatever type the user id has, its bytes are compared; it is only asked for where there is a policy.
+    user_id, position = _value(data, _skip(data, start + width), end)
+    if count == 2:
+        return Head(user_id)
+    if _byte(data, position) not in (0x40, 0xA1, 0xB1):
+        raise Malformed("to must be a string")
+    to, _ = _value(data, position, end)
+    return Head(user_id, None if to is None else to.decode("utf-8", "replace"))
+
+
+def _value(data: Buffer, position: int, end: int) -> tuple[bytes | None, int]:
+    """The bytes of a field, None for null, and where the next one begins."""
     if position >= end:
         raise Malformed("properties are shorter than they say")
     if _byte(data, position) == 0x40:
-        return None
-    if _byte(data, position) not in (0xA1, 0xB1):
-        raise Malformed("to must be a string")
+        return None, position + 1
     begin, finish = _extent(data, position)
-    return bytes(_take(data, begin, finish - begin)).decode("utf-8", "replace")
+    return bytes(_take(data, begin, finish - begin)), finish

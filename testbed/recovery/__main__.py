@@ -14,7 +14,7 @@ from om_agent import model
 from testbed import console, errors, processes
 from testbed.recovery import cases, network, runner
 
-_HEAD = ("failure", "RPC over", "calls ok", "failed", "gap s", "disturbed s", "lost: casts", "fanouts", "notif.")
+_HEAD = ("failure", "RPC over", "ok", "failed", "gap s", "disturbed s", "lost")  # as in doc/recovery.rst
 _ENGINES = [model.Engine.QDROUTERD.value, model.Engine.SKROUTERD.value]
 
 
@@ -24,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.recovery",
         description="Put failures into an overcloud under load, and tell what became of the calls and messages.",
-        epilog=f"Cases: {', '.join(names)}.",
+        epilog="cases:\n" + "\n".join(f"  {case.name:15}  {case.what}" for case in cases.CASES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=_ENGINES, default=_ENGINES[0], help="the router (default: %(default)s)")
     parser.add_argument("--rpc", choices=[b.value for b in runner.BACKENDS], help="over this alone (default: both)")
@@ -78,9 +79,9 @@ def _run(
 
 def _cells(row: runner.Row) -> tuple[str, ...]:
     found = row.outcome
-    lost = (str(found.lost[kind]) for kind in ("cast", "fanout", "notify"))
+    lost = ", ".join(str(found.lost[kind]) for kind in ("cast", "fanout", "notify"))
     times = (f"{found.gap:.1f}", f"{found.disturbed:.1f}")
-    return (row.what, row.backend, str(found.ok), str(found.failed), *times, *lost)
+    return (row.case, row.backend, str(found.ok), str(found.failed), *times, lost)
 
 
 if __name__ == "__main__":

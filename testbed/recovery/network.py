@@ -37,6 +37,22 @@ def enter(module: str) -> None:
     os.execvpe(argv[0], argv, {**os.environ, _INSIDE: "1"})
 
 
+@contextlib.contextmanager
+def isolated() -> collections.abc.Iterator[None]:
+    """Give this thread, and what it starts, an empty network of its own for a while."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        made = _make_namespace()
+        _set_namespace(made)
+        os.close(made)
+        try:
+            yield
+        finally:
+            _set_namespace(own)
+    finally:
+        os.close(own)
+
+
 def loopback() -> None:
     """Make this machine's own addresses work here, all of 127.0.0.0/8."""
     _run((), "link set lo up")
@@ -103,6 +119,11 @@ class Network:
             _run(self.within(a), f"neigh del {self._addresses[b]} dev eth0")
         self._cut.clear()
 
+    def close(self) -> None:
+        """Give the nodes' networks up; they end with the last process that is in them."""
+        while self._namespaces:
+            os.close(self._namespaces.popitem()[1])
+
 
 def _make_namespace() -> int:
     """Return a descriptor of a new network namespace, which lives as long as that is open."""
@@ -111,11 +132,15 @@ def _make_namespace() -> int:
         if _LIBC.unshare(_CLONE_NEWNET):
             raise errors.TestbedError(f"No network namespace: {os.strerror(ctypes.get_errno())}.")
         made = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        if _LIBC.setns(own, _CLONE_NEWNET):
-            raise errors.TestbedError(f"There is no way back to the network: {os.strerror(ctypes.get_errno())}.")
+        _set_namespace(own)
         return made
     finally:
         os.close(own)
+
+
+def _set_namespace(descriptor: int) -> None:
+    if _LIBC.setns(descriptor, _CLONE_NEWNET):
+        raise errors.TestbedError(f"There is no way to that network: {os.strerror(ctypes.get_errno())}.")
 
 
 def _run(within: tuple[str, ...], *commands: str) -> None:

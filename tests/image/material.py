@@ -15,6 +15,7 @@ ENGINE = model.Engine(os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded"
 WHERE = layout.ENGINES[ENGINE]
 
 ROUTER, BROKER, APPLY = f"{WHERE.unit}.service", "rabbitmq-server.service", "om-agent-apply.service"
+WATCH = f"om-router-watch@{WHERE.unit}.service"
 SERVICES = ("heat-api.service", "heat-engine.service", "glance-api.service")
 
 # path: (mode, owner, group) of every file that is wholly the agent's, and of the services' that it has keys in.
@@ -34,7 +35,8 @@ FILES = {
     "/etc/heat/heat.conf": ("0640", "root", "heat"),
 }
 if ENGINE is not model.Engine.EMBEDDED:  # which has no mesh
-    FILES[WHERE.mesh_password_file] = ("0640", "root", WHERE.user)
+    FILES |= {WHERE.mesh(name): ("0644", "root", "root") for name in ("ca", "certificate")}
+    FILES[WHERE.mesh("key")] = ("0640", "root", WHERE.user)
 
 
 def metadata(**changes: typing.Any) -> dict[str, typing.Any]:
@@ -42,8 +44,8 @@ def metadata(**changes: typing.Any) -> dict[str, typing.Any]:
     messaging: dict[str, typing.Any] = {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret"},
         "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret"},
-        # By default the password of the mesh is made from that of RPC, and the cookie too.
-        "router": {"engine": ENGINE.value, "mesh_password": "mesh-secret"},
+        # By default the router's passwords are made from that of RPC, and the cookie too.
+        "router": {"engine": ENGINE.value, "mesh_password": "mesh-secret", "admin_password": "admin-secret"},
         "broker": {"erlang_cookie": "image-test-cookie"},
         "nodes": [{"name": NAME, "address": ADDRESS}],
     }

@@ -51,6 +51,12 @@ def test_bad_metadata_keeps_them_down_and_says_why(node: image_node.Node) -> Non
     assert "Dependency failed" in node.run("journalctl", "--boot", "--no-pager", "--unit=heat-engine")
 
 
+def test_it_is_tried_again(node: image_node.Node) -> None:
+    """By om-agent-retry.service, which may do nothing else: os-collect-config has no news."""
+    before = node.unit(APPLY).started
+    node.wait(lambda: node.unit(APPLY).started > before, "it is tried again")
+
+
 def test_the_right_metadata_starts_them(node: image_node.Node) -> None:
     """Through os-refresh-config alone: nobody has to reboot or start anything."""
     node.give(material.metadata())

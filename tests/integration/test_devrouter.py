@@ -274,6 +274,34 @@ def test_a_client_restarts(router: support.Router) -> None:
                 assert passing.client("again").call({}, "echo", value=number) == number
 
 
+@pytest.mark.parametrize("engine", support.ENGINES)
+def test_every_pattern_passes_the_agents_policy(engine: str, tmp_path: pathlib.Path) -> None:
+    """The policy that the agent renders for services (om_agent.plan.policy), for the one user of these tests."""
+    own = "openstack.org/om/rpc/#"
+    group: dict[str, object] = {
+        "users": "anonymous",
+        "remoteHosts": "*",
+        "allowDynamicSource": True,
+        "allowAnonymousSender": False,
+        "allowUserIdProxy": False,
+        "maxSessions": 16,
+        "sourcePattern": own,
+        "targetPattern": f"{own},amqp:/_topo/*/#/temp/*,amqp:/_edge/#/temp/*",
+    }
+    more: list[support.Entity] = [
+        ("policy", {"enableVhostPolicy": True, "maxConnections": 65535}),
+        ("vhost", {"hostname": "client-rpc", "allowUnknownUser": False, "groups": {"rpc": group}}),
+    ]
+    with support.running(engine, tmp_path, listener={"policyVhost": "client-rpc"}, more=more) as router:
+        with Bus(router) as bus:
+            endpoints = [bus.server("policy", name)[0] for name in ("one", "two")]
+            client = bus.client("policy", timeout=20)
+            assert client.call({}, "echo", value="x" * MEBIBYTE) == "x" * MEBIBYTE
+            assert client.prepare(server="two").call({}, "who") == "two"
+            wait_until_attached(client.prepare(fanout=True), endpoints)
+        assert "DENY" not in router.log
+
+
 def test_the_router_restarts_under_load(own_router: support.Router) -> None:
     """Calls in flight may time out; those made later, on the same transports, must all succeed again."""
     outcomes: list[tuple[float, bool]] = []

@@ -48,7 +48,8 @@ def profile(**more: object) -> list[object]:
         ([ROUTER, listener(), ["sslProfil", {}]], "Unknown entity"),
         ([["router", {"id": "a", "mode": "interior"}], listener()], "use qdrouterd for a mesh"),
         ([ROUTER, listener(), ["connector", {"name": "x", "saslPassword": PASSWORD}]], "use qdrouterd for a mesh"),
-        ([ROUTER, listener(), ["policy", {"enableVhostPolicy": True}]], "no policy"),
+        ([ROUTER, listener(), ["policy", {"policyDir": "/etc/policy"}]], "policyDir is not supported"),
+        ([ROUTER, listener(policyVhost="x"), ["policy", {"enableVhostPolicy": True}]], "there is no vhost 'x'"),
         ([ROUTER, listener(sslProfile="tls")], "no sslProfile 'tls'"),
         ([ROUTER, profile(password=PASSWORD), listener(sslProfile="tls")], "cannot read certFile /nowhere/cert"),
         ([ROUTER, listener(host="192.0.2.1")], "cannot listen on 192.0.2.1:0"),
@@ -124,6 +125,43 @@ def test_it_survives_nonsense(tmp_path: pathlib.Path) -> None:
             sender.link.stream(b"nor is this")
             sender.link.advance()
             connection.wait(lambda: delivery.settled, timeout=5)
+
+
+@pytest.mark.parametrize("policy", [False, True])
+@pytest.mark.parametrize("place", ["hostname", "container", "source", "target", "link"])
+def test_it_survives_names_that_are_not_utf8(tmp_path: pathlib.Path, place: str, policy: bool) -> None:
+    proton = support.proton
+    mark, closed = "ZZZZZZ", proton.Endpoint.REMOTE_CLOSED
+    connection, transport = proton.Connection(), proton.Transport()
+    connection.hostname = mark if place == "hostname" else "v"
+    connection.container = mark if place == "container" else "c"
+    transport.bind(connection)
+    connection.open()
+    session = connection.session()
+    session.open()
+    for link in (session.sender(mark if place == "link" else "s"), session.receiver("r")):
+        link.source.address = mark if place == "source" else "a"
+        link.target.address = mark if place == "target" else "a"
+        link.open()
+    group = {"users": "*", "remoteHosts": "*", "sources": "*", "targets": "*", "allowDynamicSource": True}
+    group["allowAnonymousSender"] = True
+    more: list[support.Entity] = [("vhost", {"hostname": "$default", "groups": {"g": group}})]
+    more += [("policy", {"enableVhostPolicy": policy}), ("log", {"module": "DEFAULT", "enable": "debug+"})]
+    with support.running(support.DEVROUTER, tmp_path, more=more) as router:
+        with socket.create_connection((router.host, router.port), timeout=5) as sock:
+            sock.sendall(transport.peek(transport.pending()).replace(mark.encode(), b"\xff\xfe" * 3))
+            sock.settimeout(0.5)
+            try:
+                while transport.capacity() > 0 and not connection.state & closed:
+                    transport.push(sock.recv(4096))
+            except (OSError, proton.TransportException):
+                pass
+            with support.connected(router, virtual_host="v") as other:
+                # While the first connection may still be there.
+                management = support.Management(other, router.engine)
+                for entity in ("connection", "router.link", "router.address", "vhostStats"):
+                    assert management.query(entity)
+        assert "Traceback" not in router.log
 
 
 def test_memory_does_not_grow_with_links_and_messages(tmp_path: pathlib.Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import typing
 
 import pytest
@@ -114,14 +116,44 @@ def test_all_is_well_and_nothing_is_left(brokers: Brokers) -> None:
     assert told["broker"]["queues"] is not None
 
 
-def test_an_alarm(brokers: Brokers) -> None:
-    brokers.ctl("set_vm_memory_high_watermark", "0.00001")
+@pytest.mark.parametrize(
+    ("raise_it", "end_it", "said"),
+    [
+        (("set_vm_memory_high_watermark", "0.00001"), ("set_vm_memory_high_watermark", "0.4"), "memory is short"),
+        (("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "50MB"), "disk space is short"),
+    ],
+    ids=["memory", "disk"],
+)
+def test_an_alarm(brokers: Brokers, raise_it: tuple[str, ...], end_it: tuple[str, ...], said: str) -> None:
+    brokers.ctl(*raise_it)
     try:
-        code, told = brokers.agent("verify", "--timeout", "5")
-        assert code == 3
-        assert "memory is short on rabbit@ctl-1" in faults(told)["broker-alarm"]
+        for node in (0, 1):  # an alarm of one stops the publishers of all
+            code, told = brokers.agent("verify", "--timeout", "5", node=node)
+            assert code == 3
+            assert f"{said} on rabbit@ctl-1" in faults(told)["broker-alarm"]
+            assert "free disk or memory on that node" in faults(told)["broker-alarm"]
+        code, told = brokers.agent("status")
+        assert (code, told["broker"]["alarms"]) == (3, [f"{said} on rabbit@ctl-1"])
     finally:
-        brokers.ctl("set_vm_memory_high_watermark", "0.4")
+        brokers.ctl(*end_it)
+
+
+def test_a_broker_that_hangs(brokers: Brokers) -> None:
+    process = brokers.cluster.nodes[1].process
+    assert process
+    process.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        code, told = brokers.agent("status")  # which Erlang lets wait for up to 75 s
+        assert (code, set(faults(told))) == (3, {"broker-members"}), told
+        assert "do not run or do not answer: rabbit@ctl-2" in faults(told)["broker-members"]
+        code, told = brokers.agent("status", node=1)
+        assert (code, set(faults(told))) == (3, {"broker-down"})
+        assert "it takes connections and does not answer: it hangs" in faults(told)["broker-down"]
+        assert time.monotonic() - begun < 180
+    finally:
+        process.signal(signal.SIGCONT)
+    brokers.cluster.wait()
 
 
 def test_a_stopped_member(brokers: Brokers) -> None:
@@ -130,9 +162,10 @@ def test_a_stopped_member(brokers: Brokers) -> None:
     brokers.supervisor.end(process, grace=30)
     code, told = brokers.agent("verify", "--timeout", "3")
     assert code == 3
-    assert "these members of the cluster do not run: rabbit@ctl-2" in faults(told)["broker-members"]
+    assert "do not run or do not answer: rabbit@ctl-2" in faults(told)["broker-members"]
     assert "om-agent status on ctl-2" in faults(told)["broker-members"]
     code, told = brokers.agent("status", node=1)
     assert code == 3
     assert told["broker"]["running"] is False
+    assert "nothing listens: it does not run" in faults(told)["broker-down"]
     assert "systemctl status rabbitmq-server" in faults(told)["broker-down"]

@@ -184,7 +184,7 @@ def test_mesh_password_is_changed_while_it_runs(
     pids = cloud.pids()
     renewed = cloud.metadata(*NODE, router={"mesh_password": "another", "admin_password": "b"})
     said = [cloud.apply(name, renewed) for name in NODE]
-    assert "connectors log in with another password" in said[1]
+    assert "certificates are read anew: mesh" in said[1]
     assert "could not be changed" not in "".join(said)
     code, found, _ = cloud.verify("ctl-2", renewed, seconds=30)
     assert (code, found) == (0, {})

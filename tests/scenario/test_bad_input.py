@@ -42,7 +42,7 @@ def refused(node: helpers.Machine, content: object, said: str, code: int = 2, na
 BYTES: dict[str, tuple[bytes, str]] = {
     "half an object": (b'{"oslo_messaging": {"rpc": {"password": "Canary', "line 1, column"),
     "two documents": (b"{}{}", "line 1, column 3"),
-    "NaN": (b'{"oslo_messaging": NaN}', "neither JSON nor YAML"),
+    "NaN": (b'{"oslo_messaging": NaN}', "a number that is not finite stands where a mapping is needed"),
     "a key twice": (b'{"oslo_messaging": {"rpc": "Canary", "rpc": 1}}', '"rpc" stands twice'),
     "not UTF-8": (b'{"a": "Canary\xff"}', "not UTF-8"),
     "binary": (bytes(range(256)), "not UTF-8"),

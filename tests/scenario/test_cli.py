@@ -85,6 +85,8 @@ def test_help_has_exit_codes_and_examples(node: helpers.Machine) -> None:
     command = node.command("x")[:-3]
     result = subprocess.run([*command, "--help"], env=node.environment(), capture_output=True, text=True, check=True)
     assert "exit codes:" in result.stdout and "examples:" in result.stdout and "om-agent apply --wait" in result.stdout
+    assert "3  verify or status found a fault, or drain left something" in result.stdout
+    assert "verify or status could not look" in result.stdout
     assert subprocess.run(command, env=node.environment(), capture_output=True, check=False).returncode == 2
 
 
@@ -118,6 +120,20 @@ def test_a_plan_of_nothing(node: helpers.Machine) -> None:
     apply(node, helpers.dual())
     result = node.run("plan", node.metadata(helpers.dual()), "--node", "ctl-0")
     assert (result.returncode, result.stdout) == (0, "ctl-0 (controller, interior router and broker): nothing to do\n")
+
+
+def test_a_plan_without_metadata_is_no_failure_since_apply_would_do_nothing(node: helpers.Machine) -> None:
+    planned, done = (node.run(command, OS_CONFIG_FILES="") for command in ("plan", "apply"))
+    assert (planned.returncode, planned.stdout) == (done.returncode, done.stdout)
+    assert planned.returncode == 0 and "no messaging metadata" in planned.stdout
+    assert json.loads(node.run("plan", "--json").stdout) == {"changes": []}
+
+
+@pytest.mark.parametrize("command", ["verify", "status", "drain", "topology", "capacity"])
+def test_what_has_nothing_to_say_without_metadata_is_invalid_input(node: helpers.Machine, command: str) -> None:
+    result = node.run(command, OS_CONFIG_FILES="")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "there is no oslo_messaging key" in result.stderr
 
 
 # -- apply -----------------------------------------------------------------------------------------------------------
@@ -533,3 +549,23 @@ def test_capacity_of_no_number(node: helpers.Machine, text: str) -> None:
     result = node.run("capacity", "--processes", text, node.metadata(helpers.dual()))
     assert (result.returncode, result.stdout) == (2, "")
     assert "a role and a number are needed" in result.stderr
+
+
+def test_capacity_of_a_role_that_no_node_has(node: helpers.Machine) -> None:
+    result = node.run("capacity", "--processes", "computer=5", node.metadata(helpers.dual()))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert '--processes: no node has the role "computer". Use a role of nodes: compute, controller.' in result.stderr
+
+
+def test_capacity_of_what_is_elsewhere(node: helpers.Machine) -> None:
+    raw = put(put(helpers.dual(), "rpc.hosts", ["r"]), "notify.hosts", ["n"])
+    result = node.run("capacity", node.metadata(raw))
+    assert result.returncode == 0
+    assert result.stdout == "4 nodes: both halves are external, so no router and no broker here needs anything\n"
+
+
+def test_the_defaults_of_capacity_are_in_its_help(node: helpers.Machine) -> None:
+    said = " ".join(node.run("capacity", "--help").stdout.split())
+    assert "(default: controller 100, compute 6, any other 6)" in said
+    document = " ".join((helpers.ROOT / "doc/operations.rst").read_text().split())
+    assert "controller 100, compute 6, any other 6" in document

@@ -100,6 +100,8 @@ def test_the_steps_lead_from_one_to_the_other(old: tuple[router.Entity, ...], ne
     assert running.difference(new, new).steps == ()
 
 
+MESH_CERTIFICATE = "/etc/qpid-dispatch/mesh/certificate.pem"
+
 # -- deciding --------------------------------------------------------------------------------------------------------
 
 
@@ -166,11 +168,29 @@ def test_threads_need_a_restart(node: Node) -> None:
     assert node.decide(helpers.put(helpers.dual(), "router.worker_threads", 9)).why == "router.workerThreads changes"
 
 
-def test_another_mesh_password_renews_the_connectors(node: Node) -> None:
-    work = node.decide(helpers.put(helpers.dual(), "router.mesh_password", "other")).work
-    assert work
-    assert work.renew
-    assert "~ connectors log in with another password" in work.told()
+def test_another_mesh_password_is_another_certificate(node: Node) -> None:
+    raw = helpers.put(helpers.dual(), "router.mesh_password", "other")
+    work = node.decide(raw).work
+    assert work and not work.steps
+    shown = node.contents(node.rendered(raw)[0])[MESH_CERTIFICATE]
+    assert work.certificates == {"mesh": shown}
+    assert work.told() == ("~ certificates are read anew: mesh",)
+
+
+def test_another_certificate_for_clients_leaves_the_mesh_alone(tmp_path: pathlib.Path) -> None:
+    node = Node(tmp_path, True)
+    raw = helpers.with_tls(helpers.dual(), "pem")
+    node.put(raw)
+    work = node.decide(helpers.put(raw, "tls.certificate", helpers.CERTIFICATE * 2)).work
+    assert work and work.certificates == {"messaging": (helpers.CERTIFICATE * 2).encode()}
+
+
+def test_certificates_of_the_operators_own_for_the_mesh_need_a_restart(node: Node) -> None:
+    raw = helpers.put(
+        helpers.dual(), "router", {"mesh_password": "mesh-secret", **dict.fromkeys(model.MESH_FILES, "/x")}
+    )
+    verdict = node.decide(raw)
+    assert verdict.work is None and verdict.why
 
 
 def test_the_embedded_engine_is_restarted(tmp_path: pathlib.Path) -> None:
@@ -200,7 +220,7 @@ def test_an_interrupted_change_is_looked_at_again(node: Node) -> None:
     running.set_mark(node.root, work)
     again = node.decide(helpers.dual()).work
     assert again
-    assert again.renew
+    assert again.certificates == {"mesh": node.contents(node.rendered(helpers.dual())[0])[MESH_CERTIFICATE]}
     running.clear_mark(node.root)
     running.clear_mark(node.root)
     assert node.decide(helpers.dual()) == running.Verdict()

@@ -11,7 +11,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import model
+from om_agent import ciphers, model
 from om_agent.plan import broker, layout
 
 from tests import helpers
@@ -147,6 +147,57 @@ def test_tls_means_tls_only(form: str, paths: dict[str, str]) -> None:
     assert required == (list(paths.values()) if form == "paths" else [])
 
 
+def test_tls_1_3_alone() -> None:
+    raw = put(helpers.with_tls(helpers.default()), "tls.min_version", "1.3")
+    settings = conf(raw)
+    assert {k: v for k, v in settings.items() if k.startswith("ssl_options.versions")} == {
+        "ssl_options.versions.1": "tlsv1.3"
+    }
+    assert "ssl_options.client_renegotiation" not in settings  # which 1.3 has not, and refuses to hear of
+    assert "secure_renegotiate" not in file(raw, "distribution-tls.config")
+
+
+def test_ciphers_keep_tls_1_3() -> None:
+    raw = put(helpers.with_tls(helpers.default()), "tls.ciphers", list(ciphers.NAMES[:2]))
+    settings = conf(raw)
+    assert settings["ssl_options.honor_cipher_order"] == "true"
+    names = [v for k, v in settings.items() if k.startswith("ssl_options.ciphers.")]
+    assert names == [*ciphers.TLS_1_3, *ciphers.NAMES[:2]]
+    assert all(f'"{name}"' in file(raw, "distribution-tls.config") for name in names)
+
+
+def test_brokers_of_a_cluster_speak_tls_when_clients_do() -> None:
+    raw = helpers.with_tls(helpers.default())
+    wanted = "-proto_dist inet_tls -ssl_dist_optfile /etc/rabbitmq/distribution-tls.config"
+    for name in ("SERVER_ADDITIONAL_ERL_ARGS", "CTL_ERL_ARGS"):
+        assert wanted in dict(build(raw).environment)[name]
+        for plain in (
+            helpers.default(),
+            helpers.with_tls(helpers.default(1)),
+            put(raw, "broker.distribution_tls", False),
+        ):
+            assert "proto_dist" not in dict(build(plain).environment)[name]
+    assert build(helpers.default()).distribution is None
+    six = put(helpers.with_tls(helpers.default(1)), "nodes.0.address", "fd00::11")
+    assert "-proto_dist inet6_tls" in dict(build(put(six, "broker.distribution_tls", True)).environment)["CTL_ERL_ARGS"]
+
+
+def test_distribution_without_tls_for_clients() -> None:
+    raw = put(
+        put(helpers.default(), "tls", helpers.with_tls(helpers.default(), "pem")["tls"]),
+        "broker.distribution_tls",
+        True,
+    )
+    assert "listeners.tcp.1" in conf(raw) and "ssl_options.certfile" not in conf(raw)
+    paths = [f.path for f in helpers.rendered(raw, "ctl-0").files]
+    assert "/etc/rabbitmq/tls/key.pem" in paths and layout.RABBIT_DISTRIBUTION in paths
+
+
+def test_an_odd_directory_stays_inside_its_quotes() -> None:
+    plan = build(helpers.with_tls(helpers.default(), "pem"), machine=helpers.host(prefix='/a"b'))
+    assert plan.distribution and '{cacertfile, "/a\\"b/etc/rabbitmq/tls/ca.pem"}' in plan.distribution
+
+
 @pytest.mark.subprocess
 def test_the_environment_as_a_shell_reads_it() -> None:
     names = (
@@ -212,7 +263,7 @@ def test_two_users_and_two_virtual_hosts() -> None:
     assert {u["name"] for u in found["users"]} == set(passwords)
     assert all(matches(u["password_hash"], passwords[u["name"]]) for u in found["users"])
     assert [v["name"] for v in found["vhosts"]] == ["/", "n"]
-    assert [(p["user"], p["vhost"]) for p in found["permissions"]] == [("openstack", "/"), ("notify", "n")]
+    assert [(p["user"], p["vhost"]) for p in found["permissions"]] == [("notify", "n"), ("openstack", "/")]
     assert [p["vhost"] for p in found["policies"]] == ["/", "n"]
 
 

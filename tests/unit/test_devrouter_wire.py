@@ -28,9 +28,9 @@ def properties(*fields: bytes, wide: bool = False) -> bytes:
 @pytest.mark.parametrize("message_id", [b"\x40", b"\x43", b"\x53\x07", b"\x98" + b"u" * 16, b"\xa1\x02id"])
 def test_the_address_is_found(message_id: bytes, wide: bool) -> None:
     message = HEADER + ANNOTATIONS + properties(message_id, b"\xa0\x01u", b"\xa1\x03foo", b"\x40", wide=wide) + BODY
-    assert wire.to_address(message) == "foo"
+    assert wire.head(message).to == "foo"
     long = properties(message_id, b"\x40", b"\xb1\x00\x00\x00\x03foo", wide=wide)
-    assert wire.to_address(bytearray(long)) == "foo"
+    assert wire.head(bytearray(long)).to == "foo"
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def test_the_address_is_found(message_id: bytes, wide: bool) -> None:
     [BODY, HEADER + BODY, b"\x00\x53\x73\x45", properties(b"\x40", b"\x40"), properties(b"\x40", b"\x40", b"\x40")],
 )
 def test_there_may_be_none(message: bytes) -> None:
-    assert wire.to_address(message) is None
+    assert wire.head(message).to is None
 
 
 def test_more_bytes_are_asked_for_until_the_answer_is_there() -> None:
     message = HEADER + ANNOTATIONS + properties(b"\x98" + b"u" * 16, b"\x40", b"\xa1\x03foo")
     for cut in range(len(message)):
         with pytest.raises(wire.Incomplete):
-            wire.to_address(message[:cut])
-    assert wire.to_address(message) == "foo"
+            wire.head(message[:cut])
+    assert wire.head(message).to == "foo"
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_more_bytes_are_asked_for_until_the_answer_is_there() -> None:
 )
 def test_what_is_no_message_is_malformed(message: bytes) -> None:
     with pytest.raises(wire.Malformed):
-        wire.to_address(message + b"\x40" * 50)
+        wire.head(message + b"\x40" * 50)

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import pathlib
 import re
+import typing
 
 import pytest
 from om_agent import errors, model
@@ -35,6 +36,43 @@ def test_metadata_reference_is_complete(monkeypatch: pytest.MonkeyPatch) -> None
     documented = set(re.findall(r"^``([a-z_.\[\]]+)``  ", text, re.MULTILINE))
     expected = asked_keys(monkeypatch)
     assert documented == expected
+
+
+def values_documented() -> dict[str, str]:
+    """Return what the second column of the reference says, by key."""
+    found: dict[str, str] = {}
+    key = ""
+    for line in (ROOT / "doc/metadata.rst").read_text().splitlines():
+        new = re.match(r"``([a-z_.\[\]]+)``  ", line)
+        key = new.group(1) if new else key if re.match(r" {31}", line) else ""
+        if key:
+            found[key] = " ".join([*found.get(key, "").split(), *line[31:75].split()])
+    return found
+
+
+def test_ranges_in_the_reference_are_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, and lengths of texts as the checks word them, "1 to 255"."""
+    ranges: dict[str, set[str]] = {}
+    integer, text = model._Section.integer, model._Section.text
+
+    def see_integer(self: model._Section, key: str, default: int, low: int, high: int) -> int:
+        ranges.setdefault(self.at(key), set()).add(f"{low} to {high}")
+        return integer(self, key, default, low, high)
+
+    def see_text(self: model._Section, key: str, default: str = "", check: typing.Any = None) -> str:
+        ranges.setdefault(self.at(key), set()).update(re.findall(r"[0-9]+ to [0-9]+", check("\0") if check else ""))
+        return text(self, key, default, check)
+
+    monkeypatch.setattr(model._Section, "integer", see_integer)
+    monkeypatch.setattr(model._Section, "text", see_text)
+    asked_keys(monkeypatch)
+    wanted = {re.sub(r"\[\d+\]", "[]", key): found for key, found in ranges.items()}
+    documented = values_documented()
+    same = {key for key, said in documented.items() if said.startswith(("as for rpc", "the same"))}
+    told = {key: set(re.findall(r"[0-9]+ to [0-9]+", said)) for key, said in documented.items()}
+    assert {k: told[k] for k in wanted if k not in same} == {k: r for k, r in wanted.items() if k not in same}
+    assert {k for k, found in told.items() if found} <= set(wanted)
+    assert told["rpc.heartbeat"] == {"2 to 3600"}
 
 
 @pytest.mark.parametrize("name", ["services", "failures"])

@@ -20,7 +20,7 @@ import yaml
 from om_agent import cli
 from om_agent.plan import layout
 
-from tests import helpers
+from tests import exposure, helpers
 
 ELEMENTS = helpers.ROOT / "elements"
 OWN = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())
@@ -163,6 +163,149 @@ def test_presets_switch_off_what_the_agent_starts() -> None:
     for unit in [*(e.unit for e in layout.ENGINES.values()), layout.RABBIT_UNIT]:
         assert f"disable {unit}.service" in lines
     assert "enable om-agent-apply.service" in lines
+
+
+def test_a_router_has_its_watch() -> None:
+    element = ELEMENTS / "qpid-dispatch-router"
+    text = (element / "static/usr/lib/systemd/system/om-router-watch@.service").read_text()
+    assert {"After=%i.service", "PartOf=%i.service", "ExecStart=/usr/bin/om-agent watch %i"} <= set(text.splitlines())
+    assert "[Install]" not in text  # the router's drop-in wants it
+    drop_in = (element / "install.d/60-qpid-dispatch-router").read_text().partition("[Unit]\n")[2]
+    assert drop_in.startswith("Wants=om-router-watch@$1.service\n")
+
+
+def test_a_router_trusts_its_own_files_alone() -> None:
+    text = (ELEMENTS / "qpid-dispatch-router/install.d/60-qpid-dispatch-router").read_text()
+    environment = " ".join(f"{name}={value}" for name, value in layout.ROUTER_ENVIRONMENT.items())
+    assert f"\nEnvironment={environment}\n" in text
+
+
+# -- what units may do -----------------------------------------------------------------------------------------------
+
+# Of every unit but those that say otherwise; doc/security.rst says why they do.
+CONFINED: dict[str, str | None] = {
+    "AmbientCapabilities": "",
+    "CapabilityBoundingSet": "",
+    "LimitCORE": "0",
+    "LockPersonality": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "NoNewPrivileges": "yes",
+    "PrivateDevices": "yes",
+    "PrivateNetwork": None,
+    "PrivateTmp": "yes",
+    "ProcSubset": "pid",
+    "ProtectClock": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectHome": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectProc": "invisible",
+    "ProtectSystem": "strict",
+    "ReadOnlyPaths": "/run",
+    "ReadWritePaths": None,
+    "RemoveIPC": None,
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "SystemCallArchitectures": "native",
+    "SystemCallErrorNumber": "EPERM",
+    "SystemCallFilter": "@system-service ~@aio @keyring @privileged @resources userfaultfd",
+    "UMask": "0077",
+}
+# Unit, as doc/security.rst calls it: (its file, what is otherwise).
+UNITS: dict[str, tuple[str, dict[str, str | None]]] = {
+    "router": (
+        "qpid-dispatch-router/router-units/20-hardening.conf",
+        {"ProcSubset": None, "RemoveIPC": "yes"},
+    ),
+    "om-router-watch@": (
+        "qpid-dispatch-router/static/usr/lib/systemd/system/om-router-watch@.service",
+        {"AmbientCapabilities": None, "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX"},
+    ),
+    "rabbitmq-server": (
+        "rabbitmq-broker/static/usr/lib/systemd/system/rabbitmq-server.service.d/20-hardening.conf",
+        {
+            "MemoryDenyWriteExecute": None,
+            "ProcSubset": None,
+            "ReadWritePaths": "/var/lib/rabbitmq /var/log/rabbitmq -/run/rabbitmq",
+            "RemoveIPC": "yes",
+            "UMask": "0027",
+        },
+    ),
+    "om-agent-apply": (
+        "om-agent/static/usr/lib/systemd/system/om-agent-apply.service",
+        {
+            "AmbientCapabilities": None,
+            "CapabilityBoundingSet": "CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_SETGID"
+            " CAP_SETUID",
+            "MemoryDenyWriteExecute": None,
+            "ProcSubset": None,
+            "ProtectHostname": None,
+            "ProtectProc": None,
+            "ReadWritePaths": "/etc -/var/lib/puppet -/var/lib/rabbitmq",
+            "SystemCallFilter": "@system-service ~@aio @keyring userfaultfd",
+        },
+    ),
+    "om-agent-retry": (
+        "om-agent/static/usr/lib/systemd/system/om-agent-retry.service",
+        {"AmbientCapabilities": None, "PrivateNetwork": "yes", "RestrictAddressFamilies": "AF_UNIX"},
+    ),
+    "os-collect-config": (
+        "om-agent/agent-units/os-collect-config.service",
+        {**dict.fromkeys(CONFINED), "LimitCORE": "0"},
+    ),
+}
+
+
+def settings(path: pathlib.Path) -> dict[str, str]:
+    """The settings of a unit's section [Service]; those that are given more than once add up, and empty ones reset."""
+    text = re.sub(r"\\\n", " ", path.read_text())
+    found: dict[str, str] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", text.partition("[Service]\n")[2].partition("\n[")[0], re.MULTILINE):
+        found[key] = f"{found.get(key, '')} {value}".strip() if value else ""
+    return found
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_no_unit_gets_laxer(name: str) -> None:
+    path, otherwise = UNITS[name]
+    found = settings(ELEMENTS / path)
+    assert {key: found.get(key) for key in CONFINED} == {**CONFINED, **otherwise}
+    assert exposure.documented().keys() == UNITS.keys()
+
+
+def test_the_routers_own_units_leave_it_to_the_drop_in() -> None:
+    element = ELEMENTS / "qpid-dispatch-router"
+    for unit in element.glob("router-units/*.service"):
+        assert settings(unit).keys() == {"Type", "User", "Group"}
+    text = (element / "install.d/60-qpid-dispatch-router").read_text()
+    assert 'install -m 0644 "${hooks}/router-units/20-hardening.conf" "${directory}/"\n' in text
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("name", UNITS)
+def test_what_systemd_finds_is_what_the_documentation_says(name: str, tmp_path: pathlib.Path) -> None:
+    tool = shutil.which("systemd-analyze")
+    said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout if tool else ""
+    if tool is None or said.split()[:2] != ["systemd", "252"]:  # others weigh otherwise
+        pytest.skip("systemd-analyze of systemd 252 is not there; what it would look at is, in the test before")
+    path = ELEMENTS / UNITS[name][0]
+    unit = f"{name}{'om-devrouter' if '@' in name else ''}.service"
+    directory = tmp_path / "usr/lib/systemd/system"
+    directory.mkdir(parents=True)
+    if path.suffix == ".service":
+        shutil.copy(path, directory)
+    else:  # what the drop-in is for: of a package, and with the same in it
+        (directory / f"{unit}.d").mkdir()
+        shutil.copy(path, directory / f"{unit}.d")
+        notify = "Type=notify\nNotifyAccess=all\n" if name == "rabbitmq-server" else ""
+        (directory / unit).write_text(f"[Service]\nUser=somebody\n{notify}ExecStart=/bin/true\n")
+    command = [tool, "security", "--offline=true", f"--root={tmp_path}", "--no-pager", unit]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert exposure.overall(result.stdout) == exposure.documented()[name][1]
 
 
 # -- which units wait ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -13,16 +14,17 @@ from tests import helpers
 
 # From left to right; no module imports one further right.
 ORDER = (
-    "errors", "ini", "metadata", "model", "plan", "picture", "verify", "render", "proc", "facts", "amqp", "probe",
-    "apply", "observe", "drain", "report", "cli",
+    "errors", "ini", "ciphers", "metadata", "model", "plan", "picture", "verify", "render", "certs", "proc",
+    "watch", "facts", "amqp", "probe", "apply", "observe", "drain", "report", "cli",
 )  # fmt: skip
-PURE = ("errors", "ini", "model", "plan", "verify", "render")
+PURE = ("errors", "ini", "ciphers", "model", "plan", "verify", "render", "certs")
 IMPURE_MODULES = {"logging", "os", "pathlib", "socket", "subprocess", "time"}
 
 # What one module may import and no other, with the modules that may.
 ONLY = {
     "subprocess": {"proc"},
     "argparse": {"cli"},
+    "cryptography": {"plan.authority", "certs"},
     "proton": {"amqp"},
     "oslo_messaging": {"probe"},
     "oslo_config": {"probe"},
@@ -78,6 +80,30 @@ def test_every_module_has_a_place() -> None:
 @pytest.mark.parametrize("module", SOURCES)
 def test_no_module_imports_one_further_right(module: str) -> None:
     assert {name for name in own(SOURCES[module]) if place(name) > place(module)} == set()
+
+
+def documented() -> dict[str, set[str]]:
+    """What each module may import, as the table of doc/design.rst has it."""
+    text = (helpers.ROOT / "doc/design.rst").read_text()
+    bar = re.search(r"^=+ .*\n(?=Module )", text, re.MULTILINE)
+    assert bar
+    last = bar.group().rindex(" =") + 1
+    found: dict[str, str] = {}
+    for line in text[bar.end() :].split(bar.group())[1].splitlines():
+        name = line.partition("  ")[0].strip("`") or list(found)[-1]
+        found[name] = f"{found.get(name, '')} {line[last:]}"
+    everything = {"all": set(ORDER), "the standard library alone": set()}
+    return {n: everything.get(t.strip(), {"errors", *re.findall(r"\w+", t)}) for n, t in found.items()}
+
+
+def test_the_design_names_every_module_in_its_order() -> None:
+    assert tuple(documented()) == ORDER
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_module_imports_more_than_the_design_says(module: str) -> None:
+    package = module.partition(".")[0]
+    assert {name.partition(".")[0] for name in own(SOURCES[module])} - {package} <= documented()[package]
 
 
 @pytest.mark.parametrize("module", SOURCES)

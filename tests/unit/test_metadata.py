@@ -8,6 +8,7 @@ import typing
 
 import hypothesis
 import pytest
+import yaml
 from hypothesis import strategies as st
 from om_agent import errors, metadata, model
 
@@ -90,11 +91,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "half an object": (b'{"a": "Canary7Zq"', "not-json"),
     "a comma too many": (b'{"a": "Canary7Zq",}', "not-json"),
     "single quotes": (b"{'a': 'Canary7Zq'", "not-json"),
-    "NaN": (b'{"Canary7Zq": NaN}', "not-json"),
-    "Infinity": (b'{"Canary7Zq": -Infinity}', "not-json"),
     "a key twice": (b'{"a": "Canary7Zq", "a": 1}', "duplicate-key"),
     "a key twice, deep": (b'{"x": [{"a": "Canary7Zq", "a": 1}]}', "duplicate-key"),
-    "5000 digits": (b'{"a": ' + b"9" * 5000 + b"}", "not-json"),
     "latin-1": ('{"a": "Canary7Zq\xe9"}'.encode("latin-1"), "not-utf8"),
     "UTF-16": ('{"a": "Canary7Zq"}'.encode("utf-16"), "not-utf8"),
     "deep lists": (b"[" * DEEP + b"]" * DEEP, "too-deep"),
@@ -108,16 +106,22 @@ BAD: dict[str, tuple[bytes, str]] = {
     "YAML key of a thousand digits": (b"? 0x" + b"f" * 5000 + b"\n: Canary7Zq\n", "not-json"),
     "YAML tab": (b"a:\n\t- Canary7Zq\n", "not-json"),
     "YAML object": (b"a: !!python/object/apply:os.system [Canary7Zq]\n", "not-json"),
+    "YAML text that calls itself a mapping": (b"a: !!map Canary7Zq\n", "not-json"),
+    "YAML number that is none": (b"a: !!int Canary7Zq\n", "no-value"),
     "YAML two documents": (b"a: Canary7Zq\n---\nb: 1\n", "not-json"),
-    "YAML no such day": (b"a: 2026-13-45\n", "not-json"),
+    "YAML no such day": (b"a: 2026-13-45\n", "no-value"),
+    "YAML 5000 digits": (b"a: " + b"9" * 5000 + b"\n", "no-value"),
     "YAML merge key": (b"<<: {a: Canary7Zq}\n", "not-json"),
     "YAML control character": (b"a: Canary7Zq\x01\n", "not-json"),
     "YAML deep": (b"a: " + b"[" * 3000 + b"]" * 3000, "too-deep"),
 }
 
 
+@pytest.mark.parametrize("libyaml", [True, False])
 @pytest.mark.parametrize(("data", "code"), BAD.values(), ids=BAD.keys())
-def test_a_file_that_cannot_be_read(data: bytes, code: str) -> None:
+def test_a_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, data: bytes, code: str, libyaml: bool) -> None:
+    if not libyaml:
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
     assert codes(metadata.parse_text, data, "m.json") == [("m.json", code)]
 
 
@@ -126,6 +130,16 @@ def test_the_place_of_a_fault_is_told() -> None:
         metadata.parse_text(b'{\n  "a": x\n}', "m")
     with pytest.raises(errors.InvalidInput, match="line 2 refers"):
         metadata.parse_text(b"a: 1\nb: *x\n", "m")
+    with pytest.raises(errors.InvalidInput, match="line 2, column 5 looks like a number or a date"):
+        metadata.parse_text(b"a: 1\nb: [2026-13-45]\n", "m")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "-" + "9" * 100_000])
+def test_a_number_that_is_none_is_told_by_its_key(number: str) -> None:
+    text = f'{{"{metadata.KEY}": {{"rpc": {{"password": "x", "port": {number}}}, "nodes": [{{"name": "a"}}]}}}}'
+    raw = metadata.select(typing.cast("dict[str, object]", metadata.parse_text(text.encode(), "m")), "a")
+    with pytest.raises(errors.InvalidInput, match=r"^rpc\.port: a number that is not finite stands where a whole"):
+        model.parse(raw)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,14 @@ def names(count: int) -> list[Raw]:
 SITES = put(put(put(put(put(helpers.dual(), "nodes.0.site", "dc1"), "nodes.1.site", "dc1"), "nodes.2.site", "dc2"),
                 "nodes.3.site", "dc2"), "sites.links", [{"between": ["dc1", "dc2"], "cost": 5}])  # fmt: skip
 
+# Controllers of two families; the brokers are elsewhere.
+MIXED = put(put(DUAL, "nodes.0.address", "fd00::1"), "notify.hosts", ["elsewhere"])
+
+# The password of rpc is about to be changed, with the secrets pinned that are made from it.
+PINNED = put(put(D, "broker.erlang_cookie", "cookiecookie"), "router.mesh_password", "m")
+DUAL_PINNED = put(put(DUAL, "broker.erlang_cookie", "cookiecookie"), "router.mesh_password", "m")
+SECOND = {"username": "second", "password": "p"}
+
 CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     # shape
     "nothing": (None, [("oslo_messaging", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
@@ -73,6 +81,13 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         [("sites.links[0]", "unknown-key")],
     ),
     "a link of one site": (put(SITES, "sites.links.0.between", ["dc1"]), [("sites.links[0].between", "not-two-sites")]),
+    "a link to itself": (put(SITES, "sites.links.0.between", ["dc1"] * 2), [("sites.links[0].between[1]", "twice")]),
+    "a link of one odd site": (
+        put(SITES, "sites.links.0.between", ["d 1"]),
+        [("sites.links[0].between[0]", "bad-text")],
+    ),
+    "a link of text": (put(SITES, "sites.links.0.between", "dc1"), [("sites.links[0].between", "wrong-type")]),
+    "a link that is text": (put(SITES, "sites.links.0", "dc1"), [("sites.links[0]", "wrong-type")]),
     "a link without sites": (put(SITES, "sites.links.-", {"cost": 2}), [("sites.links[1].between", "not-two-sites")]),
     "two sites linked twice": (
         put(SITES, "sites.links.-", {"between": ["dc2", "dc1"]}),
@@ -85,10 +100,10 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
             "sites.links",
             [{"between": ["dc1", "dc3"]}, {"between": ["dc3", "dc2"]}],
         ),
-        [("sites.links", "site-apart")],
+        [("sites.links", "site-between")],
     ),
     "edges far from every interior": (put(SITES, "nodes.3.site", "dc3"), [("sites.links", "site-apart")]),
-    "some nodes without a site": (put(SITES, "nodes.2.site", ""), [("sites.links", "site-apart")] * 2),
+    "some nodes without a site": (put(SITES, "nodes.2.site", ""), [("nodes", "site-missing")]),
     "no interior": (put(helpers.dual(), "router.roles", {"controller": "edge"}), [("rpc", "no-interior")]),
     "roles as a list": (put(D, "router.roles", ["controller"]), [("router.roles", "wrong-type")]),
     "a role that cannot be": (put(D, "router.roles", {"a b": "edge"}), [("router.roles", "not-a-role")]),
@@ -123,7 +138,24 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     ),
     "IPv6 beside IPv4": (
         put(D, "nodes.0.address", "fd00::1"),
-        [("nodes", "mixed-families"), ("nodes", "mixed-families")],
+        [("nodes", "mixed-families"), ("nodes", "mixed-families"), ("nodes", "mixed-cluster")],
+    ),
+    "brokers of two families with names": (
+        put(put(D, "nodes.0.address", "fd00::1"), "rpc.hosts", ["elsewhere"])
+        | {
+            "notify": {"scheme": "rabbit", "nodes": ["ctl-0", "ctl-1"]},
+            "nodes": [{**n, "host": n["name"]} for n in put(D, "nodes.0.address", "fd00::1")["nodes"]],
+        },
+        [("nodes", "mixed-cluster")],
+    ),
+    "routers of two families in one URL": (
+        put(put(MIXED, "nodes.3.role", "storage"), "router.roles", {"storage": "none"}),
+        [("nodes", "mixed-families")],
+    ),
+    "routers of two families in every URL": (put(MIXED, "router.clients", "mesh"), [("nodes", "mixed-families")]),
+    "external hosts of two families": (
+        put(D, "rpc.hosts", ["::1", "a"]),
+        [("rpc.hosts", "mixed-families"), ("notify.hosts", "mixed-families")],
     ),
     "a slash for kombu": (
         put(put(D, "rpc.password", "a/b"), "rpc.username", "u/v"),
@@ -132,6 +164,58 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "a virtual host for kombu": (
         put(D, "rpc.virtual_host", "a%b"),
         [("rpc.virtual_host", "rabbit-vhost"), ("notify.virtual_host", "rabbit-vhost")],
+    ),
+    "a router named like an answer": (put(DUAL, "nodes.0.name", "temp"), [("nodes[0].name", "router-temp")]),
+    "second users that are no list": (put(PINNED, "rpc.also_accept", SECOND), [("rpc.also_accept", "wrong-type")]),
+    "no second user": (put(PINNED, "rpc.also_accept", []), [("rpc.also_accept", "empty-list")]),
+    "a second user's name alone": (put(PINNED, "rpc.also_accept", ["second"]), [("rpc.also_accept[0]", "wrong-type")]),
+    "half a second user": (
+        put(PINNED, "rpc.also_accept", [{"password": "p"}, {"username": "x"}]),
+        [("rpc.also_accept[0].username", "missing"), ("rpc.also_accept[1].password", "missing")],
+    ),
+    "more than a second user": (
+        put(PINNED, "rpc.also_accept", [{**SECOND, "x": 1}]),
+        [("rpc.also_accept[0]", "unknown-key")],
+    ),
+    "a second user who is the first": (
+        put(PINNED, "rpc.also_accept", [SECOND, {**SECOND, "username": "openstack"}, SECOND]),
+        [("rpc.also_accept[1].username", "twice"), ("rpc.also_accept[2].username", "twice")],
+    ),
+    "a second user of another password": (
+        put(put(PINNED, "rpc.also_accept", [SECOND]), "notify", {"username": "second", "password": "other"}),
+        [("notify.password", "two-passwords")],
+    ),
+    "a second user whom policies and SASL split": (
+        put(DUAL_PINNED, "rpc.also_accept", [{"username": "a,b@c", "password": "x\n"}]),
+        [
+            ("rpc.also_accept[0].username", "username-realm"),
+            ("rpc.also_accept[0].password", "password-line-end"),
+            ("rpc.also_accept[0].username", "router-username"),
+        ],
+    ),
+    "a second user with the agent's name": (
+        put(DUAL_PINNED, "rpc.also_accept", [{**SECOND, "username": "router-admin"}]),
+        [("rpc.also_accept[0].username", "username-taken")],
+    ),
+    "a second user with a slash": (
+        put(DUAL, "notify.also_accept", [{"username": "a/b", "password": "p"}]),
+        [("notify.also_accept[0].username", "rabbit-slash")],
+    ),
+    "a second user elsewhere": (
+        put(put(DUAL, "notify.hosts", ["elsewhere"]), "notify.also_accept", [SECOND]),
+        [("notify.also_accept", "external-accept")],
+    ),
+    "a second user with derived secrets": (
+        put(D, "rpc.also_accept", [SECOND]),
+        [("broker.erlang_cookie", "derived-changes")],
+    ),
+    "a second user with derived secrets of both": (
+        put(put(put(D, "rpc.scheme", "amqp"), "notify.scheme", "rabbit"), "rpc.also_accept", [SECOND]),
+        [("router.mesh_password", "derived-changes"), ("broker.erlang_cookie", "derived-changes")],
+    ),
+    "a user that a policy splits": (
+        put(put(DUAL, "rpc.username", "a,b"), "rpc.virtual_host", "a*"),
+        [("rpc.username", "router-username"), ("rpc.virtual_host", "router-vhost")],
     ),
     "vhost of two lines": (put(D, "rpc.virtual_host", "a\nb"), [("rpc.virtual_host", "bad-text")]),
     "unknown scheme": (put(D, "rpc.scheme", "kafka"), [("rpc.scheme", "not-one-of")]),
@@ -153,6 +237,19 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "a node's odd role": (put(D, "nodes.1.role", "a b"), [("nodes[1].role", "bad-text")]),
     "a node's odd site": (put(D, "nodes.1.site", "a b"), [("nodes[1].site", "bad-text")]),
     "a name twice": (put(D, "nodes.1.name", "ctl-0"), [("nodes[1].name", "twice")]),
+    "a name twice for DNS": (put(D, "nodes.1.name", "CTL-0."), [("nodes[1].name", "same-name")]),
+    "a name twice without addresses": (
+        put(D, "nodes", [{"name": "a"}, {"name": "A"}]),
+        [("nodes[1].name", "same-name")],
+    ),
+    "an address twice for DNS": (
+        put(put(D, "nodes.0.address", "a.b"), "nodes.1.address", "A.b."),
+        [("nodes[1].address", "same-name")],
+    ),
+    "an address twice, once a name": (
+        put(D, "nodes", [{"name": "a", "address": "b"}, {"name": "b"}]),
+        [("nodes[1].address", "twice")],
+    ),
     "an address twice": (put(D, "nodes.1.address", "172.17.0.11"), [("nodes[1].address", "twice")]),
     "a broken address": (put(D, "nodes.0.address", "256.1.1.1"), [("nodes[0].address", "not-a-host")]),
     "an address with a port": (put(D, "nodes.0.address", "10.0.0.1:5672"), [("nodes[0].address", "not-a-host")]),
@@ -234,17 +331,50 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         drop(helpers.with_tls(D, "pem"), "tls.certificate"),
         [("tls.key", "tls-half")],
     ),
+    "another version of TLS": (put(TLS, "tls.min_version", "1.1"), [("tls.min_version", "not-one-of")]),
+    "a version as a number": (put(TLS, "tls.min_version", 1.2), [("tls.min_version", "wrong-type")]),
+    "a cipher of old": (put(TLS, "tls.ciphers", ["RC4-SHA"]), [("tls.ciphers[0]", "not-a-cipher")]),
+    "ciphers of one text": (put(TLS, "tls.ciphers", "ECDHE-RSA-AES256-GCM-SHA384"), [("tls.ciphers", "wrong-type")]),
+    "a cipher that would end its line": (
+        put(TLS, "tls.ciphers", ["ECDHE-RSA-AES256-GCM-SHA384\nlisteners.tcp.1 = 5672"]),
+        [("tls.ciphers[0]", "not-a-cipher")],
+    ),
+    "no ciphers": (put(TLS, "tls.ciphers", []), [("tls.ciphers", "empty-list")]),
+    "ciphers of a version that is ruled out": (
+        put(put(TLS, "tls.min_version", "1.3"), "tls.ciphers", ["ECDHE-RSA-AES256-GCM-SHA384"]),
+        [("tls.ciphers", "tls-ciphers")],
+    ),
+    "TLS between brokers without a certificate": (
+        put(D, "broker.distribution_tls", True),
+        [("broker.distribution_tls", "tls-distribution")],
+    ),
+    "TLS between brokers called by their addresses": (
+        put(TLS, "nodes.1.name", "172.17.0.12"),
+        [("nodes[1].name", "tls-node-name"), ("nodes", "mixed-names")],
+    ),
     "no PEM": (put(helpers.with_tls(D, "pem"), "tls.ca", "MIIB"), [("tls.ca", "not-pem")]),
     "PEM of something else": (
         put(helpers.with_tls(D, "pem"), "tls.key", helpers.CERTIFICATE),
         [("tls.key", "not-pem")],
+    ),
+    "a key among certificates": (
+        put(helpers.with_tls(D, "pem"), "tls.certificate", helpers.CERTIFICATE + helpers.KEY),
+        [("tls.certificate", "key-in-certificate")],
     ),
     "PEM cut off": (
         put(helpers.with_tls(D, "pem"), "tls.ca", helpers.CERTIFICATE[:40]),
         [("tls.ca", "not-pem")],
     ),
     "embedded mesh": (put(DUAL, "router.engine", "embedded"), [("router.engine", "embedded-mesh")]),
-    "129 routers": (put(DUAL, "nodes", names(129)), [("rpc.nodes", "too-many-routers")]),
+    "129 routers": (put(DUAL, "nodes", names(129)), [("nodes", "too-many-routers")]),
+    "129 routers by name": (
+        put(put(DUAL, "nodes", names(130)), "rpc.nodes", [n["name"] for n in names(129)]),
+        [("rpc.nodes", "too-many-routers")],
+    ),
+    "129 routers for both halves": (
+        put(put(DUAL, "nodes", names(129)), "notify.scheme", "amqp"),
+        [("nodes", "too-many-routers")],
+    ),
     "brokers apart": (
         put(D, "broker.cluster", False),
         [("broker.cluster", "lone-brokers"), ("broker.cluster", "lone-brokers")],
@@ -258,14 +388,27 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         [("nodes[1].address", "twice")],
     ),
     "user with realm": (put(DUAL, "rpc.username", "rpc@overcloud"), [("rpc.username", "username-realm")]),
-    "the routers' own user": (put(DUAL, "rpc.username", "router-mesh"), [("rpc.username", "username-taken")]),
+    "certificates of the mesh without key": (
+        put(put(DUAL, "router.mesh_ca_file", "/ca"), "router.mesh_certificate_file", "/certificate"),
+        [("router.mesh_key_file", "mesh-files")],
+    ),
+    "a key of the mesh alone": (
+        put(DUAL, "router.mesh_key_file", "/key"),
+        [("router.mesh_ca_file", "mesh-files"), ("router.mesh_certificate_file", "mesh-files")],
+    ),
+    "the agent's own user": (put(DUAL, "rpc.username", "router-admin"), [("rpc.username", "username-taken")]),
+    "a number that is not finite": (put(D, "rpc.port", float("nan")), [("rpc.port", "wrong-type")]),
 }
 
 FINDINGS = {
     "fanout-duplicates",
     "listens-everywhere",
+    "mesh-derived",
     "not-stored",
     "plaintext",
+    "role-unused",
+    "roles-overruled",
+    "still-accepted",
 }  # they stop nothing; test_model_defaults.py has them
 
 
@@ -330,6 +473,31 @@ def test_all_problems_at_once() -> None:
             ("oslo_messaging", "unknown-key"),
         ]
     )
+
+
+def test_routers_of_two_families_may_be_mixed_where_every_url_has_one_host() -> None:
+    assert problems(MIXED) == []
+
+
+def said(raw: Raw) -> str:
+    with pytest.raises(errors.InvalidInput) as caught:
+        model.parse(raw)
+    return "\n".join(map(str, caught.value.problems))
+
+
+def test_the_remedy_for_sites_that_are_apart_is_possible() -> None:
+    assert 'no link leads from "dc2" to "dc1". Add a link' in said(put(SITES, "sites", {}))
+    unnamed = said(put(SITES, "nodes.2.site", ""))
+    assert '1 nodes with a router have no site, the first is "ctl-2"' in unnamed and "Give every node a site" in unnamed
+    raw = put(
+        put(SITES, "nodes.3.site", "dc3"), "sites.links", [{"between": ["dc1", "dc3"]}, {"between": ["dc3", "dc2"]}]
+    )
+    assert 'the way from "dc2" to "dc1" leads over "dc3", where no interior router is' in said(raw)
+    assert 'Give "dc3" an interior router, or link "dc2" with' in said(raw)
+
+
+def test_the_reserved_user_name_is_said() -> None:
+    assert "router-admin" in said(put(DUAL, "rpc.username", "router-admin"))
 
 
 def test_every_nonsense_at_once() -> None:

@@ -81,6 +81,15 @@ def test_both_over_amqp_warns_that_nothing_stores_notifications() -> None:
     assert findings(raw) == [("notify.scheme", "not-stored")]
 
 
+@pytest.mark.parametrize(
+    ("router", "told"),
+    [({}, True), ({"mesh_password": "m"}, False), ({"engine": "embedded"}, False), ({"admin_password": "a"}, True)],
+)
+def test_a_secret_of_the_mesh_that_services_could_make_is_told(router: helpers.Raw, told: bool) -> None:
+    raw = {**helpers.with_tls(helpers.dual(1)), "router": router}
+    assert findings(raw) == [("router.mesh_password", "mesh-derived")] * told
+
+
 def test_no_tls_warns() -> None:
     assert findings(helpers.default()) == [("rpc.tls", "plaintext"), ("notify.tls", "plaintext")]
     assert findings(helpers.with_tls(helpers.default())) == []
@@ -128,6 +137,37 @@ def test_what_routers_are_for(changes: dict[str, object], modes: tuple[model.Rou
     for path, value in changes.items():
         raw = put(raw, path, value)
     assert tuple(n.router for n in model.parse(raw).nodes) == modes
+
+
+def test_a_role_that_no_node_has_is_told() -> None:
+    raw = put(helpers.with_tls(helpers.dual(2, 1)), "router.roles", {"compute": "edge", "computer": "interior"})
+    assert findings(raw) == [("router.roles.computer", "role-unused")]
+    assert "compute, controller" in model.parse(raw).findings[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"),
+    [
+        ({"controller": "interior"}, ["router.roles.controller"]),
+        ({"compute": "interior", "controller": "edge"}, ["router.roles.compute", "router.roles.controller"]),
+        ({"compute": "interior", "controller": "none"}, ["router.roles.compute", "router.roles.controller"]),
+        ({"compute": "edge"}, []),
+        ({"compute": "none"}, []),
+    ],
+)
+def test_roles_that_the_nodes_of_a_half_overrule_are_told(roles: dict[str, str], told: list[str]) -> None:
+    raw = put(helpers.with_tls(helpers.dual(2, 2)), "router.roles", roles)
+    named = ["ctl-0"] if roles == {"controller": "interior"} else ["ctl-0", "ctl-1"]
+    found = findings(put(raw, "rpc.nodes", named))
+    assert sorted(found) == [(path, "roles-overruled") for path in told]
+    assert "roles-overruled" not in str(findings(raw))
+
+
+def test_a_node_that_says_interior_itself_is_not_overruled() -> None:
+    raw = put(
+        put(helpers.with_tls(helpers.dual(2, 2)), "rpc.nodes", ["ctl-0", "ctl-1", "cmp-0"]), "nodes.2.interior", True
+    )
+    assert findings(put(raw, "router.roles", {"compute": "edge"})) == [("router.engine", "fanout-duplicates")]
 
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "yes", "on", "1", "t", "y", 1, True])
@@ -181,7 +221,7 @@ def test_mesh_sizes(count: int) -> None:
 
 
 def test_derived_secrets_are_the_same_everywhere_and_not_the_password() -> None:
-    first, second = model.parse(helpers.dual()), model.parse(helpers.dual(1, 5))
+    first, second = (model.parse({**helpers.dual(*size), "router": {}}) for size in ((), (1, 5)))
     for d in (first, second):
         assert "rpc-secret" not in d.router.mesh_password.reveal() + d.broker.erlang_cookie.reveal()
     assert first.router.mesh_password == second.router.mesh_password

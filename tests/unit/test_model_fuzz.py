@@ -31,15 +31,18 @@ JSON = st.recursive(
 KEYS: dict[str, tuple[str, ...]] = {
     "rpc": (
         "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes",
-        "delivery", "response_timeout", "idle_timeout", "heartbeat",
+        "delivery", "response_timeout", "idle_timeout", "heartbeat", "also_accept",
     ),
-    "notify": ("scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes", "driver"),
+    "notify": (
+        "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes", "driver", "also_accept",
+    ),
     "router": (
-        "engine", "roles", "clients", "inter_router_port", "edge_port", "http_port", "max_links", "require_redundancy",
-        "worker_threads", "link_capacity", "idle_timeout", "tls", "mesh_password", "admin_password",
+        "engine", "roles", "clients", "inter_router_port", "edge_port", "http_port", "max_links", "max_connections",
+        "require_redundancy", "worker_threads", "link_capacity", "idle_timeout", "tls", "mesh_password",
+        "admin_password", "mesh_ca_file", "mesh_certificate_file", "mesh_key_file",
     ),
-    "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "mirrored_queues", "tls"),
-    "tls": ("ca_file", "certificate_file", "key_file", "ca", "certificate", "key"),
+    "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "mirrored_queues", "tls", "distribution_tls"),
+    "tls": ("ca_file", "certificate_file", "key_file", "ca", "certificate", "key", "min_version", "ciphers"),
     "sites": ("links",),
 }  # fmt: skip
 NODE_KEYS = ("name", "address", "host", "role", "site", "interior")

@@ -59,14 +59,14 @@ def test_files_of_a_router() -> None:
     assert [p for p in found if p.startswith(base)] == [
         base + "sasl2/users.sasldb",
         base + "sasl2/qdrouterd.conf",
-        base + "mesh.password",
+        *(base + f"mesh/{name}.pem" for name in ("ca", "certificate", "key")),
         base + "qdrouterd.json",
     ]
     users = found[base + "sasl2/users.sasldb"]
-    assert users.content is None and [u.name for u in users.users] == ["rpc", "router-admin", "router-mesh"]
-    mesh = found[base + "mesh.password"]
-    assert mesh.content == users.users[2].password.reveal().encode() + b"\n"
-    assert (mesh.group, mesh.mode) == ("qdrouterd", 0o640)
+    assert users.content is None and [u.name for u in users.users] == ["rpc", "router-admin"]
+    key, pem = found[base + "mesh/key.pem"], files(PEM)[base + "tls/key.pem"]
+    assert (key.owner, key.group, key.mode, key.secret) == (pem.owner, pem.group, pem.mode, pem.secret)
+    assert (key.group, key.mode, key.secret) == ("qdrouterd", 0o640, True)
 
 
 def test_the_router_file_is_json_with_an_entity_a_line() -> None:
@@ -81,23 +81,26 @@ def test_sasl_options() -> None:
     content = files(helpers.dual())["/etc/qpid-dispatch/sasl2/qdrouterd.conf"].content
     options = dict(line.split(": ", 1) for line in (content or b"").decode().splitlines() if line[0] != "#")
     assert options["sasldb_path"] == "/etc/qpid-dispatch/sasl2/users.sasldb"
-    assert set(options["mech_list"].split()) == {"PLAIN", "SCRAM-SHA-256", "EXTERNAL"}
+    assert set(options["mech_list"].split()) == {"PLAIN", "EXTERNAL"}
 
 
-def test_with_a_certificate_no_mesh_password() -> None:
-    assert not [p for p in files(PEM, "ctl-1") if p.endswith("mesh.password")]
+@pytest.mark.parametrize(
+    "router", [{"engine": "embedded"}, dict.fromkeys(model.MESH_FILES, "/x")], ids=["no mesh", "the operator's own"]
+)
+def test_no_certificates_of_the_mesh(router: helpers.Raw) -> None:
+    assert not [p for p in files({**helpers.dual(1), "router": router}) if "/mesh/" in p]
 
 
 def test_pem_is_written_for_each_who_needs_it() -> None:
     found = files(PEM)
-    written = [p for p in found if p.endswith(".pem")]
+    written = [p for p in found if p.endswith(".pem") and "/mesh/" not in p]
     assert written == [
         layout.CA_FILE,
         *(f"/etc/qpid-dispatch/tls/{n}.pem" for n in ("ca", "certificate", "key")),
         *(f"/etc/rabbitmq/tls/{n}.pem" for n in ("ca", "certificate", "key")),
     ]
     assert found["/etc/rabbitmq/tls/key.pem"].group == "rabbitmq"
-    assert not [p for p in files(helpers.with_tls(helpers.dual())) if p.endswith(".pem")]
+    assert not [p for p in files(helpers.with_tls(helpers.dual())) if p.endswith(".pem") and "/mesh/" not in p]
 
 
 def test_units_restart_for_their_files_but_not_for_passwords() -> None:
@@ -166,7 +169,7 @@ def hiera(text: str) -> str:
 
 
 @QUICK
-@hypothesis.given(st.text(alphabet="%{}ax$", max_size=12))
+@hypothesis.given(st.text(alphabet="%{}ax", max_size=12))
 def test_hiera_reads_back_what_is_escaped_for_it(text: str) -> None:
     raw = put(put(helpers.with_tls(helpers.dual()), "tls.ca_file", "/" + text), "services", ["nova"])
     raw = put(raw, "router.clients", "mesh")
@@ -174,7 +177,7 @@ def test_hiera_reads_back_what_is_escaped_for_it(text: str) -> None:
     rendered = helpers.rendered(raw, "cmp-0", machine)
     data = json.loads(hiera(render.hieradata(rendered, machine, {}, ()).decode()))
     settings = data["om_messaging::config_files"]["/etc/nova/nova.conf"]["settings"]
-    assert settings["oslo_messaging_amqp"]["ssl_ca_file"] == ("/" + text).replace("$", "$$")
+    assert settings["oslo_messaging_amqp"]["ssl_ca_file"] == "/" + text
 
 
 def test_hiera_config() -> None:
@@ -188,8 +191,10 @@ def test_hiera_config() -> None:
 
 
 def test_a_fingerprint_tells_other_users_and_nothing_else() -> None:
-    users = tuple(router.SaslUser(name, "overcloud", model.Secret(name + "-secret")) for name in ("rpc", "router-mesh"))
-    other = (users[0], router.SaslUser("router-mesh", "overcloud", model.Secret("another")))
+    users = tuple(
+        router.SaslUser(name, "overcloud", model.Secret(name + "-secret")) for name in ("rpc", "router-admin")
+    )
+    other = (users[0], router.SaslUser("router-admin", "overcloud", model.Secret("another")))
     prints = {render.fingerprint(u, k) for u in (users, users[:1], users[::-1], other) for k in (b"a", b"b")}
     assert len(prints) == 8
     assert render.fingerprint(users, b"a") == render.fingerprint(tuple(users), b"a")

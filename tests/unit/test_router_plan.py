@@ -78,7 +78,7 @@ def test_one_controller_is_interior_from_the_start() -> None:
     ]
     assert of_kind(plan, "connector") == []
     assert {a["prefix"]: a["distribution"] for a in of_kind(plan, "address")} == ADDRESSES
-    assert [(u.name, u.realm) for u in plan.users] == [(n, "overcloud") for n in ("rpc", "router-admin", "router-mesh")]
+    assert [(u.name, u.realm) for u in plan.users] == [(n, "overcloud") for n in ("rpc", "router-admin")]
     assert plan.users[0].password.reveal() == "rpc-secret"
 
 
@@ -95,13 +95,23 @@ def test_three_controllers() -> None:
     for name, port in (("inter-router", 31460), ("edge", 31461)):
         mesh = one(plan, "listener", name)
         assert (mesh["host"], mesh["port"], mesh["role"]) == ("172.17.0.13", port, name)
-        assert (mesh["authenticatePeer"], mesh["saslMechanisms"]) == (True, "SCRAM-SHA-256")
+        assert (mesh["authenticatePeer"], mesh["saslMechanisms"]) == (True, "EXTERNAL")
+        assert (mesh["sslProfile"], mesh["requireSsl"]) == ("mesh", True)
     connectors = of_kind(plan, "connector")
     assert [(c["name"], c["host"], c["port"], c["role"]) for c in connectors] == [
         ("inter-router/ctl-0", "172.17.0.11", 31460, "inter-router"),
         ("inter-router/ctl-1", "172.17.0.12", 31460, "inter-router"),
     ]
-    assert {c["saslPassword"] for c in connectors} == {"file:/etc/qpid-dispatch/mesh.password"}
+    assert {(c["sslProfile"], c["saslMechanisms"], c["verifyHostname"]) for c in connectors} == {
+        ("mesh", "EXTERNAL", True)
+    }
+    assert one(plan, "sslProfile", "mesh") == {
+        "name": "mesh",
+        "caCertFile": "/etc/qpid-dispatch/mesh/ca.pem",
+        "certFile": "/etc/qpid-dispatch/mesh/certificate.pem",
+        "privateKeyFile": "/etc/qpid-dispatch/mesh/key.pem",
+        "protocols": "TLSv1.3",
+    }
     assert not any("cost" in c for c in connectors)
     assert plan.requires == ()
 
@@ -114,7 +124,8 @@ def test_a_compute_has_an_edge_router_with_two_uplinks() -> None:
     assert {(c["role"], c["port"]) for c in connectors} == {("edge", 31461)}
     assert len({c["host"] for c in connectors}) == 2
     assert all(c["name"].startswith("uplink/ctl-") for c in connectors)
-    assert [u.name for u in plan.users] == ["rpc", "router-admin"], "nobody logs in to it as a router"
+    assert {(c["sslProfile"], c["saslMechanisms"]) for c in connectors} == {("mesh", "EXTERNAL")}
+    assert [u.name for u in plan.users] == ["rpc", "router-admin"]
     assert plan.mesh_password == build(helpers.dual()).mesh_password
 
 
@@ -151,19 +162,31 @@ OWN_PATHS = tuple(f"/etc/qpid-dispatch/tls/{name}.pem" for name in ("ca", "certi
 @pytest.mark.parametrize(("form", "paths"), [("paths", TLS_PATHS), ("pem", OWN_PATHS)])
 def test_tls(form: str, paths: tuple[str, str, str]) -> None:
     plan = build(helpers.with_tls(helpers.dual(), form), "ctl-1")
-    (profile,) = of_kind(plan, "sslProfile")
+    profile, mesh = of_kind(plan, "sslProfile")
     assert (profile["caCertFile"], profile["certFile"], profile["privateKeyFile"]) == paths
-    for name in ("client-rpc", "inter-router", "edge"):
-        assert one(plan, "listener", name)["sslProfile"] == profile["name"]
-        assert one(plan, "listener", name)["requireSsl"] is True
-    for name in ("inter-router", "edge"):
-        assert one(plan, "listener", name)["saslMechanisms"] == "EXTERNAL"
+    client = one(plan, "listener", "client-rpc")
+    assert client["sslProfile"] == profile["name"] and client["requireSsl"] is True
     (connector,) = of_kind(plan, "connector")
-    assert connector["verifyHostname"] is True and connector["host"] == "ctl-0"
-    assert connector["saslMechanisms"] == "EXTERNAL" and "saslPassword" not in connector
-    assert [u.name for u in plan.users] == ["rpc", "router-admin"] and plan.mesh_password is None
+    assert connector["host"] == "ctl-0"
     assert plan.ca == paths[0]
     assert [r.path for r in plan.requires] == (list(paths) if form == "paths" else [])
+    plain = build(helpers.dual(), "ctl-1")
+    assert mesh == one(plain, "sslProfile", "mesh") and plan.mesh_password == plain.mesh_password
+    for name in ("inter-router", "edge"):
+        assert one(plan, "listener", name) == one(plain, "listener", name)
+
+
+OWN_FILES = dict(zip(model.MESH_FILES, ("/own/ca", "/own/certificate", "/own/key")))
+
+
+def test_certificates_of_the_operators_own_for_the_mesh() -> None:
+    plan = build({**helpers.dual(), "router": OWN_FILES}, machine=helpers.host(prefix="/mnt"))
+    profile = one(plan, "sslProfile", "mesh")
+    assert [profile[a] for a in ("caCertFile", "certFile", "privateKeyFile")] == list(OWN_FILES.values())
+    assert plan.mesh_password is None
+    assert [(r.path, r.key) for r in plan.requires] == [(p, f"router.{key}") for key, p in OWN_FILES.items()]
+    alone = build({**helpers.dual(1), "router": {**OWN_FILES, "engine": "embedded"}})
+    assert alone.requires == () and of_kind(alone, "sslProfile") == []
 
 
 def test_relocated_paths_move_but_the_operators_own() -> None:
@@ -190,7 +213,7 @@ def test_engines(engine: str, directory: str) -> None:
 def test_both_halves_over_one_router() -> None:
     both = put(helpers.dual(), "notify.scheme", "amqp")
     assert [name for name, _, _ in listeners(build(both))] == ["client-rpc", "http", "inter-router", "edge"]
-    assert sorted(u.name for u in build(both).users) == ["notify", "router-admin", "router-mesh", "rpc"]
+    assert sorted(u.name for u in build(both).users) == ["notify", "router-admin", "rpc"]
     ports = {name: port for name, _, port in listeners(build(put(both, "notify.port", 5671)))}
     assert (ports["client-rpc"], ports["client-notify"]) == (31459, 5671)
 
@@ -219,7 +242,7 @@ WRONG: dict[str, tuple[list[router.Entity], set[str]]] = {
     "an unknown attribute": (with_attribute("router", "routerId", "x"), {"router-unknown"}),
     "an attribute of old": (with_attribute("connector", "addr", "x"), {"router-unknown"}),
     "no sslProfile": (without("sslProfile"), {"router-no-profile"}),
-    "another sslProfile": (with_attribute("sslProfile", "name", "other"), {"router-no-profile"}),
+    "another sslProfile": (with_attribute("connector", "sslProfile", "other"), {"router-no-profile"}),
     "an sslProfile without name": ([*without("sslProfile"), ("sslProfile", {})], {"router-no-profile"}),
     "a name twice": ([*GOOD, ("listener", {"name": "http", "host": "x", "port": 1})], {"router-duplicate"}),
     "a prefix twice": ([*GOOD, ("address", {"prefix": next(iter(ADDRESSES))})], {"router-duplicate"}),

@@ -167,7 +167,7 @@ def test_the_order_of_the_metadata_is_nothing(cloud: Cloud, random: typing.Any) 
 @hypothesis.given(clouds())
 def test_losses_are_all_that_partition(cloud: Cloud) -> None:
     m = cloud.mesh()
-    found = {frozenset(loss.what) for loss in topology.losses(m)}
+    found = {frozenset(loss.what) for loss in m.losses}
     every = {n.name for n in m.interiors}
     by_edge = uplinks(m)
     for name in every:
@@ -207,6 +207,58 @@ def test_a_controller_more_or_less_moves_its_share(edges: int, count: int) -> No
     assert moved(more, less) <= math.ceil(share)
 
 
+def weigh(a: int, b: int) -> int:
+    """The finalizer of SplitMix64 for one pair, as its authors write it."""
+    bits = (1 << 64) - 1
+    x = ((a ^ b) * 0x9E3779B97F4A7C15) & bits
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & bits
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & bits
+    return x ^ (x >> 31)
+
+
+HASHES = st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 1, 1 << 63, (1 << 64) - 1])
+
+
+@THOROUGH
+@hypothesis.given(st.lists(HASHES, max_size=20), HASHES)
+def test_hashes_are_mixed_at_once_as_they_are_one_by_one(hashes: list[int], one: int) -> None:
+    assert topology._weigher(hashes)(one) == tuple(weigh(h, one) for h in hashes)
+
+
+def spread_plainly(edges: list[str], interiors: list[str], wanted: int) -> dict[str, tuple[str, ...]]:
+    """What `topology.spread` says it does, every pair looked at."""
+    order = sorted(interiors, key=topology._natural)
+    hashes = {name: topology._hash(name) for name in (*edges, *interiors)}
+    having = {name: set(edges) for name in order[:wanted]}
+    for count, new in enumerate(order[wanted:], wanted + 1):
+        low, extra = divmod(len(edges) * wanted, count)
+        having[new] = set()
+        for i, donor in enumerate(sorted((n for n in having if n != new), key=lambda name: -len(having[name]))):
+            gain = {e: weigh(hashes[e], hashes[new]) - weigh(hashes[e], hashes[donor]) for e in having[donor]}
+            willing = sorted(gain.keys() - having[new], key=lambda e: (-gain[e], e))
+            moved = willing[: len(having[donor]) - low - (i < extra)]
+            having[new] |= set(moved)
+            having[donor] -= set(moved)
+    chosen = {e: [name for name in order if e in having[name]] for e in edges}
+    return {e: tuple(sorted(names, key=lambda n: weigh(hashes[e], hashes[n]))) for e, names in chosen.items()}
+
+
+@THOROUGH
+@hypothesis.given(st.integers(0, 150), st.integers(1, 40), st.integers(1, 2))
+def test_edges_are_spread_as_if_every_pair_were_looked_at(edges: int, interiors: int, wanted: int) -> None:
+    names, routers = [f"cmp-{i}" for i in range(edges)], [f"ctl-{i}" for i in range(interiors)]
+    assert topology.spread(names, routers, wanted) == spread_plainly(names, routers, wanted)
+
+
+def test_what_is_lost_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings and picture both say it."""
+    d = model.parse(helpers.dual(1, 1))
+    m = topology.mesh(d)
+    topology.findings(d, m)
+    monkeypatch.setattr(topology, "_losses", None)
+    assert [loss.cut for loss in m.losses] == [("cmp-0",)]
+
+
 @THOROUGH
 @hypothesis.given(st.integers(0, 60), st.lists(NAMES, min_size=3, max_size=8, unique=True), st.data())
 def test_one_in_the_middle_moves_little_more(edges: int, interiors: list[str], data: st.DataObject) -> None:
@@ -215,7 +267,7 @@ def test_one_in_the_middle_moves_little_more(edges: int, interiors: list[str], d
     before = topology.spread(names, interiors, 2)
     after = topology.spread(names, [n for n in interiors if n != gone], 2)
     share = math.ceil(2 * edges / len(interiors))
-    assert moved(before, after) <= 2 * share + len(interiors)
+    assert moved(before, after) <= 2 * (share + len(interiors))
 
 
 @THOROUGH
@@ -263,6 +315,23 @@ def test_a_big_site_is_thinned_and_that_is_said() -> None:
     assert findings(Cloud([(12, 0)], {}).raw()) == []
     assert findings(Cloud([(13, 0)], {}).raw()) == [("nodes", "thinned")]
     assert findings(Cloud([(13, 0)], {}, 12).raw()) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "max_links", "told"),
+    [(15, 13, "thinned"), (15, 14, "crowded"), (15, 127, "crowded"), (16, 15, "crowded"), (128, 127, "crowded"),
+     (128, 13, "thinned"), (128, 14, "crowded"), (14, 127, ""), (12, 127, "")],
+)  # fmt: skip
+def test_more_links_than_routers_bear_are_told(count: int, max_links: int, told: str) -> None:
+    raw = put(Cloud([(count, 0)], {}, max_links).raw(), "router.engine", "skrouterd")
+    assert [code for _, code in findings(raw)] == [told] * bool(told)
+
+
+def test_an_odd_number_of_links_counts_as_one_less_and_is_told_so() -> None:
+    seven, six = (Cloud([(20, 0)], {}, n) for n in (7, 6))
+    assert seven.mesh() == six.mesh()
+    d = model.parse(seven.raw())
+    assert "connects to 6 others at most" in topology.findings(d, topology.mesh(d))[0].message
 
 
 def test_rabbit_or_external_routers_have_no_mesh() -> None:

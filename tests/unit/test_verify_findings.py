@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 import pytest
@@ -87,7 +88,8 @@ def test_what_this_router_shows(changes: dict[str, typing.Any], code: str | None
 
 LINK = verify.Link("inter-router/ctl-2", "CONNECTING", "")
 PEER = verify.Router(verify.OPEN, container="ctl-2", product=PRODUCT)
-REFUSED = "Connection to h:1 failed: amqp:unauthorized-access Authentication failed [mech=SCRAM-SHA-256]"
+REFUSED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate verify failed"
+NO_MECHANISM = "Connection to h:1 failed: amqp:unauthorized-access Authentication failed [mech=EXTERNAL]"
 EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate has expired"
 
 
@@ -102,7 +104,8 @@ EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: 
         (dataclasses.replace(PEER, container="ctl-1"), "", "duplicate-id"),
         (PEER, "", "peer-unlinked"),
         (PEER, REFUSED, "peer-credentials"),
-        (PEER, EXPIRED, "peer-certificate"),
+        (PEER, NO_MECHANISM, "peer-credentials"),
+        (PEER, EXPIRED, "peer-credentials"),
     ],
 )
 def test_why_a_peer_is_not_reached(peer: verify.Router, said: str, code: str) -> None:
@@ -112,10 +115,44 @@ def test_why_a_peer_is_not_reached(peer: verify.Router, said: str, code: str) ->
     assert codes(with_peer(dataclasses.replace(peer, connectors=back))) == [code]
 
 
+def test_routers_that_do_not_accept_each_other_are_told_why_and_what_next() -> None:
+    links = (dataclasses.replace(LINK, said=EXPIRED),)
+    (found,) = verify.findings(node_plan(), with_peer(PEER, links))
+    assert "the one on ctl-0 says that a certificate has expired" in found.message
+    assert "router.mesh_password" in found.message and "router.mesh_certificate_file" in found.message
+    assert "-in /etc/qpid-dispatch/mesh/certificate.pem on both" in found.remedy
+
+
 def test_a_reached_router_that_does_not_answer_or_sees_less() -> None:
     assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, views={"ctl-1": ALL}))) == ["peer-hung"]
     views = {**WELL.views, "ctl-1": ALL - {"ctl-2"}}
     assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, views=views))) == ["peer-partial"]
+
+
+@pytest.mark.parametrize(
+    ("connections", "code"),
+    [
+        ((), ["link-down"]),
+        ((connection(container="ctl-2"),), ["link-down"]),
+        ((connection(container="ctl-2", direction="out"),), []),
+        ((connection(container="ctl-2", direction="out", role="edge"),), []),
+    ],
+)
+def test_a_broken_connection_to_a_router_that_is_reached_another_way(
+    connections: tuple[verify.Connection, ...], code: list[str]
+) -> None:
+    """It is waited for, and then a warning: messaging works."""
+    link = dataclasses.replace(LINK, status="SUCCESS")  # what a connector says after its connection has timed out
+    found = verify.findings(node_plan(), with_own(connectors=(link,), connections=connections))
+    assert [f.code for f in found] == code
+    assert {f.severity for f in found} <= {errors.WARNING}
+    assert verify.settled(found) is not bool(code)
+
+
+def test_nothing_to_ask_with() -> None:
+    found = verify.findings(node_plan(), with_own(login=verify.UNASKED))
+    assert [f.code for f in found] == ["no-proton"]
+    assert verify.settled(found)
 
 
 def test_drift_and_drain() -> None:
@@ -202,7 +239,7 @@ def plan_deployment() -> typing.Any:
 
 # -- reports ---------------------------------------------------------------------------------------------------------
 
-RABBIT = {
+RABBIT: dict[str, typing.Any] = {
     "alarms": [{"node": "rabbit@ctl-1", "resource": "memory", "type": "resource_limit"}],
     "disk_nodes": ["rabbit@ctl-0", "rabbit@ctl-1"],
     "listeners": {
@@ -229,6 +266,9 @@ def test_what_rabbitmqctl_says() -> None:
         queues=2,
         messages=5,
     )
+    hung = {"rabbitmq_version": "", "erlang_version": ""}
+    status = {**RABBIT, "running_nodes": RABBIT["disk_nodes"], "versions": {**RABBIT["versions"], "rabbit@ctl-1": hung}}
+    assert observe.parse_rabbit("rabbit@ctl-0", status, "").running == ("rabbit@ctl-0",)
 
 
 def schema(value: object) -> object:
@@ -264,6 +304,39 @@ def test_the_schema_of_status_is_stable() -> None:
         "findings": [{"severity": "str", "path": "str", "code": "str", "message": "str", "remedy": "str"}],
     }  # fmt: skip
     assert told["version"] == 1
+
+
+def keys(value: object, path: str = "") -> typing.Iterator[str]:
+    """Every key of a JSON value as doc/verify.rst writes it, and every place that may hold null instead of keys."""
+    if isinstance(value, dict):
+        yield from (path,) if path in ("router", "broker") else ()
+        for key, below in value.items():
+            yield from keys(below, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        yield from keys(value[0], f"{path}[]")
+    else:
+        yield path
+
+
+def documented(command: str) -> list[str]:
+    """The keys in the table of doc/verify.rst that follows where a command is said to be stable."""
+    text = (helpers.ROOT / "doc/verify.rst").read_text()
+    _, _, rest = text.partition(f"``om-agent {command} --json`` is stable")
+    table = re.split("^=+  =+$", rest, maxsplit=3, flags=re.MULTILINE)[2]
+    found: list[str] = []
+    for row in table.strip().splitlines():
+        for name in re.findall("``(\\S+)``", row[:38]):
+            found.append(found[-1].rpartition(".")[0] + name if name.startswith(".") else name)
+    return found
+
+
+def test_every_key_of_json_is_documented_and_every_documented_key_is_there() -> None:
+    found = (errors.warning("x", "no-probe"),)
+    mesh = dataclasses.replace(WELL, own=dataclasses.replace(OWN, connections=(connection(),)))
+    seen = dataclasses.replace(GOOD, mesh=mesh)
+    told = report.status_json(plan_deployment(), node_plan(), seen, found)
+    assert sorted(documented("status")) == sorted(keys(told))
+    assert sorted(documented("verify")) == sorted(keys(report.verify_json(node_plan(), seen, found)))
 
 
 def test_status_as_a_table() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import pathlib
-import shutil
 import typing
 
-from om_agent import errors, ini, proc, render
-from om_agent.apply import files, puppet
+from om_agent import certs, errors, ini, model, plan, proc, render
+from om_agent.apply import broker, files, puppet
 from om_agent.apply import router as running
+from om_agent.plan import broker as broker_plan
 from om_agent.plan import layout, services
 from om_agent.plan import router as router_plan
 
@@ -79,7 +80,8 @@ class Comparison:
     :param farewell: what it reads this once instead, to stop and disable units that the node runs no more.
     :param state: what the next run has to know.
     :param live: a router that is changed while it runs.
-    :param stamps: by path, what notes that a unit runs with its present files.
+    :param broker: a broker that is.
+    :param stamps: by unit of these, the path and content of what notes that it runs with its present files.
     """
 
     changes: tuple[Change, ...]
@@ -90,7 +92,8 @@ class Comparison:
     farewell: Target | None
     state: files.State
     live: running.Work | None = None
-    stamps: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    broker: broker.Work | None = None
+    stamps: typing.Mapping[str, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
 
 
 def recover(root: pathlib.Path, manage_services: bool) -> bool:
@@ -110,12 +113,12 @@ def apply(
     root: pathlib.Path,
     puppet_timeout: float,
     lock: int,
-    live: router_plan.RouterPlan | None = None,
+    live: plan.Plan | None = None,
 ) -> Outcome:
     """Make the node so. The caller holds the lock, whose descriptor is ``lock``, and has called `recover`.
 
     :param puppet_timeout: seconds.
-    :param live: the router that may be changed while it runs.
+    :param live: whose router and broker may be changed while they run.
     :raises om_agent.errors.NotReady: when something is missing; nothing was touched.
     :raises om_agent.errors.ApplyFailed: when something failed; everything is as it was.
     """
@@ -123,8 +126,8 @@ def apply(
     work = compare(rendered, host, root, live=live)
     outcome = Outcome(work.changes)
     if work.changes:
-        # For a router that cannot be changed after all, puppet must be there to restart it.
-        needs = work.needs_puppet or (work.live and host.manage_services)
+        # For a router or broker that cannot be changed after all, puppet must be there to restart it.
+        needs = work.needs_puppet or ((work.live or work.broker) and host.manage_services)
         tools = puppet.find_tools(puppet.module_directories()) if needs else None
         outcome = _carry_out(rendered, host, root, puppet_timeout, lock, tools, work)
     elif files.load_state(root) != work.state:  # lost, or of a run without services
@@ -143,7 +146,7 @@ def _carry_out(
     tools: puppet.Tools | None,
     work: Comparison,
 ) -> Outcome:
-    """Do the work inside one transaction; a running router gets what is new before it, and loses what is old after."""
+    """Do the work inside one transaction; what runs gets what is new before it ends, and loses what is old after."""
     edited = [c.path for c in rendered.config_files]
     stamps = render.stamp_paths(rendered)
     ours = [*(t.file.path for t in work.wrong), work.hieradata.file.path]
@@ -151,11 +154,13 @@ def _carry_out(
     try:
         if work.live:
             running.set_mark(root, work.live)
+        if work.broker:
+            broker.set_mark(work.broker)
         transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, _STATE], dict.fromkeys(units))
     except OSError as e:
         raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
     said: tuple[str, ...] = ()
-    trouble = ""
+    trouble: dict[str, str] = {}
     try:
         for target in work.wrong:
             transaction.put(target.file, target.content, target.uid, target.gid)
@@ -163,11 +168,9 @@ def _carry_out(
             transaction.put(work.farewell.file, work.farewell.content, work.farewell.uid, work.farewell.gid)
         for path in work.gone:
             transaction.remove(path)
-        if work.live:
-            trouble = running.grow(work.live)
-            if not trouble:
-                _stamp(root, work.stamps)
-        if tools and (work.needs_puppet or trouble):
+        trouble = _grow(work)
+        _stamp(root, (stamp for unit, stamp in work.stamps.items() if not trouble[unit]))
+        if tools and (work.needs_puppet or any(trouble.values())):
             transaction.phase(files.PUPPET)
             said = puppet.run(tools, root, puppet_timeout, lock)
             _look_again(rendered, root)
@@ -177,18 +180,24 @@ def _carry_out(
         transaction.commit()
     except BaseException as e:
         if transaction.committed:  # interrupted too late: it is done
-            return Outcome(work.changes, said, _shrink(work.live, trouble, host, root))
+            return Outcome(work.changes, said, _finish(work, trouble, host, root))
         why = f"{reason(e)}." if isinstance(e, OSError) else str(e)
         _give_up(work, root, host, transaction, units, why)
         if isinstance(e, (OSError, errors.ApplyFailed)):
             raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
         raise
-    return Outcome(work.changes, said, _shrink(work.live, trouble, host, root))
+    return Outcome(work.changes, said, _finish(work, trouble, host, root))
 
 
-def _stamp(root: pathlib.Path, stamps: typing.Mapping[str, bytes]) -> None:
-    """Note, as puppet would, that a unit runs with its present files."""
-    for path, content in stamps.items():
+def _grow(work: Comparison) -> dict[str, str]:
+    """Make what is new in what runs; return, by unit, why only a restart can bring it."""
+    trouble = {work.live.plan.paths.unit: running.grow(work.live)} if work.live else {}
+    return {**trouble, **({layout.RABBIT_UNIT: broker.grow(work.broker)} if work.broker else {})}
+
+
+def _stamp(root: pathlib.Path, stamps: typing.Iterable[tuple[str, bytes]]) -> None:
+    """Note, as puppet would, that units run with their present files."""
+    for path, content in stamps:
         files.write(files.on_disk(root, path), content, 0o600)
 
 
@@ -200,31 +209,62 @@ def _give_up(
     units: typing.Sequence[str],
     why: str,
 ) -> None:
-    """Make the running router and the files what they were."""
+    """Make what runs and the files what they were."""
     with proc.uninterrupted():
         left = running.take_back(work.live) if work.live else ""
+        stuck = broker.take_back(work.broker) if work.broker else ""
         try:
             began = transaction.roll_back()
         except errors.RollbackFailed as r:
             raise errors.RollbackFailed(f"Applying failed: {why or 'it was interrupted.'} {r}") from None
-        if work.live and not left and work.live.certificate is not None:
+        if work.live and not left and work.live.certificates:
             left = running.reload(work.live)
+        if work.broker and not stuck and work.broker.certificate is not None:
+            stuck = broker.reload(work.broker)
         if work.live and not left:
             running.clear_mark(root)
             units = [u for u in units if u != work.live.plan.paths.unit]  # it runs with the old files already
-        if (began or left) and host.manage_services:
-            _bring_back(root, units if began else [work.live.plan.paths.unit] if work.live else [])
+        if work.broker and work.broker.alone and not stuck:
+            units = [u for u in units if u != layout.RABBIT_UNIT]
+        if (began or left or stuck) and host.manage_services:
+            wrong = [work.live.plan.paths.unit] if work.live and left else []
+            _bring_back(root, units if began else [*wrong, *([layout.RABBIT_UNIT] if stuck else [])])
 
 
-def _shrink(live: running.Work | None, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
+def _finish(
+    work: Comparison, trouble: typing.Mapping[str, str], host: layout.Host, root: pathlib.Path
+) -> tuple[str, ...]:
+    """Take from what runs what nothing uses any more; return what turned out otherwise than planned."""
+    notes = _shrink(work.live, trouble[work.live.plan.paths.unit], host, root) if work.live else ()
+    return (*notes, *(_shrink_broker(work.broker, trouble[layout.RABBIT_UNIT], host) if work.broker else ()))
+
+
+def _shrink_broker(work: broker.Work, trouble: str, host: layout.Host) -> list[str]:
+    notes, left, unit = [], "", layout.RABBIT_UNIT
+    with contextlib.suppress(KeyboardInterrupt), proc.uninterrupted():  # too late to interrupt: it is done
+        left = broker.finish(work)
+    if trouble and work.alone:
+        done = f"{unit} is restarted instead" if host.manage_services else f"Its next start has it: restart {unit}"
+        notes.append(f"The running broker could not be changed: {trouble}. {done}.")
+    if left:
+        names = ", ".join(map(broker.called, work.remove))
+        notes.append(f"The broker still has {names}: {left}. Run om-agent apply again when it runs.")
+    if work.staying:
+        names = ", ".join(map(broker.called, work.staying))
+        notes.append(
+            f"The broker still has {names}, since services of other nodes may log in so. "
+            "Run rabbitmqctl delete_user when none does."
+        )
+    return notes
+
+
+def _shrink(live: running.Work, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
     """Take from a running router what nothing uses any more; the transaction is over, so that this cannot fail it.
 
     :return: what turned out otherwise than planned.
     """
-    if not live:
-        return ()
     unit, grown = live.plan.paths.unit, not trouble
-    with proc.uninterrupted():
+    with contextlib.suppress(KeyboardInterrupt), proc.uninterrupted():  # too late to interrupt: it is done
         trouble = trouble or running.shrink(live)
         if trouble and grown and host.manage_services:
             _queue("restart", [unit])
@@ -238,9 +278,10 @@ def _shrink(live: running.Work | None, trouble: str, host: layout.Host, root: pa
 
 def reason(e: OSError) -> str:
     """Return a sentence for an error of the operating system."""
+    name = e.filename2 or e.filename  # of a renaming, where to: what is to be mended is there
     if files.full_disk(e):
-        return f"the disk is full ({e.filename or 'writing a file'}); free some space and run again"
-    return f"{e.filename or 'a file'} cannot be used ({e.strerror}); mend that and run again"
+        return f"the disk is full ({name or 'writing a file'}); free some space and run again"
+    return f"{name or 'a file'} cannot be used ({e.strerror}); mend that and run again"
 
 
 def _bring_back(root: pathlib.Path, units: typing.Iterable[str]) -> None:
@@ -266,12 +307,12 @@ def compare(
     host: layout.Host,
     root: pathlib.Path,
     dry: bool = False,
-    live: router_plan.RouterPlan | None = None,
+    live: plan.Plan | None = None,
 ) -> Comparison:
     """Return what has to be done; writes at most, at first use, this node's own random key.
 
     :param dry: write nothing at all and start no program: a new SASL database is then empty.
-    :param live: the router that may be changed while it runs.
+    :param live: whose router and broker may be changed while they run.
     :raises om_agent.errors.ApplyFailed: when a SASL database is needed and cannot be made.
     """
     state = files.load_state(root)
@@ -285,19 +326,32 @@ def compare(
         retired = []
     farewell = _hieradata(rendered, host, targets, retired) if retired else None
     stamps = _stale_stamps(rendered, targets, root) if host.manage_services else {}
-    verdict, stamp = running.Verdict(), ""
-    if live:
-        verdict, stamp = _judge_router(rendered, host, targets, root, live)
-    own = {stamp: stamps.pop(live.paths.unit)} if live and verdict.work and live.paths.unit in stamps else {}
+    verdict = _judge_router(rendered, host, targets, root, live.router) if live and live.router else running.Verdict()
+    asked = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
+    unit = live.router.paths.unit if live and live.router else ""
+    alone = [*([unit] if verdict.work else []), *([layout.RABBIT_UNIT] if asked and asked.alone else [])]
+    paths = dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))
+    own = {u: (paths[u], stamps.pop(u)) for u in alone if u in stamps}
     changes = [Change("change" if files.on_disk(root, t.file.path).exists() else "create", t.file.path) for t in wrong]
     changes += [*(Change("remove", p) for p in gone), *keys]
-    if live and verdict.work:
-        changes += [Change("reconcile", live.paths.unit, line) for line in verdict.work.told()]
-    why = {live.paths.unit: verdict.why} if live else {}
+    if verdict.work:
+        changes += [Change("reconcile", unit, line) for line in verdict.work.told()]
+    if asked:
+        changes += [Change("reconcile", layout.RABBIT_UNIT, line) for line in asked.told()]
+    why = {unit: verdict.why}
     changes += [*(Change("restart", u, why.get(u, "")) for u in stamps), *(Change("stop", u) for u in retired)]
     needs_puppet = bool(keys or stamps or retired)
     return Comparison(
-        tuple(changes), tuple(wrong), tuple(gone), needs_puppet, targets[-1], farewell, new_state, verdict.work, own
+        changes=tuple(changes),
+        wrong=tuple(wrong),
+        gone=tuple(gone),
+        needs_puppet=needs_puppet,
+        hieradata=targets[-1],
+        farewell=farewell,
+        state=new_state,
+        live=verdict.work,
+        broker=asked,
+        stamps=own,
     )
 
 
@@ -307,12 +361,33 @@ def _judge_router(
     targets: list[Target],
     root: pathlib.Path,
     live: router_plan.RouterPlan,
-) -> tuple[running.Verdict, str]:
-    """Return what becomes of the router, and where its stamp is."""
-    found = [(u, s) for u, s in zip(rendered.units, render.stamp_paths(rendered)) if u.name == live.paths.unit]
-    unit, stamp = found[0]
+) -> running.Verdict:
+    """Return what becomes of the router."""
+    unit, stamp = _unit(rendered, live.paths.unit)
     contents = {t.file.path: t.content for t in targets}
-    return running.decide(live, unit, contents, root, stamp if host.manage_services else None), stamp
+    return running.decide(live, unit, contents, root, stamp if host.manage_services else None)
+
+
+def _judge_broker(
+    rendered: render.Rendered,
+    host: layout.Host,
+    targets: list[Target],
+    root: pathlib.Path,
+    live: broker_plan.BrokerPlan,
+) -> broker.Work | None:
+    """Return what is done at the running broker."""
+    unit, stamp = _unit(rendered, layout.RABBIT_UNIT)
+    if host.manage_services and files.read(files.on_disk(root, stamp)) is None:
+        return None  # not started yet
+    present = {path: files.read(files.on_disk(root, path)) for path in unit.files}
+    outdated = bool(running.outdated(unit, present, root, stamp if host.manage_services else None))
+    door = broker.Door(live, root, bool(host.prefix))
+    return broker.decide(door, present, {t.file.path: t.content for t in targets}, outdated)
+
+
+def _unit(rendered: render.Rendered, name: str) -> tuple[render.Unit, str]:
+    """Return a unit of ours, and where its stamp is."""
+    return next((u, s) for u, s in zip(rendered.units, render.stamp_paths(rendered)) if u.name == name)
 
 
 def _targets(
@@ -367,12 +442,12 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
     tool = proc.find("saslpasswd2", ("/usr/sbin",))
     if not tool:
         raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
-    shutil.rmtree(directory, ignore_errors=True)
+    files.remove_directory(directory)
     directory.mkdir(0o700)
     try:
         return _add_users(tool, users, directory / "users")
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        files.remove_directory(directory)
 
 
 def _add_users(tool: str, users: typing.Sequence[router_plan.SaslUser], path: pathlib.Path) -> bytes:
@@ -405,7 +480,7 @@ def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
     for s in file.settings:
         value = s.value.reveal() if s.value else None
         if not ini.holds(keys, s.section, s.key, value):
-            old = [v.text for v in keys.get((s.section, s.key), [])]
+            old = [f"{v.text} ..." if v.continued else v.text for v in keys.get((s.section, s.key), [])]
             action = "remove" if value is None else "change" if old else "create"
             changes.append(Change(action, file.path, f"[{s.section}] {s.key}", "; ".join(old), value or ""))
     if content is not None and path.stat().st_mode & 0o7777 != file.mode:
@@ -443,8 +518,25 @@ def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> N
             problems.append(errors.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
     for file in rendered.config_files:
         problems += _check_editable(file, root)
+    problems += _check_certificates(rendered, host, root)
+    ours = [*(f.path for f in rendered.files), layout.HIERA_CONFIG, layout.HIERADATA, _STATE]
+    problems += files.hazards(root, [*ours, *(c.path for c in rendered.config_files)])
     if problems:
         raise errors.NotReady(problems)
+
+
+def _check_certificates(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> list[errors.Problem]:
+    """Look at what servers are given, text or files; a file that is not there has been told of."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    found: list[errors.Problem] = []
+    for server in rendered.servers:
+        texts = []
+        for part in (server.ca, server.certificate, server.key):
+            disk = pathlib.Path(part.path) if host.prefix else files.on_disk(root, part.path)
+            content = files.read(disk) if part.path else None
+            texts.append((content or b"").decode(errors="replace") if part.path else part.text.reveal())
+        found += certs.check(certs.Shown(server, texts[0], texts[1], model.Secret(texts[2])), now)
+    return list(dict.fromkeys(found))
 
 
 def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[errors.Problem]:
@@ -454,6 +546,8 @@ def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[error
     if path.is_symlink() or not path.is_file():
         found = "a symbolic link" if path.is_symlink() else "a directory or device"
         return [errors.problem(str(path), "not-a-file", found=found)]
+    if path.stat().st_nlink > 1:
+        return [errors.problem(str(path), "hard-link", count=path.stat().st_nlink)]
     if not os.access(path, os.R_OK | os.W_OK):
         return [errors.problem(str(path), "read-only")]
     return []

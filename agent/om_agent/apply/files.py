@@ -34,6 +34,8 @@ PREPARE, ACTIVE, PUPPET, COMMITTED = "prepare", "active", "puppet", "committed"
 _OLD = ".om-agent-old"
 _NEW = ".om-agent-new"
 _LOCK_POLL = 0.1  # seconds
+# Who could write here could have puppet, which runs as root, do anything.
+_OWN_DIRECTORIES = (layout.STATE_DIR, layout.CONFIG_DIR, layout.HIERADATA.rpartition("/")[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +72,21 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
     :raises om_agent.errors.ApplyFailed: when the state directory cannot be made.
     """
     directory = state_dir(root)
+    problems = hazards(root, [f"{layout.STATE_DIR}/lock"])
+    if problems:
+        raise errors.NotReady(problems)
     try:
         for missing in _missing_parents(root, f"{layout.STATE_DIR}/lock"):
             with contextlib.suppress(FileExistsError):  # another agent made it meanwhile
                 on_disk(root, missing).mkdir()
                 on_disk(root, missing).chmod(0o755)  # whatever the umask
         directory.chmod(0o700)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = _open_lock(directory / "lock")
     except OSError as e:
+        if e.errno in (errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTDIR, errno.ENXIO):
+            raise errors.ApplyFailed(
+                f"{e.filename} cannot be used: {e.strerror}. It is not as om-agent makes it: remove it and run again."
+            ) from None
         raise errors.ApplyFailed(
             f"{directory} cannot be used: {e.strerror}. Run om-agent as root, or free some space."
         ) from None
@@ -86,6 +95,14 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: pathlib.Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ENXIO, "it is a pipe or a device", str(path))
+    return descriptor
 
 
 def _wait_for_lock(descriptor: int, path: pathlib.Path, timeout: float) -> None:
@@ -102,6 +119,52 @@ def _wait_for_lock(descriptor: int, path: pathlib.Path, timeout: float) -> None:
             time.sleep(_LOCK_POLL)
         else:
             return
+
+
+# -- the way to a file -----------------------------------------------------------------------------------------------
+
+
+def hazards(root: pathlib.Path, paths: typing.Iterable[str]) -> list[errors.Problem]:
+    """Return what could lead a write to ``paths`` elsewhere, or let somebody else say what this program does.
+
+    That is a directory on the way in which everybody may put links, sticky or not; a link there that somebody else
+    made (as fs.protected_symlinks, proc(5)), or that leads out of ``root``; and a directory of ours that is another
+    user's. A directory that belongs to a service is trusted with the service's own files.
+    """
+    problems = []
+    parents = dict.fromkeys(str(parent) for path in paths for parent in pathlib.PurePosixPath(path).parents)
+    real_root = os.path.realpath(root)
+    seen: set[str] = set()
+    for parent in sorted(parents):
+        place = on_disk(root, parent)
+        if not os.path.lexists(place):
+            continue
+        real = os.path.realpath(place)
+        trouble = _link_trouble(place, real, real_root)
+        if trouble:
+            problems.append(trouble)
+            continue
+        inside = [str(p) for p in (pathlib.Path(real), *pathlib.Path(real).parents) if _below(str(p), real_root)]
+        for directory in [d for d in inside if d not in seen and os.path.isdir(d)]:
+            seen.add(directory)
+            if os.stat(directory).st_mode & stat.S_IWOTH:
+                problems.append(errors.problem(directory, "anybody-writes"))
+        if parent in _OWN_DIRECTORIES and os.path.isdir(real) and os.stat(real).st_uid not in (0, os.geteuid()):
+            problems.append(errors.problem(str(place), "not-our-own", owner=os.stat(real).st_uid))
+    return problems
+
+
+def _link_trouble(place: pathlib.Path, real: str, real_root: str) -> errors.Problem | None:
+    found = place.lstat()
+    if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        return errors.problem(str(place), "link-of-another", owner=found.st_uid)
+    if not _below(real, real_root):
+        return errors.problem(str(place), "link-leads-out", root=real_root)
+    return None
+
+
+def _below(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory
 
 
 # -- single files ----------------------------------------------------------------------------------------------------
@@ -160,9 +223,19 @@ def read(path: pathlib.Path) -> bytes | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            return stream.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def open_regular(path: pathlib.Path) -> typing.BinaryIO:
+    """Open a regular file for reading: neither follow a link that was put there just now, nor wait for a pipe."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is no regular file any more", str(path))
+    return stream
 
 
 def same(path: pathlib.Path, content: bytes, mode: int, uid: int | None, gid: int | None) -> bool:
@@ -180,7 +253,7 @@ def same(path: pathlib.Path, content: bytes, mode: int, uid: int | None, gid: in
 def load_state(root: pathlib.Path) -> State:
     """Return what the last apply left; an unreadable state counts as none, since apply compares with the disk."""
     try:
-        raw = json.loads((state_dir(root) / "state.json").read_bytes())
+        raw = json.loads(read(state_dir(root) / "state.json") or b"")
         sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
         return State(tuple(map(str, raw["files"])), tuple(map(str, raw["units"])), sasl)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -263,7 +336,11 @@ def begin(root: pathlib.Path, paths: typing.Iterable[str], units: typing.Iterabl
     """
     entries: list[dict[str, typing.Any]] = []
     directories: list[str] = []
-    for path in dict.fromkeys(paths):
+    paths = tuple(dict.fromkeys(paths))
+    problems = hazards(root, paths)
+    if problems:
+        raise errors.NotReady(problems)
+    for path in paths:
         entry = _describe(root, path)
         if entry is None:
             found = "a directory or device"
@@ -298,7 +375,7 @@ def recover(root: pathlib.Path) -> tuple[str, ...] | None:
     """
     for leftover in state_dir(root).glob(f".*{_NEW}"):  # of a journal or a key that never came to be
         leftover.unlink()
-    shutil.rmtree(sasl_dir(root), ignore_errors=True)
+    remove_directory(sasl_dir(root))
     path = _journal_path(root)
     content = read(path)
     if content is None:
@@ -317,6 +394,12 @@ def recover(root: pathlib.Path) -> tuple[str, ...] | None:
 def sasl_dir(root: pathlib.Path) -> pathlib.Path:
     """Return where SASL databases are made; `recover` removes what a killed run left there."""
     return state_dir(root) / "sasl"
+
+
+def remove_directory(path: pathlib.Path) -> None:
+    """Remove a directory with all that is in it; anything else stays, since rmtree would wait for a pipe's writer."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _parse_journal(content: bytes) -> dict[str, typing.Any] | None:
@@ -365,20 +448,25 @@ def _describe(root: pathlib.Path, path: str) -> dict[str, typing.Any] | None:
 
 
 def _copy_aside(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
-    """Copy one file beside itself with owner, mode, times and labels, never readable to more than the original."""
+    """Copy one file beside itself with owner, times and labels, closed to all others: an old password may be in it,
+    and it may stay for long when this run is killed. Whoever owns the directory cannot exchange what is looked at:
+    all of it is done by descriptor."""
     if not entry["copy"]:
         return
     source, old = on_disk(root, entry["path"]), _old(root, entry["path"])
     with contextlib.suppress(FileNotFoundError):
         old.unlink()
     descriptor = os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as to, open(source, "rb") as original:
+    copystat: typing.Any = shutil.copystat  # takes descriptors too, as all that it calls does
+    with os.fdopen(descriptor, "wb") as to, open_regular(source) as original:
         shutil.copyfileobj(original, to)
         to.flush()
         found = os.fstat(original.fileno())
         with contextlib.suppress(PermissionError):  # as somebody else than root one's own files are all there is
             os.fchown(to.fileno(), found.st_uid, found.st_gid)
-        shutil.copystat(source, old)
+        copystat(original.fileno(), to.fileno())
+        os.fchmod(to.fileno(), 0o600)
+        entry["mode"] = stat.S_IMODE(found.st_mode)
         os.fsync(to.fileno())
     _sync_directory(old.parent)
 
@@ -408,6 +496,7 @@ def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
     path = on_disk(root, entry["path"])
     if entry["copy"]:
         with contextlib.suppress(FileNotFoundError):  # gone: a run before this one has put it back already
+            _open_up(_old(root, entry["path"]), entry.get("mode"))
             _replace(_old(root, entry["path"]), path)
         return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -416,6 +505,13 @@ def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
     if entry["link"]:
         os.symlink(entry["link"], path)
         _sync_directory(path.parent)
+
+
+def _open_up(old: pathlib.Path, mode: int | None) -> None:
+    """Give the copy the mode that its original had; journals of earlier versions do not know it, and need not."""
+    if mode is not None:
+        with contextlib.suppress(PermissionError), open_regular(old) as stream:  # closed to its owner: done already
+            os.fchmod(stream.fileno(), mode)
 
 
 def _replace(old: pathlib.Path, path: pathlib.Path) -> None:

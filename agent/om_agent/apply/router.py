@@ -26,7 +26,7 @@ from om_agent.plan import router
 
 _MARK = "router-changing"
 _DOOR = "router-door"
-_TYPES = {"listener": "listener", "connector": "connector", "address": "router.config.address"}
+_TYPES = {"listener": "listener", "connector": "connector", "address": "router.config.address", "vhost": "vhost"}
 # What may be changed of a listener: it holds for new connections, and those that exist lose nothing by staying as they
 # are. Whom a listener lets in must hold for all at once, so that needs a restart.
 _MOVES = frozenset(("host", "port", "linkCapacity", "idleTimeoutSeconds", "cost"))
@@ -55,7 +55,7 @@ class Step:
     @property
     def early(self) -> bool:
         """True when it is done before services move: it makes something that they may need."""
-        return self.sign == "+" or (self.sign == "~" and self.kind == "listener")
+        return self.sign == "+" or (self.sign == "~" and self.kind in ("listener", "vhost"))
 
     def __str__(self) -> str:
         return f"{self.sign} {self.kind} {self.name}{': ' if self.differs else ''}{', '.join(self.differs)}"
@@ -91,12 +91,12 @@ def difference(old: typing.Sequence[router.Entity], new: typing.Sequence[router.
             steps.append(step)
         else:
             obstacles.append(_obstacle(step))
-    order = {"address": 0, "listener": 1, "connector": 2}
+    order = {"address": 0, "vhost": 1, "listener": 2, "connector": 3}
     return Difference(tuple(sorted(steps, key=lambda s: order[s.kind])), tuple(obstacles))
 
 
 def _by_key(entities: typing.Sequence[router.Entity]) -> dict[tuple[str, str], dict[str, typing.Any]]:
-    return {(kind, str(a.get("prefix") or a.get("name") or "")): dict(a) for kind, a in entities}
+    return {(kind, str(a.get("prefix") or a.get("hostname") or a.get("name") or "")): dict(a) for kind, a in entities}
 
 
 def _differs(
@@ -104,7 +104,7 @@ def _differs(
 ) -> bool:
     default = _DEFAULTS.get(attribute)
     a, b = ((side or {}).get(attribute, default) for side in (was, to_be))
-    return attribute != "name" and str(a) != str(b)  # a port comes back as text, and numbers as AMQP's own
+    return attribute != "name" and a != b and str(a) != str(b)  # a port comes back as text, and numbers as AMQP's own
 
 
 def _possible(step: Step, was: typing.Mapping[str, object]) -> bool:
@@ -112,7 +112,7 @@ def _possible(step: Step, was: typing.Mapping[str, object]) -> bool:
         return False
     if step.sign == "~" and step.kind == "listener":
         return set(step.differs) <= _MOVES
-    return step.sign != "~" or step.kind == "connector"
+    return step.sign != "~" or step.kind in ("connector", "vhost")
 
 
 def _obstacle(step: Step) -> str:
@@ -135,7 +135,7 @@ def drift(p: router.RouterPlan, wanted: typing.Sequence[router.Entity], client: 
             (key,) = _by_key([(kind, row)])
             if kind == "listener" and row.get("http") and key not in keyed:
                 row = {"name": row["name"], "http": True}
-            named = {"name": row["name"], **({"prefix": key[1]} if kind == "address" else {})}
+            named = {a: row[a] for a in ("name", "prefix", "hostname") if a in row}
             attributes = {a: row[a] for a in (*keyed.get(key, ()), *_DEFAULTS) if a in row}
             found.append((kind, {**attributes, **named}))
     left = difference(found, [(kind, a) for kind, a in wanted if kind in _TYPES])
@@ -178,8 +178,9 @@ class Work:
 
     :param old: what it was started with, or made to be since.
     :param steps: what the two files say is to be done.
-    :param renew: whether connectors log in with another password.
-    :param certificate: what listeners have to show from now on; None when TLS files did not change.
+    :param certificates: by sslProfile whose files change, what its listeners have to show from now on; empty for what
+        is not ours.
+    :param leaving: whose connections end last, see `departed`.
     :param door: see `read_door`.
     """
 
@@ -187,17 +188,15 @@ class Work:
     old: tuple[router.Entity, ...]
     new: tuple[router.Entity, ...]
     steps: tuple[Step, ...]
-    renew: bool = False
-    certificate: bytes | None = None
+    certificates: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     door: int | None = None
+    leaving: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:
         """Return what is said beforehand, a line each."""
         lines = [str(step) for step in self.steps]
-        if self.renew:
-            lines.append("~ connectors log in with another password")
-        if self.certificate is not None:
-            lines.append("~ certificates are read anew")
+        lines += [f"~ certificates are read anew: {name}" for name in self.certificates]
+        lines += [f"- connections of {user}" for user in self.leaving]
         return tuple(lines or ["an interrupted run may have left it half changed"])
 
 
@@ -226,8 +225,8 @@ def decide(
     changed = [path for path in unit.files if present[path] != contents[path]]
     mark = _read_mark(root)
     if not changed and mark is None:
-        return Verdict(why=_stale(unit, present, root, stamp))
-    stale = _stale(unit, present, root, stamp)
+        return Verdict(why=outdated(unit, present, root, stamp))
+    stale = outdated(unit, present, root, stamp)
     if stale:
         return Verdict(why=stale)
     if not amqp.DIALECTS[p.engine].changes:
@@ -235,19 +234,27 @@ def decide(
     old = entities(present.get(p.paths.config))
     if old is None:
         return Verdict(why="the file that it runs with is not there or damaged")
-    tls = {p.paths.tls(name) for name in ("ca", "certificate", "key")}
-    others = [path for path in changed if path not in tls | {p.paths.config, p.paths.mesh_password_file}]
+    profiles = {router.PROFILE: p.paths.tls, router.MESH_PROFILE: p.paths.mesh}
+    tls = {name: {path(part) for part in ("ca", "certificate", "key")} for name, path in profiles.items()}
+    others = [path for path in changed if path not in {p.paths.config}.union(*tls.values())]
     found = difference(old, p.entities)
     if others or found.obstacles:
         return Verdict(why="; ".join([*(f"{path} changes" for path in others), *found.obstacles]))
-    renew = p.paths.mesh_password_file in changed or bool(mark and mark.get("renew"))
-    retls = bool(tls & set(changed)) or bool(mark and mark.get("tls"))
-    certificate = contents.get(p.paths.tls("certificate"), b"") if retls else None
-    return Verdict(Work(p, old, p.entities, found.steps, renew, certificate, read_door(root)))
+    again = bool(mark and mark.get("tls"))
+    renewed = [name for name in profiles if tls[name] & (contents.keys() if again else set(changed))]
+    certificates = {name: contents.get(profiles[name]("certificate"), b"") for name in renewed}
+    noted = mark.get("leaving") if mark else None
+    leaving = departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
+    return Verdict(Work(p, old, p.entities, found.steps, certificates, read_door(root), leaving))
 
 
-def _stale(unit: render.Unit, present: typing.Mapping[str, bytes | None], root: pathlib.Path, stamp: str | None) -> str:
-    """Return why what runs is not what is on disk, '' when it is."""
+def outdated(
+    unit: render.Unit, present: typing.Mapping[str, bytes | None], root: pathlib.Path, stamp: str | None
+) -> str:
+    """Return why what runs is not what is on disk, '' when it is.
+
+    :param present: the unit's files as they are on disk.
+    """
     if stamp is None:
         return ""
     noted = files.read(files.on_disk(root, stamp))
@@ -265,6 +272,24 @@ def entities(content: bytes | None) -> tuple[router.Entity, ...] | None:
         return tuple((str(kind), dict(attributes)) for kind, attributes in json.loads(content or b""))
     except (ValueError, TypeError):
         return None
+
+
+def departed(
+    old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity], noted: typing.Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the users who may log in no more and whose connections, which both engines leave alone, are to end.
+
+    None while another user is new: services, on other nodes too, may not have moved to that one yet.
+
+    :param noted: those of a run that did not come to its end.
+    """
+    before, after = _users(old), _users(new)
+    return tuple(sorted({*before, *noted} - after)) if after <= before else ()
+
+
+def _users(entities: typing.Sequence[router.Entity]) -> set[str]:
+    groups = [g for kind, a in entities if kind == "vhost" for g in dict(a.get("groups") or {}).values()]
+    return {user for group in groups for user in str(group.get("users") or "").split(",")} - {""}
 
 
 # -- the mark --------------------------------------------------------------------------------------------------------
@@ -287,7 +312,7 @@ def _read_mark(root: pathlib.Path) -> dict[str, object] | None:
 
 def set_mark(root: pathlib.Path, work: Work) -> None:
     """Note, durably, that the running router is about to be changed."""
-    mark = {"renew": work.renew, "tls": work.certificate is not None}
+    mark = {"tls": bool(work.certificates), "leaving": work.leaving}
     files.write(_mark_path(root), json.dumps(mark).encode(), 0o600)
 
 
@@ -390,12 +415,26 @@ def grow(work: Work) -> str:
 
 def shrink(work: Work) -> str:
     """Remove what is old, and change what cannot be there twice."""
-    return _told(lambda: _reconcile(work, work.new, early=False))
+
+    def act() -> None:
+        _reconcile(work, work.new, early=False)
+        if work.leaving:
+            with _connect(work) as client:
+                _dismiss(client, work.leaving)
+
+    return _told(act)
+
+
+def _dismiss(client: amqp.Client, users: typing.Collection[str]) -> None:
+    for row in client.query("connection"):
+        if amqp.is_client(row) and row.get("user") in users:
+            with contextlib.suppress(amqp.Refused):  # it has just gone by itself
+                client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
 
 
 def take_back(work: Work) -> str:
     """Make the running router what it was; call it before the old files are put back, since it logs in with the new."""
-    return _told(lambda: _reconcile_whole(dataclasses.replace(work, renew=False, certificate=None), work.old))
+    return _told(lambda: _reconcile_whole(dataclasses.replace(work, certificates={}), work.old))
 
 
 def reload(work: Work) -> str:
@@ -403,7 +442,7 @@ def reload(work: Work) -> str:
 
     def act() -> None:
         with _connect(work) as client:
-            _reload_tls(client, work.old)
+            _reload_tls(client, work, work.old)
 
     return _told(act)
 
@@ -449,31 +488,21 @@ def _reconcile(work: Work, wanted: typing.Sequence[router.Entity], early: bool) 
         found = drift(work.plan, wanted, client)
         if found.obstacles:
             raise Trouble("; ".join(found.obstacles))
-        steps = [*found.steps, *([] if early or not work.renew else _renewals(wanted, found.steps))]
-        for step in steps:
+        for step in found.steps:
             if step.early is early:
                 if _gives_up_uplink(step):
                     _wait_for_another_uplink(client, step.name)
                 _do(client, step)
-        if early and work.certificate is not None:
-            _reload_tls(client, wanted)
+        if early:
+            _reload_tls(client, work, wanted)
         left = [step for step in drift(work.plan, wanted, client).steps if not early or step.early]
         if left:
             raise Trouble(f"it said that all is well, but this is left to do: {', '.join(map(str, left))}")
     for kind, a in wanted:
         if kind == "listener" and not a.get("http"):
             _wait_for_port(str(a["host"]), int(a["port"]), listening=True)
-    if early and work.certificate:
-        _check_certificate(work)
-
-
-def _renewals(wanted: typing.Sequence[router.Entity], steps: typing.Sequence[Step]) -> list[Step]:
-    done = {step.name for step in steps if step.kind == "connector"}
-    return [
-        Step("~", kind, str(a["name"]), a, ("saslPassword",))
-        for kind, a in wanted
-        if kind == "connector" and "saslPassword" in a and a["name"] not in done
-    ]
+            if early and work.certificates.get(str(a.get("sslProfile"))):
+                _check_certificate(str(a["host"]), int(a["port"]), work.certificates[a["sslProfile"]])
 
 
 def _do(client: amqp.Client, step: Step) -> None:
@@ -481,6 +510,9 @@ def _do(client: amqp.Client, step: Step) -> None:
     moves = step.sign == "+" or {"host", "port"} & set(step.differs)
     if step.kind == "listener" and step.sign != "-" and moves:
         _check_free(step)  # before the old one goes, over which this router is managed
+    if step.sign == "~" and step.kind == "vhost":  # between deleting and creating nobody could log in
+        client.update(entity, f"{entity}/{step.name}", {a: step.attributes[a] for a in step.differs})
+        return
     if step.sign != "+":
         client.delete(entity, own)
     if step.sign == "-":
@@ -505,10 +537,10 @@ def _check_free(step: Step) -> None:
         ) from None
 
 
-def _reload_tls(client: amqp.Client, wanted: typing.Sequence[router.Entity]) -> None:
+def _reload_tls(client: amqp.Client, work: Work, wanted: typing.Sequence[router.Entity]) -> None:
     if amqp.DIALECTS[client.login.engine].caches_tls:
         for kind, a in wanted:
-            if kind == "sslProfile":
+            if kind == "sslProfile" and a["name"] in work.certificates:
                 client.update(kind, f"{kind}/{a['name']}", {k: v for k, v in a.items() if k != "name"})
 
 
@@ -528,12 +560,11 @@ def _wait_for_port(host: str, port: int, listening: bool, seconds: float = _PORT
         time.sleep(_POLL)
 
 
-def _check_certificate(work: Work) -> None:
-    """Look at the certificate that the router shows by now."""
-    text = (work.certificate or b"").decode(errors="replace")
-    shown = served_certificate(*work.plan.listener)
-    if shown is None or shown != first_certificate(text):
-        raise Trouble("it still shows its old certificate")
+def _check_certificate(host: str, port: int, wanted: bytes) -> None:
+    """Look at the certificate that a listener shows by now."""
+    shown = served_certificate(host, port)
+    if shown is None or shown != first_certificate(wanted.decode(errors="replace")):
+        raise Trouble(f"it still shows its old certificate at port {port}")
 
 
 def first_certificate(text: str) -> bytes | None:

@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import typing
 
-from om_agent import model
+from om_agent import ciphers, model
 from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
@@ -25,16 +25,20 @@ class BrokerPlan:
 
     :param settings: lines of rabbitmq.conf, as (key, value).
     :param environment: lines of rabbitmq-env.conf, as (variable, value); values hold no shell syntax.
+    :param distribution: options of TLS between brokers, as Erlang terms; None without.
     :param inet_hosts: (address, name) of the cluster's nodes, for Erlang's resolver: names need not be in DNS.
     :param definitions: RabbitMQ's own definitions document: users with hashed passwords, vhosts, permissions, policies.
     """
 
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
+    distribution: str | None
     inet_hosts: tuple[tuple[str, str], ...]
     definitions: dict[str, list[dict[str, typing.Any]]]
     erlang_cookie: model.Secret
     requires: tuple[layout.Required, ...]
+    tls: bool
+    servers: tuple[layout.Server, ...]
 
 
 def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
@@ -43,14 +47,19 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPla
     if not carried:
         return None
     by_name = d.by_name()
+    uses_tls = d.broker.tls or d.broker.distribution_tls
+    names, exact = (node.host,) if d.broker.tls else (), (node.name,) if d.broker.distribution_tls else ()
     members = tuple(by_name[n] for n in sorted(carried[0].nodes)) if d.broker.cluster else (node,)
     return BrokerPlan(
         settings=tuple(_settings(d, node, members, carried[0].port, host)),
         environment=tuple(_environment(d, node, host)),
+        distribution=_distribution(d.tls, host) if d.broker.distribution_tls else None,
         inet_hosts=tuple((n.address, n.name) for n in members if model.is_address(n.address)),
         definitions=_definitions(d, carried, len(members)),
         erlang_cookie=d.broker.erlang_cookie,
-        requires=router.given_files(d.tls, "broker") if d.broker.tls else (),
+        requires=router.given_files(d.tls, "broker") if uses_tls else (),
+        tls=uses_tls,
+        servers=(layout.server("broker", d.tls, names, exact),) if uses_tls else (),
     )
 
 
@@ -70,20 +79,16 @@ def _settings(
     if d.broker.tls:
         yield ("listeners.tcp", "none")
         yield (f"listeners.ssl.{name}", address)
-        ca, certificate, key = router.tls_paths(d.tls, layout.RABBIT_DIR)
-        named = (("cacertfile", ca), ("certfile", certificate), ("keyfile", key))
-        for option, path in named:
-            if path:
-                yield (f"ssl_options.{option}", router.inside_or_given(path, d.tls, host))
-        yield ("ssl_options.verify", "verify_peer" if ca else "verify_none")
+        for option, path in _files(d.tls, host):
+            yield (f"ssl_options.{option}", path)
+        yield ("ssl_options.verify", "verify_peer" if d.tls.has_ca else "verify_none")
         yield ("ssl_options.fail_if_no_peer_cert", "false")
-        yield ("ssl_options.versions.1", "tlsv1.3")
-        yield ("ssl_options.versions.2", "tlsv1.2")
+        yield from _protocols(d.tls)
     else:
         yield (f"listeners.tcp.{name}", address)
     # Users come from the definitions alone; guest is never made, so nothing needs the loopback exception.
     yield ("loopback_users", "none")
-    yield ("load_definitions", host.inside(f"{layout.RABBIT_DIR}/definitions.json"))
+    yield ("load_definitions", host.inside(layout.RABBIT_DEFINITIONS))
     if own:
         yield ("prometheus.tcp.ip", node.address)
     yield ("prometheus.tcp.port", str(d.broker.metrics_port))
@@ -94,6 +99,47 @@ def _settings(
         yield ("cluster_partition_handling", "pause_minority" if len(members) > 2 else "ignore")
 
 
+def _protocols(tls: model.Tls) -> typing.Iterator[tuple[str, str]]:
+    for i, version in enumerate(reversed(tls.versions), 1):
+        yield (f"ssl_options.versions.{i}", f"tlsv{version.value}")
+    if model.TlsVersion.TLS_1_2 in tls.versions:
+        yield ("ssl_options.client_renegotiation", "false")  # which would let a client make the server work for nothing
+    if tls.ciphers:
+        yield ("ssl_options.honor_cipher_order", "true")
+        for i, name in enumerate((*ciphers.TLS_1_3, *tls.ciphers), 1):
+            yield (f"ssl_options.ciphers.{i}", name)
+
+
+def _files(tls: model.Tls, host: layout.Host) -> typing.Iterator[tuple[str, str]]:
+    paths = zip(("cacertfile", "certfile", "keyfile"), router.tls_paths(tls, layout.RABBIT_DIR))
+    return ((option, router.inside_or_given(path, tls, host)) for option, path in paths if path)
+
+
+def _distribution(tls: model.Tls, host: layout.Host) -> str:
+    """Return the options of TLS between brokers (https://www.erlang.org/doc/apps/ssl/ssl_distribution).
+
+    Both sides show a certificate of the CA, and who connects verifies that it names the host of the node's name. Who
+    accepts cannot verify a name: Erlang would, for nodes given to net_kernel:allow/1, which RabbitMQ has no setting
+    for; there the CA and the cookie are what counts.
+    """
+    options = [f"{{{option}, {_erlang_string(path)}}}" for option, path in _files(tls, host)]
+    options += ["{verify, verify_peer}"]
+    options += [f"{{versions, [{', '.join(repr(f'tlsv{v.value}') for v in reversed(tls.versions))}]}}"]
+    if model.TlsVersion.TLS_1_2 in tls.versions:  # there is none in 1.3, which refuses the option
+        options += ["{secure_renegotiate, true}"]
+    if tls.ciphers:
+        names = ", ".join(f'"{name}"' for name in (*ciphers.TLS_1_3, *tls.ciphers))
+        options += [f"{{ciphers, [{names}]}}"]
+    sides = {"server": [*options, "{fail_if_no_peer_cert, true}"], "client": options}
+    parts = {side: ",\n    ".join(those) for side, those in sides.items()}
+    shown = (f"{{{side}, [\n    {those}\n  ]}}" for side, those in parts.items())
+    return "[\n  " + ",\n  ".join(shown) + "\n].\n"
+
+
+def _erlang_string(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> typing.Iterator[tuple[str, str]]:
     yield ("NODENAME", node_name(node))
     if "." in node.name:
@@ -101,7 +147,10 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
     yield ("DIST_PORT", str(d.broker.dist_port))
     # The server's scripts expand these unquoted, so the double quotes that make it an Erlang string reach erl.
     arguments = [f'-kernel inetrc "{host.inside(layout.RABBIT_DIR)}/erl_inetrc"']
-    if ":" in node.address:
+    if d.broker.distribution_tls:
+        arguments.append(f"-proto_dist {'inet6' if ':' in node.address else 'inet'}_tls")
+        arguments.append(f"-ssl_dist_optfile {host.inside(layout.RABBIT_DISTRIBUTION)}")
+    elif ":" in node.address:
         arguments.append("-proto_dist inet6_tcp")
     own = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"] if model.is_address(node.address) else []
     yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *own]))
@@ -121,9 +170,10 @@ def erlang_address(address: str) -> str:
 def _definitions(
     d: model.Deployment, carried: tuple[model.Backend, ...], members: int
 ) -> dict[str, list[dict[str, typing.Any]]]:
-    users = {b.username: b for b in reversed(carried)}
+    # By name: so nothing changes when two users change places.
+    users = {a.username: a.password for b in carried for a in b.accounts.values()}
     vhosts = dict.fromkeys(b.virtual_host or "/" for b in carried)
-    permissions = dict.fromkeys((b.username, b.virtual_host or "/") for b in carried)
+    permissions = sorted({(a.username, b.virtual_host or "/") for b in carried for a in b.accounts.values()})
     policies = []
     if members > 1 and d.broker.mirrored_queues:
         # A majority of copies, as TripleO's RabbitHAQueues 0; names that begin with amq. are the broker's own.
@@ -142,12 +192,12 @@ def _definitions(
     return {
         "users": [
             {
-                "name": b.username,
-                "password_hash": password_hash(b.password, d.broker.erlang_cookie),
+                "name": name,
+                "password_hash": password_hash(password, d.broker.erlang_cookie),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": [],
             }
-            for b in users.values()
+            for name, password in sorted(users.items(), key=lambda item: item[0])
         ],
         "vhosts": [{"name": v} for v in vhosts],
         "permissions": [

@@ -15,9 +15,16 @@ HIERADATA = CONFIG_DIR + "/hieradata/messaging.json"
 HIERA_CONFIG = CONFIG_DIR + "/hiera.yaml"
 CA_FILE = CONFIG_DIR + "/tls/ca.pem"
 
+# Of every router's process. proton trusts the system's authorities beside the file that it is given (qpid-proton 0.40,
+# c/src/ssl/openssl.c, pni_init_ssl_domain), so that a certificate of any of them would make a router of the mesh.
+ROUTER_ENVIRONMENT = {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/dev/null"}
+
 RABBIT_USER = "rabbitmq"
 RABBIT_UNIT = "rabbitmq-server"
 RABBIT_DIR = "/etc/rabbitmq"
+RABBIT_DEFINITIONS = RABBIT_DIR + "/definitions.json"
+RABBIT_DISTRIBUTION = RABBIT_DIR + "/distribution-tls.config"
+RABBIT_TLS = {name: f"{RABBIT_DIR}/tls/{name}.pem" for name in ("ca", "certificate", "key")}  # when given as PEM
 RABBIT_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
 
 
@@ -50,14 +57,13 @@ class EngineLayout:
         """Users and passwords."""
         return self.sasl_dir + "/users.sasldb"
 
-    @property
-    def mesh_password_file(self) -> str:
-        """Password with which this router logs in to its peers."""
-        return self.directory + "/mesh.password"
-
     def tls(self, name: str) -> str:
         """Path of ``ca``, ``certificate`` or ``key`` when the metadata holds PEM text."""
         return f"{self.directory}/tls/{name}.pem"
+
+    def mesh(self, name: str) -> str:
+        """Path of ``ca``, ``certificate`` or ``key`` for other routers, unless the metadata names files."""
+        return f"{self.directory}/mesh/{name}.pem"
 
 
 ENGINES = {
@@ -80,6 +86,58 @@ class Required:
     path: str
     what: str
     key: str
+
+
+_NOTHING = model.Secret("")
+
+
+@dataclasses.dataclass(frozen=True)
+class Credential:
+    """One part of what a server shows: a path on the node, or PEM text; neither when it is not given.
+
+    :param key: the metadata key that names it.
+    """
+
+    key: str
+    path: str = ""
+    text: model.Secret = _NOTHING
+
+    @property
+    def where(self) -> str:
+        """What a sentence calls it."""
+        return self.path or self.key
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """What has a certificate on this node.
+
+    :param what: ``router`` or ``broker``.
+    :param names: that its certificate has to hold.
+    :param exact: those of them that a wildcard is not good for.
+    :param peer: whether it shows the certificate as a client too, to its peers.
+    """
+
+    what: str
+    names: tuple[str, ...]
+    exact: tuple[str, ...]
+    peer: bool
+    ca: Credential
+    certificate: Credential
+    key: Credential
+
+
+def server(what: str, tls: model.Tls, names: tuple[str, ...], exact: tuple[str, ...] = ()) -> Server:
+    """Return a server with the certificate of ``tls``; with exact names it is a client of its peers too."""
+    return Server(
+        what=what,
+        names=names,
+        exact=exact,
+        peer=bool(exact),
+        ca=Credential("tls.ca", tls.ca_file, model.Secret(tls.ca)),
+        certificate=Credential("tls.certificate", tls.certificate_file, model.Secret(tls.certificate)),
+        key=Credential("tls.key", tls.key_file, tls.key),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

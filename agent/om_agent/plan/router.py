@@ -12,26 +12,29 @@ import dataclasses
 import typing
 
 from om_agent import errors, model
-from om_agent.plan import layout, topology
+from om_agent.plan import layout, policy, topology
 
-Entity = tuple[str, dict[str, typing.Union[str, int, bool]]]
+Entity = tuple[str, dict[str, typing.Any]]
 
-REALM = "overcloud"  # SASL realm of every user; clients are told with sasl_default_realm
-MESH_USER = model.MESH_USER
-PROFILE = "messaging"
+REALM = policy.REALM
+PROFILE = "messaging"  # what listeners for clients show
+MESH_PROFILE = "mesh"  # what routers show to each other
 
 # oslo.messaging's addresses with its default prefixes (oslo_messaging/_drivers/amqp1_driver/opts.py).
 _DISTRIBUTION = (("multicast", "multicast"), ("unicast", "closest"), ("anycast", "balanced"))
-_PREFIX = "openstack.org/om"
 
-# What both engines take, of what this project writes. Policy and edge entities join when they are rendered.
+# What both engines take, of what this project writes.
 _LINK = ("name", "host", "port", "role", "saslMechanisms", "sslProfile", "linkCapacity", "idleTimeoutSeconds")
 _KNOWN: dict[str, frozenset[str]] = {
     "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
     "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers")),
-    "listener": frozenset((*_LINK, "authenticatePeer", "requireSsl", "http", "healthz", "metrics", "websockets")),
-    "connector": frozenset((*_LINK, "cost", "saslUsername", "saslPassword", "verifyHostname")),
+    "listener": frozenset(
+        (*_LINK, "authenticatePeer", "requireSsl", "policyVhost", "http", "healthz", "metrics", "websockets")
+    ),
+    "connector": frozenset((*_LINK, "cost", "verifyHostname")),
     "address": frozenset(("prefix", "distribution")),
+    "policy": frozenset(("enableVhostPolicy", "maxConnections")),
+    "vhost": frozenset(("hostname", "allowUnknownUser", "groups")),
 }
 
 
@@ -51,9 +54,11 @@ class RouterPlan:
     :param entities: in the order in which they are written.
     :param users: who may log in with a password; ``admin`` is one of them, and the agent itself.
     :param requires: files that must be there before the router starts.
-    :param mesh_password: with which it logs in to other routers; None when certificates do that, or there are none.
+    :param mesh_password: what its certificate for other routers is made from; None when that is the operator's own, or
+        there are no others.
     :param interiors: names of all interior routers, which are their ids too.
     :param listener: address and port of a listener for clients.
+    :param servers: what it shows that is the operator's own, not made here.
     :param ca: path, on this machine, of the authorities that ``listener`` is verified with; '' for the system's.
     """
 
@@ -69,6 +74,7 @@ class RouterPlan:
     listener: tuple[str, int]
     tls: bool
     ca: str
+    servers: tuple[layout.Server, ...]
 
     @property
     def mode(self) -> str:
@@ -87,40 +93,52 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
     entities: list[Entity] = [_router(d, node, host, where)]
     if d.router.tls:
         entities.append(_ssl_profile(d, host, where))
-    entities += [_client_listener(d, node, b) for b in {b.port: b for b in reversed(carried)}.values()]
+    if meshed:
+        entities.append(_mesh_profile(d, host, where))
+    by_port = {port: [b for b in carried if b.port == port] for port in (b.port for b in carried)}
+    entities += [_client_listener(d, node, backends[0]) for backends in by_port.values()]
     if d.router.http_port:
         entities.append(_http_listener(d, node))
     if meshed and interior:
         entities.append(_mesh_listener(d, node, "inter-router", d.router.inter_router_port))
-    if meshed and interior and d.router.clients is model.Clients.LOCAL:
+    edges = meshed and interior and d.router.clients is model.Clients.LOCAL
+    if edges:
         entities.append(_mesh_listener(d, node, "edge", d.router.edge_port))
     if meshed:
         by_name = d.by_name()
-        entities += [_connector(d, link, by_name[link.target], host, where) for link in mesh.opened_by(node.name)]
+        entities += [_connector(d, link, by_name[link.target]) for link in mesh.opened_by(node.name)]
     for half in ("rpc", "notify"):
         entities += [
-            ("address", {"prefix": f"{_PREFIX}/{half}/{kind}", "distribution": distribution})
+            ("address", {"prefix": f"{policy.PREFIX}/{half}/{kind}", "distribution": distribution})
             for kind, distribution in _DISTRIBUTION
         ]
+    entities += policy.entities(d, {_listener_name(b[0]): b for b in by_port.values()}, edges)
     admin = SaslUser(model.ADMIN_USER, REALM, d.router.admin_password)
-    users = {b.username: SaslUser(b.username, REALM, b.password) for b in carried} | {admin.name: admin}
-    password = d.router.mesh_password if meshed and not d.router.tls else None
-    if password and interior:  # nobody logs in to an edge router as a router
-        users[MESH_USER] = SaslUser(MESH_USER, REALM, password)
+    accounts = {a.username: a.password for b in carried for a in b.accounts.values()}
+    users = [SaslUser(name, REALM, accounts[name]) for name in sorted(accounts)]
     return RouterPlan(
         engine=d.router.engine,
         node=node,
         paths=where,
         entities=tuple(entities),
-        users=tuple(users.values()),
+        users=(*users, admin),
         admin=admin,
-        requires=_requires(d),
-        mesh_password=password,
+        requires=_requires(d, meshed),
+        mesh_password=d.router.mesh_password if meshed and not d.router.mesh_files else None,
         interiors=model.interiors(d),
         listener=(node.address, carried[0].port),
         tls=d.router.tls,
         ca=inside_or_given(tls_paths(d.tls, where.directory)[0], d.tls, host),
+        servers=tuple(_servers(d, node, meshed)),
     )
+
+
+def _servers(d: model.Deployment, node: model.Node, meshed: bool) -> typing.Iterator[layout.Server]:
+    if d.router.tls:
+        yield layout.server("router", d.tls, (node.host,))
+    if meshed and d.router.mesh_files:
+        files = (layout.Credential(f"router.{key}", path) for key, path in zip(model.MESH_FILES, d.router.mesh_files))
+        yield layout.Server("router", (node.host,), (), True, *files)
 
 
 def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
@@ -153,8 +171,10 @@ def given_files(tls: model.Tls, what: str) -> tuple[layout.Required, ...]:
     return tuple(layout.Required(path, f"the {what}", f"tls.{key}") for key, path in named if path)
 
 
-def _requires(d: model.Deployment) -> tuple[layout.Required, ...]:
-    return given_files(d.tls, "router") if d.router.tls else ()
+def _requires(d: model.Deployment, meshed: bool) -> tuple[layout.Required, ...]:
+    files = zip(d.router.mesh_files, model.MESH_FILES) if meshed else ()
+    own = (layout.Required(path, "the router", f"router.{key}") for path, key in files)
+    return (*(given_files(d.tls, "router") if d.router.tls else ()), *own)
 
 
 def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
@@ -163,22 +183,30 @@ def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
 
 
 def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
-    ca, certificate, key = (inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory))
-    return (
-        "sslProfile",
-        {
-            "name": PROFILE,
-            "caCertFile": ca,
-            "certFile": certificate,
-            "privateKeyFile": key,
-            "protocols": "TLSv1.2 TLSv1.3",
-        },
-    )
+    paths = [inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory)]
+    kind, attributes = _profile(PROFILE, paths, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
+    return (kind, {**attributes, "ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else attributes)
+
+
+def _mesh_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
+    """Return what routers show to each other: of an authority of the mesh's own, whatever clients have.
+
+    With the clients' authority any client's certificate would do, and with passwords any client's password, since one
+    Cyrus configuration serves all listeners and vhost policy does not look at connections between interiors.
+    """
+    own = [host.inside(where.mesh(name)) for name in ("ca", "certificate", "key")]
+    return _profile(MESH_PROFILE, d.router.mesh_files or own, "TLSv1.3")
+
+
+def _profile(name: str, paths: typing.Sequence[str], protocols: str) -> Entity:
+    ca, certificate, key = paths
+    files = {"caCertFile": ca, "certFile": certificate, "privateKeyFile": key}
+    return ("sslProfile", {"name": name, **files, "protocols": protocols})
 
 
 def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backend) -> Entity:
     listener: dict[str, str | int | bool] = {
-        "name": f"client-{backend.half}",
+        "name": _listener_name(backend),
         "host": node.address,
         "port": backend.port,
         "role": "normal",
@@ -186,10 +214,16 @@ def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backe
         "saslMechanisms": "PLAIN",
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
+        # Without this the client's own Open frame would choose its vhost.
+        "policyVhost": _listener_name(backend),
     }
     if d.router.tls:
         listener.update(sslProfile=PROFILE, requireSsl=True)
     return ("listener", listener)
+
+
+def _listener_name(backend: model.Backend) -> str:
+    return f"client-{backend.half}"
 
 
 def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
@@ -220,36 +254,30 @@ def _mesh_listener(d: model.Deployment, node: model.Node, role: str, port: int) 
         "port": port,
         "role": role,
         "authenticatePeer": True,
-        "saslMechanisms": "SCRAM-SHA-256",
+        **({"policyVhost": policy.ROUTERS} if role == policy.ROUTERS else {}),
+        "saslMechanisms": "EXTERNAL",
+        "sslProfile": MESH_PROFILE,
+        "requireSsl": True,
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
     }
-    if d.router.tls:
-        listener.update(sslProfile=PROFILE, requireSsl=True, saslMechanisms="EXTERNAL")
     return ("listener", listener)
 
 
-def _connector(
-    d: model.Deployment, link: topology.Link, peer: model.Node, host: layout.Host, where: layout.EngineLayout
-) -> Entity:
+def _connector(d: model.Deployment, link: topology.Link, peer: model.Node) -> Entity:
     connector: dict[str, str | int | bool] = {
         "name": f"{'uplink' if link.uplink else 'inter-router'}/{peer.name}",
         "host": peer.host,
         "port": d.router.edge_port if link.uplink else d.router.inter_router_port,
         "role": "edge" if link.uplink else "inter-router",
+        "saslMechanisms": "EXTERNAL",
+        "sslProfile": MESH_PROFILE,
+        "verifyHostname": True,
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
     }
     if link.cost != 1:
         connector["cost"] = link.cost
-    if d.router.tls:
-        connector.update(saslMechanisms="EXTERNAL", sslProfile=PROFILE, verifyHostname=True)
-    else:
-        connector.update(
-            saslMechanisms="SCRAM-SHA-256",
-            saslUsername=f"{MESH_USER}@{REALM}",
-            saslPassword=f"file:{host.inside(where.mesh_password_file)}",  # never in clear: $management shows it
-        )
     return ("connector", connector)
 
 
@@ -268,7 +296,7 @@ def check(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[error
             yield errors.problem(path, "router-unknown", name=name if kind not in _KNOWN else f"{kind}.{name}")
         if "sslProfile" in attributes and attributes["sslProfile"] not in profiles:
             yield errors.problem(path, "router-no-profile", name=attributes["sslProfile"])
-    names = [f"{kind} {a.get('name') or a.get('prefix') or a.get('id')}" for kind, a in entities]
+    names = [f"{kind} {a.get('name') or a.get('prefix') or a.get('hostname') or a.get('id')}" for kind, a in entities]
     names += [f"socket {a.get('host')} {a.get('port')}" for kind, a in entities if kind == "listener"]
     for name, times in collections.Counter(names).items():
         if times > 1:

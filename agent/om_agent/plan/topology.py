@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import heapq
 import itertools
+import operator
 import re
+import struct
 import typing
 
 from om_agent import errors, model
 
 # Measured on two cores: 15 interiors fully meshed idle at 11 % of a core, 20 never come to rest (doc/topology.rst).
 FULL_MESH = 12
+BUSY_LINKS = 14  # of one interior to others of its site: as many as those 15 have
 _SHOWN = 5  # names in a finding
 _64_BITS = (1 << 64) - 1
+_FAR = -(1 << 58)  # an edge that would lose more than that is not looked at where others do; changes the time alone
 
 Graph = dict[str, set[str]]
 
@@ -56,6 +61,11 @@ class Mesh:
     def opened_by(self, name: str) -> tuple[Link, ...]:
         """Return the connections that one node's router opens."""
         return tuple(link for link in self.links if link.source == name)
+
+    @functools.cached_property
+    def losses(self) -> tuple[Loss, ...]:
+        """Every single loss that leaves a router alive that cannot reach the rest any more."""
+        return tuple(_losses(self))
 
 
 def mesh(d: model.Deployment) -> Mesh:
@@ -96,13 +106,25 @@ def _hash(*names: str) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(names).encode(), digest_size=8).digest(), "big")
 
 
-def _weigh(a: int, b: int) -> int:
-    """Return what rendezvous hashing compares: two hashes mixed (the finalizer of SplitMix64, Steele et al. 2014),
-    which for many pairs is several times as fast as hashing their names together."""
-    x = ((a ^ b) * 0x9E3779B97F4A7C15) & _64_BITS
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64_BITS
-    return x ^ (x >> 31)
+def _weigher(hashes: typing.Sequence[int]) -> typing.Callable[[int], tuple[int, ...]]:
+    """Return a function that mixes a hash with each of ``hashes``, for rendezvous hashing to compare: the finalizer of
+    SplitMix64 (Steele et al. 2014).
+
+    A hundred interiors and ten thousand edges are a million pairs, so it works on all of ``hashes`` at once: one long
+    integer holds them, each in the lower half of 128 bits, where no product runs into the next.
+    """
+    layout = struct.Struct("<" + "Q8x" * len(hashes))
+    ones = int.from_bytes(layout.pack(*[1] * len(hashes)), "little")
+    every = int.from_bytes(layout.pack(*hashes), "little")
+    lower = ones * _64_BITS
+
+    def weigh(one: int) -> tuple[int, ...]:
+        x = ((every ^ (ones * one)) * 0x9E3779B97F4A7C15) & lower
+        x = (((x ^ (x >> 30)) & lower) * 0xBF58476D1CE4E5B9) & lower
+        x = (((x ^ (x >> 27)) & lower) * 0x94D049BB133111EB) & lower
+        return layout.unpack((x ^ (x >> 31)).to_bytes(layout.size, "little"))
+
+    return weigh
 
 
 # -- interiors -------------------------------------------------------------------------------------------------------
@@ -111,6 +133,12 @@ def _weigh(a: int, b: int) -> int:
 def is_thinned(count: int, max_links: int) -> bool:
     """Return whether ``count`` interiors of one site are more than are fully meshed."""
     return count > max(FULL_MESH, max_links + 1)
+
+
+def _most_links(count: int, max_links: int) -> int:
+    """Return to how many others of its site an interior is connected at most; a ring is two
+    links, so an odd ``max_links`` counts as one less."""
+    return max_links // 2 * 2 if is_thinned(count, max_links) else count - 1
 
 
 def _site_pairs(names: list[str], max_links: int) -> set[frozenset[str]]:
@@ -176,25 +204,37 @@ def spread(edges: typing.Sequence[str], interiors: typing.Sequence[str], wanted:
     than the share are not to be had together for every set of names.
     """
     order = sorted(interiors, key=_natural)
-    first = order[:wanted]
-    hashes = {name: _hash(name) for name in (*edges, *interiors)}
-    having = {name: {edge: _weigh(hashes[edge], hashes[name]) for edge in edges} for name in first}
+    names = sorted(edges)  # below, an edge is its place here, and an interior its place in ``order``
+    weigh = _weigher([_hash(name) for name in names])
+    having = [dict(enumerate(weigh(_hash(name)))) for name in order[:wanted]]
+    held = [{place: own[edge] for place, own in enumerate(having)} for edge in range(len(names))]
+    least = [min(own.values()) + _FAR for own in held]
     for count, new in enumerate(order[wanted:], wanted + 1):
-        weights = {edge: _weigh(hashes[edge], hashes[new]) for edge in edges}
-        low, extra = divmod(len(edges) * len(first), count)
-        moved: dict[str, int] = {}
-        for donor in sorted(having, key=lambda name: -len(having[name])):  # stable: equal ones in the order of names
+        weights = weigh(_hash(new))
+        # Of most edges nobody has to think: they have better. Where that leaves a donor too few, it looks at all.
+        willing: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
+        for edge in itertools.compress(range(len(names)), map(operator.gt, weights, least)):
+            own_weight = weights[edge]
+            for donor, weight in held[edge].items():
+                gained = own_weight - weight
+                if gained > _FAR:
+                    willing[donor].append((gained, edge))
+        low, extra = divmod(len(names) * wanted, count)
+        moved: dict[int, int] = {}
+        for donor in sorted(range(len(having)), key=lambda place: -len(having[place])):  # stable: in order of names
             keep, extra = (low + 1, extra - 1) if extra else (low, 0)
-            gain = [(weights[edge] - weight, edge) for edge, weight in having[donor].items() if edge not in moved]
-            for _, edge in heapq.nlargest(len(having[donor]) - keep, gain):
+            own, less = having[donor], len(having[donor]) - keep
+            gain = [found for found in willing[donor] if found[1] not in moved]
+            if len(gain) < less:
+                gain = [(weights[edge] - weight, edge) for edge, weight in own.items() if edge not in moved]
+            for _, edge in sorted(gain, reverse=True)[:less]:
                 moved[edge] = weights[edge]
-                del having[donor][edge]
-        having[new] = moved
-    chosen: dict[str, list[str]] = {edge: [] for edge in edges}
-    for name in order:
-        for edge in having[name]:
-            chosen[edge].append(name)
-    return {e: tuple(sorted(names, key=lambda name: _weigh(hashes[e], hashes[name]))) for e, names in chosen.items()}
+                del own[edge], held[edge][donor]
+        for edge, weight in moved.items():
+            held[edge][len(having)] = weight
+            least[edge] = min(held[edge].values()) + _FAR
+        having.append(moved)
+    return {name: tuple(order[p] for p in sorted(own, key=lambda p: (own[p], p))) for name, own in zip(names, held)}
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -217,8 +257,7 @@ class Loss:
     cut: tuple[str, ...]
 
 
-def losses(m: Mesh) -> list[Loss]:
-    """Return every single loss that leaves a router alive that cannot reach the rest any more."""
+def _losses(m: Mesh) -> typing.Iterator[Loss]:
     graph: Graph = {n.name: set() for n in m.interiors}
     uplinks: dict[str, set[str]] = collections.defaultdict(set)
     pairs: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -233,32 +272,45 @@ def losses(m: Mesh) -> list[Loss]:
     groups: dict[frozenset[str], list[str]] = collections.defaultdict(list)
     for edge in m.edges:
         groups[frozenset(uplinks[edge.name])].append(edge.name)
-    found = [Loss((name,), _cut(graph, groups, name, ())) for name in graph]
     # Where both ends have a neighbour in common, there is another way: of a full mesh no link has to be looked at.
     lone = [pair for pair, count in pairs.items() if count == 1 and not graph[pair[0]] & graph[pair[1]]]
-    found += [Loss(pair, _cut(graph, groups, "", pair)) for pair in lone]
-    return [loss for loss in found if loss.cut]
+    every = ((name,) for name in graph)
+    cuts = [(what, cut) for what in (*every, *lone) for cut in [_cut(graph, groups, what)] if cut]
+    if cuts:
+        names = sorted((n.name for n in (*m.interiors, *m.edges)), key=_natural)
+        order = {name: place for place, name in enumerate(names)}
+        yield from (Loss(what, tuple(sorted(cut, key=order.__getitem__))) for what, cut in cuts)
 
 
-def _cut(graph: Graph, groups: dict[frozenset[str], list[str]], gone: str, pair: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the routers that are not in the largest part of what is left."""
-    left = set(graph) - {gone}
-    parts = []
-    while left:
-        part, todo = set(), [min(left)]
-        while todo:
-            at = todo.pop()
-            if at not in part:
-                part.add(at)
-                todo += [n for n in graph[at] if n in left and not (pair and {at, n} == set(pair))]
-        left -= part
-        parts.append(part)
+def _cut(graph: Graph, groups: dict[frozenset[str], list[str]], what: tuple[str, ...]) -> list[str]:
+    """Return the routers that are not in the largest part of what is left without ``what``."""
+    lone = len(what) == 1
+    parts = [] if lone and _is_spare(graph, what[0]) else list(_parts(graph, what))
     if len(parts) < 2:  # whoever had no other uplink
-        return tuple(sorted(groups.get(frozenset((gone,)), ()), key=_natural))
+        return groups.get(frozenset(what), []) if lone else []
     rest = max(parts, key=lambda p: (len(p), min(p)))
     cut = [name for part in parts if part is not rest for name in part]
-    cut += [edge for uplinks, edges in groups.items() if not uplinks & rest for edge in edges]
-    return tuple(sorted(cut, key=_natural))
+    return cut + [edge for uplinks, edges in groups.items() if not uplinks & rest for edge in edges]
+
+
+def _is_spare(graph: Graph, name: str) -> bool:
+    """Return whether one neighbour of ``name`` has all its others: then they need no way through it."""
+    return any(graph[name] - {other} <= graph[other] for other in graph[name])
+
+
+def _parts(graph: Graph, what: tuple[str, ...]) -> typing.Iterator[set[str]]:
+    """Yield the parts into which the interiors fall without one of them, or without the link between two."""
+    left = set(graph) - (set(what) if len(what) == 1 else set())
+    while left:
+        todo = [left.pop()]
+        part = set(todo)
+        while todo:
+            at = todo.pop()
+            new = (graph[at] & left) - (set(what) if at in what else set())
+            left -= new
+            part |= new
+            todo += new
+        yield part
 
 
 def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
@@ -269,7 +321,7 @@ def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
     places = {n.name: i for i, n in enumerate(d.nodes)}
     severity = errors.ERROR if d.router.require_redundancy else errors.WARNING
     found = []
-    for loss in losses(m):
+    for loss in m.losses:
         who = errors.listed(loss.cut, _SHOWN)
         lone = len(loss.what) == 1
         path = f"nodes[{places[loss.what[0]]}]" if lone else "sites.links"
@@ -278,7 +330,10 @@ def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
     if found and d.router.require_redundancy:
         raise errors.InvalidInput(found)
     for site, count in collections.Counter(n.site for n in m.interiors).items():
-        if is_thinned(count, d.router.max_links):
-            text = {"count": count, "site": model.site_name(site), "links": d.router.max_links // 2 * 2}
+        links = _most_links(count, d.router.max_links)
+        text = {"count": count, "site": model.site_name(site), "links": links}
+        if links >= BUSY_LINKS:
+            found.append(errors.warning("router.max_links", "crowded", **text))
+        elif is_thinned(count, d.router.max_links):
             found.append(errors.warning("nodes", "thinned", **text))
     return found

@@ -1,0 +1,300 @@
+"""Changing who may log in to a running broker instead of restarting it.
+
+What is on disk is always the new definitions file first, which the broker's next start reads; the running one is given
+the same document. RabbitMQ only ever adds from it, so what an earlier file of ours had and this one has not is deleted
+by name, and nobody else's. Everything is read back. Users are the whole cluster's: every node's agent does the same,
+and finds done what another has done.
+
+Sources: https://www.rabbitmq.com/docs/definitions, rabbitmqctl(8) (import_definitions reads standard input,
+export_definitions writes to standard output); run with 3.10.8. That ends the connections of a user who is deleted
+(rabbit_connection_tracking_handler.erl).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import typing
+
+from om_agent import errors, proc
+from om_agent.apply import files, router
+from om_agent.plan import broker, layout
+
+# rabbitmqctl asks every member, and waits for one that hangs until Erlang gives it up: 45 to 75 s (net_ticktime).
+CTL_SECONDS = 90.0
+# Of RabbitMQ itself: packages put a script of the same name before it, which hands its arguments to a shell.
+_CTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
+_MARK = "broker-changing"
+_TLS = frozenset(layout.RABBIT_TLS.values())
+_UNAVAILABLE = 69  # sysexits(3), of rabbitmqctl for a broker that it does not reach
+
+# What tells two rows of a definitions document apart, by kind, and what people call one.
+_KEYS = {
+    "users": ("user", ("name",)),
+    "vhosts": ("virtual host", ("name",)),
+    "permissions": ("permissions of", ("user", "vhost")),
+    "policies": ("policy", ("vhost", "name")),
+}
+_TAGS = "tags"  # of a user: ours have none, and versions write that differently
+
+Definitions = typing.Mapping[str, typing.Sequence[typing.Mapping[str, typing.Any]]]
+Key = tuple[str, ...]  # kind, and what tells the row apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """How rabbitmqctl reaches this node's broker."""
+
+    plan: broker.BrokerPlan
+    root: pathlib.Path
+    relocated: bool
+
+    def ctl(self, *command: str, stdin: bytes = b"") -> proc.Result:
+        """Run rabbitmqctl.
+
+        :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
+        """
+        tool = _CTL if os.path.exists(_CTL) else proc.find("rabbitmqctl", ("/usr/sbin",))
+        if not tool:
+            raise errors.ProcessFailed("rabbitmqctl is not installed")
+        settings = dict(self.plan.environment)
+        argv = [tool, "--quiet", "--timeout", f"{CTL_SECONDS / 3:.0f}", "--node", settings["NODENAME"]]
+        argv += ["--longnames"] if settings.get("USE_LONGNAME") else []
+        more = {"HOME": str(files.on_disk(self.root, layout.RABBIT_COOKIE).parent)}
+        if self.relocated:
+            more["RABBITMQ_CONF_ENV_FILE"] = str(files.on_disk(self.root, f"{layout.RABBIT_DIR}/rabbitmq-env.conf"))
+        return proc.run([*argv, *command], CTL_SECONDS, stdin=stdin, more=more)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A broker that runs, and whom it is to know.
+
+    :param old: the definitions that it knows.
+    :param remove: of what we made: users and policies to delete once services have others.
+    :param staying: users to delete, if services of other nodes had been given another before.
+    :param alone: whether nothing but definitions and certificates changes, so that no restart is needed.
+    :param certificate: what its listener has to show from now on, empty where only a CA was given as PEM; None when
+        nothing of that changes.
+    """
+
+    door: Door
+    old: Definitions
+    new: Definitions
+    remove: tuple[Key, ...]
+    staying: tuple[Key, ...]
+    alone: bool
+    certificate: bytes | None = None
+
+    def told(self) -> tuple[str, ...]:
+        """Return what is said beforehand, a line each."""
+        before, after = _rows(self.old), _rows(self.new)
+        signs = {key: "+" if key not in before else "~" for key, row in after.items() if before.get(key) != row}
+        lines = [f"{sign} {called(key)}" for key, sign in signs.items()]
+        lines += [f"- {called(key)}" for key in self.remove]
+        lines += ["~ certificates are read anew"] if self.certificate is not None else []
+        return tuple(lines or ["an interrupted run may have left it half changed"])
+
+
+def called(key: Key) -> str:
+    """Return what people call a row."""
+    kind, *names = key
+    what, parts = _KEYS[kind]
+    return f"{what} {' in '.join(names[::-1] if parts[0] == 'vhost' else names)}"
+
+
+def _rows(definitions: Definitions) -> dict[Key, dict[str, typing.Any]]:
+    return {
+        (kind, *(str(row[name]) for name in names)): {k: v for k, v in row.items() if k != _TAGS}
+        for kind, (_, names) in _KEYS.items()
+        for row in definitions.get(kind, ())
+    }
+
+
+def lacking(wanted: Definitions, found: Definitions) -> tuple[Key, ...]:
+    """Return what is not in ``found`` as it is in ``wanted``; what else a row of ``found`` says is no matter."""
+    rows = _rows(found)
+    return tuple(key for key, row in _rows(wanted).items() if not row.items() <= rows.get(key, {}).items())
+
+
+def superfluous(
+    old: Definitions, new: Definitions, noted: typing.Iterable[Key] = ()
+) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+    """Return what of ours is to be deleted, and which users are not for now.
+
+    A user whom another one replaces in the same step is still that of the services on nodes whose turn comes later.
+
+    :param noted: what a run that did not come to its end would have deleted, or had made.
+    """
+    before, after = _rows(old), _rows(new)
+    gone = [key for key in dict.fromkeys((*before, *noted)) if key not in after and key[0] in ("users", "policies")]
+    replaced = any(key[0] == "users" for key in after.keys() - before.keys())
+    staying = tuple(key for key in gone if replaced and key[0] == "users")
+    return tuple(key for key in gone if key not in staying), staying
+
+
+def decide(
+    door: Door, present: typing.Mapping[str, bytes | None], contents: typing.Mapping[str, bytes], outdated: bool
+) -> Work | None:
+    """Return what is to be done at the running broker; None when it is left alone, or knows nothing of ours yet.
+
+    :param present: the unit's files as they are on disk.
+    :param contents: the same as they are to be.
+    :param outdated: whether it runs with others than those on disk.
+    """
+    path = layout.RABBIT_DEFINITIONS
+    old, noted = _parse(present[path]), _read_mark(door.root)
+    changed = {p for p in present if present[p] != contents[p]}
+    renewed = _TLS & changed or (noted is not None and _TLS & present.keys())
+    if old is None or (path not in changed and noted is None and not renewed):
+        return None
+    new = json.loads(contents[path])
+    remove, staying = superfluous(old, new, noted or ())
+    alone = not (changed - {path} - _TLS or outdated)
+    certificate = contents.get(layout.RABBIT_TLS["certificate"], b"") if renewed and alone else None
+    return Work(door, old, new, remove, staying, alone, certificate)
+
+
+def _parse(content: bytes | None) -> Definitions | None:
+    """Return a definitions document; None for anything else."""
+    try:
+        found = json.loads(content or b"")
+        _rows(found)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return typing.cast("Definitions", found)
+
+
+# -- the mark: what to delete, should the run not come to its end ----------------------------------------------------
+
+
+def _mark_path(root: pathlib.Path) -> pathlib.Path:
+    return files.state_dir(root) / _MARK
+
+
+def _read_mark(root: pathlib.Path) -> list[Key] | None:
+    content = files.read(_mark_path(root))
+    if content is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        return [tuple(map(str, key)) for key in json.loads(content) if key[0] in _KEYS]
+    return []
+
+
+def set_mark(work: Work) -> None:
+    """Note, durably, that the running broker is about to be changed."""
+    made = [key for key in _rows(work.new) if key not in _rows(work.old)]
+    files.write(_mark_path(work.door.root), json.dumps([*work.remove, *work.staying, *made]).encode(), 0o600)
+
+
+def _clear_mark(root: pathlib.Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        _mark_path(root).unlink()
+
+
+# -- doing it --------------------------------------------------------------------------------------------------------
+
+
+class Trouble(Exception):
+    """The running broker is not as it was told to be; ``str()`` is a clause."""
+
+
+def grow(work: Work) -> str:
+    """Make what is new, before services use it; return why that cannot be, '' when all is well."""
+
+    def act() -> None:
+        _hold(work.door, work.new)
+        if work.certificate is not None:
+            _read_anew(work.door, work.certificate)
+
+    return _told(act)
+
+
+def finish(work: Work) -> str:
+    """Delete what nothing uses any more; return why that cannot be, '' when all is well."""
+    trouble = _told(lambda: _delete(work)) if work.remove else ""
+    if not trouble:
+        _clear_mark(work.door.root)
+    return trouble
+
+
+def take_back(work: Work) -> str:
+    """Make passwords, permissions and policies what they were.
+
+    A user whom this run made stays, since another node's services may have been given it by now; the mark stays too,
+    and with it the next run that comes to its end without making one deletes it.
+    """
+    return _told(lambda: _hold(work.door, work.old))
+
+
+def reload(work: Work) -> str:
+    """Have the running broker read its certificates anew, whatever they are now."""
+    return _told(lambda: _forget_certificates(work.door))
+
+
+def _read_anew(door: Door, certificate: bytes) -> None:
+    _forget_certificates(door)
+    wanted = router.first_certificate(certificate.decode(errors="replace"))
+    for host, port in listeners(door.plan) if certificate else ():
+        if router.served_certificate(host, port) != wanted:
+            raise Trouble(f"it still shows its old certificate at port {port}")
+
+
+def _forget_certificates(door: Door) -> None:
+    """Have Erlang read its PEM files for the next connection; by itself it does within two minutes, and between brokers
+    it always takes that long (ssl_pem_cache_clean, ssl(6)). Connections that exist stay."""
+    done = door.ctl("eval", "ssl:clear_pem_cache().")
+    if done.returncode:
+        raise Trouble(f"rabbitmqctl could not have it read its certificates (exit code {done.returncode})")
+
+
+def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
+    """Return address and port of every listener for clients over TLS."""
+    shown = [value for key, value in p.settings if key.startswith("listeners.ssl.")]
+    split = [value.rpartition(":") for value in shown]
+    return tuple((host or "localhost", int(port)) for host, _, port in split)
+
+
+def _told(act: typing.Callable[[], object]) -> str:
+    try:
+        act()
+    except (Trouble, errors.ProcessFailed) as e:
+        return str(e).rstrip(".")
+    return ""
+
+
+def _hold(door: Door, wanted: Definitions) -> None:
+    """Make the broker know what is wanted, and whatever else it knows."""
+    if not lacking(wanted, _export(door)):
+        return
+    code = door.ctl("import_definitions", stdin=json.dumps(wanted).encode()).returncode
+    left = lacking(wanted, _export(door))
+    if left:
+        raise Trouble(f"it did not take {called(left[0])} (exit code {code})")
+
+
+def _delete(work: Work) -> None:
+    code = 0
+    for kind, *names in [key for key in work.remove if key in _rows(_export(work.door))]:
+        if kind == "users":
+            code = work.door.ctl("delete_user", "--", *names).returncode
+        else:
+            code = work.door.ctl("clear_policy", "-p", names[0], "--", names[1]).returncode
+    found = _rows(_export(work.door))
+    left = [key for key in work.remove if key in found]
+    if left:
+        raise Trouble(f"it did not delete {called(left[0])} (exit code {code})")
+
+
+def _export(door: Door) -> Definitions:
+    """Return what the broker knows."""
+    done = door.ctl("export_definitions", "-")
+    if done.returncode == _UNAVAILABLE:
+        raise Trouble("it does not run, or does not accept this node's Erlang cookie")
+    found = _parse(done.stdout.encode()) if done.returncode == 0 else None
+    if found is None:
+        raise Trouble(f"rabbitmqctl could not ask it (exit code {done.returncode})")
+    return found

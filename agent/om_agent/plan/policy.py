@@ -1,0 +1,89 @@
+"""Who may do what at a router: AMQP policies, which both engines enforce where a client connects. Pure.
+
+A service may attach to the addresses of its own half, and to the dynamic addresses at which callers wait for answers;
+not to ``$management`` of this router or, over the mesh, of another. Only the agent's own user may do that. Routers
+that connect to each other show a certificate of the mesh instead (`om_agent.plan.router`); the engines ask no policy
+between interior routers (qd_policy_amqp_open in src/policy.c of both), and that of edges allows everything.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from om_agent import model
+
+ROUTERS = "edge"  # the vhost of listeners for edge routers
+REALM = "overcloud"  # SASL realm of every user; clients are told with sasl_default_realm
+PREFIX = "openstack.org/om"
+
+# Where answers go, as the engines name the dynamic addresses of interior and of edge routers: "/" and "." part the
+# words, "*" is one of them, "#" any number (a router's id may hold dots). Everything else that is routed by its
+# router's name, "$management" for one, does not end in "temp" and one more word (`om_agent.model` refuses routers whose
+# own name ends so).
+_ANSWERS = ("amqp:/_topo/*/#/temp/*", "amqp:/_edge/#/temp/*")
+
+_ALL: dict[str, typing.Any] = {
+    "remoteHosts": "*",
+    "allowDynamicSource": True,
+    "allowAnonymousSender": True,
+    "sources": "*",
+    "targets": "*",
+}
+
+# Sessions of one connection; oslo.messaging's driver needs one (pyngus makes it).
+_SESSIONS = 16
+
+Vhost = tuple[str, dict[str, typing.Any]]
+
+
+def entities(
+    d: model.Deployment, listeners: typing.Mapping[str, typing.Sequence[model.Backend]], edges: bool
+) -> list[Vhost]:
+    """Return the ``policy`` and its ``vhost`` entities.
+
+    :param listeners: for clients: by name, which is that of its vhost too, whose halves go over it.
+    :param edges: whether edge routers connect here.
+    """
+    found: list[Vhost] = [("policy", {"enableVhostPolicy": True, "maxConnections": d.router.max_connections})]
+    for name, backends in listeners.items():
+        groups = {"operator": {"users": _sasl(model.ADMIN_USER), **_ALL}}
+        for own, users in _by_halves(backends).items():
+            groups["-".join(b.half for b in own)] = _service(users, own)
+        found.append(("vhost", {"hostname": name, "allowUnknownUser": False, "groups": groups}))
+    if edges:
+        found.append(("vhost", {"hostname": ROUTERS, "allowUnknownUser": True, "groups": {"$default": _ALL}}))
+    return found
+
+
+def _by_halves(backends: typing.Sequence[model.Backend]) -> dict[tuple[model.Backend, ...], list[str]]:
+    """Return who uses just these halves, by name: so nothing changes when two users change places."""
+    found: dict[tuple[model.Backend, ...], list[str]] = {(b,): [] for b in backends}
+    for user in sorted({a.username for b in backends for a in b.accounts.values()}):
+        own = tuple(b for b in backends if user in [a.username for a in b.accounts.values()])
+        found.setdefault(own, []).append(user)
+    return {own: users for own, users in found.items() if users}
+
+
+def _service(users: typing.Iterable[str], backends: typing.Sequence[model.Backend]) -> dict[str, typing.Any]:
+    own = ",".join(_addresses(b) for b in backends)
+    return {
+        "users": ",".join(map(_sasl, users)),
+        "remoteHosts": "*",
+        "allowDynamicSource": True,
+        "allowAnonymousSender": False,
+        "allowUserIdProxy": False,
+        "maxSessions": _SESSIONS,
+        "sourcePattern": own,
+        "targetPattern": ",".join((own, *_ANSWERS)),
+    }
+
+
+def _addresses(backend: model.Backend) -> str:
+    """Return the pattern of a half's addresses: ``prefix/half/multicast or the like[/virtual host]/exchange/...``
+    (RoutableAddresser in oslo_messaging/_drivers/amqp1_driver/addressing.py)."""
+    middle = f"/*/{backend.virtual_host}" if backend.virtual_host else ""
+    return f"{PREFIX}/{backend.half}{middle}/#"
+
+
+def _sasl(user: str) -> str:
+    return f"{user}@{REALM}"

@@ -1,0 +1,160 @@
+"""A certificate that peers would not accept is told of before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from om_agent import certs, ciphers, errors, model
+from om_agent.plan import layout
+
+from tests import helpers, tls
+
+NAME = "ctl-0.example.com"
+SERVER = layout.Server(
+    what="broker", names=(NAME,), exact=(), peer=False,
+    ca=layout.Credential("tls.ca"), certificate=layout.Credential("tls.certificate"), key=layout.Credential("tls.key"),
+)  # fmt: skip
+PEER = dataclasses.replace(SERVER, exact=(NAME,), peer=True)
+CA = tls.authority()
+GOOD = CA.issue(NAME)
+CLIENT, SERVING = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+
+
+def found(
+    pair: tls.Pair, server: layout.Server = SERVER, ca: str = CA.pem, now: datetime.datetime = tls.NOW
+) -> list[tuple[str, str]]:
+    """(path, code) of what is wrong."""
+    shown = certs.Shown(server, ca, pair.certificate, model.Secret(pair.key))
+    return [(p.path, p.code) for p in certs.check(shown, now)]
+
+
+def with_password() -> str:
+    key = serialization.load_pem_private_key(GOOD.key.encode(), None)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"x")).decode()
+
+
+def test_good_ones() -> None:
+    assert found(GOOD) == found(GOOD, PEER) == []
+    assert found(CA.issue(NAME, of_rsa=True)) == []
+    assert found(CA.issue("*.example.com")) == []
+    assert found(CA.issue(common=NAME)) == []  # no alternative name at all: the common name counts
+    assert found(CA.issue(NAME, uses=()), PEER) == []
+    assert found(GOOD, ca="") == []  # the system's own authorities: nothing is known of them
+    assert found(CA.issue("10.0.0.1"), dataclasses.replace(SERVER, names=("10.0.0.1",))) == []
+
+
+ODD = {
+    "no certificate": (
+        dataclasses.replace(GOOD, certificate=helpers.CERTIFICATE), ("tls.certificate", "cert-unreadable"),
+    ),
+    "no key": (dataclasses.replace(GOOD, key=helpers.KEY), ("tls.key", "cert-bad-key")),
+    "a key with a password": (dataclasses.replace(GOOD, key=with_password()), ("tls.key", "cert-bad-key")),
+    "another's key": (dataclasses.replace(GOOD, key=CA.issue(NAME).key), ("tls.key", "cert-other-key")),
+    "another's name": (CA.issue("ctl-1.example.com"), ("tls.certificate", "cert-other-host")),
+    "its name in the common name beside others": (
+        CA.issue("ctl-1.example.com", common=NAME), ("tls.certificate", "cert-other-host"),
+    ),
+    "a wildcard for two labels": (CA.issue("*.com"), ("tls.certificate", "cert-other-host")),
+    "a client's": (CA.issue(NAME, uses=(CLIENT,)), ("tls.certificate", "cert-other-use")),
+    "expired": (CA.issue(NAME, valid=(tls.NOW - 2 * tls.DAY, tls.NOW - tls.DAY)), ("tls.certificate", "cert-expired")),
+    "early": (CA.issue(NAME, valid=(tls.NOW + tls.DAY, tls.NOW + 2 * tls.DAY)), ("tls.certificate", "cert-not-yet")),
+    "another authority's": (tls.Authority.create().issue(NAME), ("tls.certificate", "cert-not-signed")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_ones(what: str) -> None:
+    pair, wanted = ODD[what]
+    assert found(pair) == [wanted]
+
+
+def test_only_exact_names_and_clients_among_brokers() -> None:
+    assert found(CA.issue("*.example.com"), PEER) == [("tls.certificate", "cert-other-host")]
+    assert found(CA.issue(NAME, uses=(SERVING,)), PEER) == [("tls.certificate", "cert-other-use")]
+    assert found(CA.issue(NAME, uses=(SERVING,))) == []
+
+
+def test_an_authority_that_has_expired() -> None:
+    later = tls.NOW + 3 * tls.DAY
+    pair = CA.issue(NAME, valid=(tls.NOW, later + tls.DAY))
+    assert found(pair, now=later) == [("tls.certificate", "cert-expired")]
+    assert found(GOOD, ca=helpers.CERTIFICATE) == [("tls.ca", "cert-unreadable")]
+
+
+def test_intermediates() -> None:
+    between = CA.intermediate("between")
+    pair = between.issue(NAME)
+    assert found(pair) == [("tls.certificate", "cert-not-signed")]
+    assert found(dataclasses.replace(pair, certificate=pair.certificate + between.pem)) == []
+    assert found(pair, ca=CA.pem + between.pem) == []
+    assert found(pair, ca=between.pem) == [("tls.certificate", "cert-not-signed")]  # OpenSSL wants the root
+
+
+def test_a_sentence_says_what_to_do() -> None:
+    pair = CA.issue("a", "b", "c", "d", "e")
+    (said,) = certs.check(certs.Shown(SERVER, CA.pem, pair.certificate, model.Secret(pair.key)), tls.NOW)
+    assert f'is not for "{NAME}"' in said.message and '"a", "b", "c", "d" and 1 more' in said.message
+    assert pair.key.splitlines()[1] not in str(said)
+
+
+def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    assert found(GOOD) == [("cryptography", "no-cryptography")]
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("form", ["pem", "paths"])
+def test_apply_refuses(form: str, tmp_path: pathlib.Path) -> None:
+    """With nothing written, for text and for files that are on the node."""
+    raw = helpers.with_tls(helpers.default(1, 0), "pem")
+    pair = CA.issue("ctl-1")
+    given = {"ca": CA.pem, "certificate": pair.certificate, "key": pair.key}
+    root = tmp_path / "root"
+    (root / "etc/pki").mkdir(parents=True)
+    if form == "paths":
+        for key, text in given.items():
+            (root / f"etc/pki/{key}").write_text(text)
+        given = {f"{key}_file": f"/etc/pki/{key}" for key in given}
+    (tmp_path / "m.json").write_text(json.dumps({"oslo_messaging": {**raw, "tls": given}}))
+    (root / helpers.STATE).mkdir(parents=True)
+    before = helpers.tree(root, helpers.STATE)
+    argv = [sys.executable, "-m", "om_agent", "apply", str(tmp_path / "m.json"), "--node", "ctl-0", "--root", str(root)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": str(helpers.ROOT / "agent")}
+    )
+    at = "tls.certificate" if form == "pem" else "/etc/pki/certificate"
+    assert done.returncode == errors.EXIT_APPLY_FAILED
+    assert f'{at}: the certificate is not for "ctl-0", which peers look for in it; it is for "ctl-1"' in done.stderr
+    assert helpers.tree(root, helpers.STATE) == before
+
+
+def test_this_openssl_knows_the_ciphers() -> None:
+    context = tls.client_context(ciphers=":".join(ciphers.NAMES))
+    assert {c["name"] for c in context.get_ciphers()} == {*ciphers.NAMES, *ciphers.TLS_1_3}
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("node", ["", "ctl-0", "ctl-1", "cmp-0"])
+def test_validate_looks_at_pem(node: str, tmp_path: pathlib.Path) -> None:
+    """Off-node, and so at the name only for a node that is named and has a server."""
+    pair = CA.issue("ctl-0")
+    raw = helpers.with_tls(helpers.default(2), "pem")
+    raw["tls"] = {"ca": CA.pem, "certificate": pair.certificate, "key": pair.key}
+    broken = helpers.put(raw, "tls.key", CA.issue("ctl-0").key)
+    for given, good in ((raw, node != "ctl-1"), (broken, False)):
+        path = tmp_path / "m.json"
+        path.write_text(json.dumps({"oslo_messaging": given}))
+        argv = [sys.executable, "-m", "om_agent", "validate", str(path), *(["--node", node] if node else [])]
+        environment = {"PYTHONPATH": str(helpers.ROOT / "agent")}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        assert done.returncode == (errors.EXIT_OK if good else errors.EXIT_INVALID), done.stderr
+        assert ("not the key of the certificate" in done.stderr) is (given is broken)
