@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import pathlib
+import re
 import ssl
 import subprocess
 import sys
 import typing
+import warnings
 
 import pytest
 from om_agent.plan import layout
@@ -155,24 +158,32 @@ def test_another_authority_and_another_name(lenient: Brokers) -> None:
     [(USER, "", "PLAIN"), (USER, "another", "PLAIN"), ("guest", "guest", "PLAIN"), ("", "", "EXTERNAL")],
 )
 def test_without_the_password(lenient: Brokers, user: str, password: str, method: str) -> None:
-    def connect(user: str, password: str, method: str) -> None:
-        server = lenient.servers[0]
-        options = {"ca_certs": str(ca), "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": server.name}
-        host, port = server.address
-        connection = kombu.Connection(
-            hostname=host, port=port, userid=user, password=password, login_method=method, ssl=options,
-            connect_timeout=5,
-        )  # fmt: skip
-        with contextlib.closing(connection):
-            connection.connect()
-
     ca = lenient.directory / "ca.pem"
     ca.write_text(tls.authority().pem)
-    with pytest.raises(Exception, match=r"ACCESS_REFUSED|[Mm]echanism|NOT_ALLOWED"):
-        connect(user, password, method)
-    connect(USER, PASSWORD, "PLAIN")
+    why = log_in(lenient.servers[0], ca, user, password, method)
+    assert re.search(r"ACCESS_REFUSED|[Mm]echanism|NOT_ALLOWED", why), why
+    assert log_in(lenient.servers[0], ca, USER, PASSWORD, "PLAIN") == ""
     offered = lenient.servers[0].accepts(tls.client_context()).answer
     assert b"PLAIN" in offered and b"ANONYMOUS" not in offered and b"EXTERNAL" not in offered
+
+
+def log_in(server: tls.Server, ca: pathlib.Path, user: str, password: str, method: str) -> str:
+    """Log in over TLS; returns why that is refused, or ''."""
+    options = {"ca_certs": str(ca), "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": server.name}
+    host, port = server.address
+    login = {"userid": user, "password": password, "login_method": method}
+    why = ""
+    connection = kombu.Connection(hostname=host, port=port, ssl=options, connect_timeout=5, **login)
+    try:
+        with contextlib.closing(connection):
+            connection.connect()
+    except Exception as e:  # kombu has a class for each kind
+        why = f"{type(e).__name__}: {e}"
+    del connection
+    with warnings.catch_warnings():  # of the socket, which py-amqp does not close when it is refused
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    return why
 
 
 def test_oslo_messaging(lenient: Brokers, tmp_path: pathlib.Path) -> None:
@@ -210,9 +221,9 @@ def ping(brokers: Brokers, *arguments: str, cookie: str = "") -> bool:
     argv += ["-kernel", "inetrc", f'"{host.path(layout.RABBIT_DIR)}/erl_inetrc"', *arguments, "-eval", code]
     environment = {**processes.environment(), **brokers.erlang, "HOME": str(brokers.directory)}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    found = done.stdout.split()[-1]
-    assert found in ("pong", "pang"), done.stdout + done.stderr
-    return found == "pong"
+    found = {"pong", "pang"} & set(done.stdout.split())
+    assert len(found) == 1, done.stdout + done.stderr
+    return found == {"pong"}
 
 
 def visitor(directory: pathlib.Path, pair: tls.Pair | None, ca: str) -> tuple[str, ...]:

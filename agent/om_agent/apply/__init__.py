@@ -443,11 +443,12 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
     if not tool:
         raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
     files.remove_directory(directory)
-    directory.mkdir(0o700)
     try:
+        directory.mkdir(0o700)
         return _add_users(tool, users, directory / "users")
     finally:
-        files.remove_directory(directory)
+        with proc.uninterrupted():
+            files.remove_directory(directory)
 
 
 def _add_users(tool: str, users: typing.Sequence[router_plan.SaslUser], path: pathlib.Path) -> bytes:
