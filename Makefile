@@ -1,4 +1,5 @@
-# Everything runs from .venv, which tools/bootstrap makes; system packages are in bindep.txt.
+# Everything runs from .venv, which tools/bootstrap makes, and tests of heat/ from .venv-heat too; system packages are in
+# bindep.txt.
 # ARGS is passed on: make test ARGS='-k topology -x'
 
 SHELL = /bin/bash
@@ -28,6 +29,6 @@ image: ## an overcloud image built here, and what the elements cost; as root
 image-test: ## build an image, boot it in systemd-nspawn and in qemu and look; as root
 	@tools/image test $(ARGS)
 
-clean: ## remove .venv, images and caches, which is all that these targets leave in the tree
-	@rm -rf .venv build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache agent/om_dual_backends.egg-info
+clean: ## remove .venv, .venv-heat, images and caches, which is all that these targets leave in the tree
+	@rm -rf .venv .venv-heat build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache agent/om_dual_backends.egg-info
 	@find agent testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

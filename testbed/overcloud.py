@@ -15,7 +15,7 @@ import urllib.parse
 
 import om_agent
 from om_agent import errors as agent_errors
-from om_agent import metadata, model
+from om_agent import metadata, model, parse
 
 from testbed import errors, processes, sockets
 
@@ -91,7 +91,7 @@ def load(files: collections.abc.Sequence[pathlib.Path]) -> model.Deployment:
     :raises testbed.errors.TestbedError: when it is not valid.
     """
     try:
-        return model.parse(metadata.select(metadata.read([str(f) for f in files]), socket.gethostname()))
+        return parse.deployment(metadata.select(metadata.read([str(f) for f in files]), socket.gethostname()))
     except agent_errors.AgentError as e:
         raise errors.TestbedError("The metadata is not valid.", str(e)) from None
 

@@ -17,7 +17,7 @@ import time
 import typing
 
 import pytest
-from om_agent import model, plan, render
+from om_agent import model, parse, plan, render
 from om_agent.plan import layout, services
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,9 +45,10 @@ def default(controllers: int = 3, computes: int = 1) -> Raw:
 def dual(controllers: int = 3, computes: int = 1) -> Raw:
     """RPC over AMQP 1.0, notifications over RabbitMQ."""
     return {
-        "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret"},
+        "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret", "tls": False},
         "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret"},
         "router": {"mesh_password": "mesh-secret"},
+        "broker": {"erlang_cookie": "cookie-secret"},
         "nodes": nodes(controllers, computes),
     }
 
@@ -108,7 +109,7 @@ def host(*names: str, family: str = "debian", **changes: typing.Any) -> layout.H
 
 def plan_for(raw: object, node: str, machine: layout.Host | None = None) -> plan.Plan:
     """The plan of one node."""
-    d = model.parse(raw, catalogue())
+    d = parse.deployment(raw, catalogue())
     return plan.build(d, model.local_node(d, [node]), catalogue(), machine or host())
 
 

@@ -13,7 +13,7 @@ import ipaddress
 import re
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, fields, model
 from om_agent.plan import layout
 
 if typing.TYPE_CHECKING:
@@ -107,8 +107,8 @@ def names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 def matches(name: str, pattern: str, wildcards: bool = True) -> bool:
     """Return whether a certificate's name ``pattern`` is good for the host ``name`` (RFC 6125 section 6.4)."""
-    if model.is_address(name) or model.is_address(pattern):
-        both = model.is_address(name) and model.is_address(pattern)
+    if fields.is_address(name) or fields.is_address(pattern):
+        both = fields.is_address(name) and fields.is_address(pattern)
         return both and ipaddress.ip_address(name) == ipaddress.ip_address(pattern)
     host, wanted = (text.lower().rstrip(".") for text in (name, pattern))
     if wildcards and wanted.startswith("*."):

@@ -29,6 +29,7 @@ from om_agent import (
     metadata,
     model,
     observe,
+    parse,
     picture,
     plan,
     proc,
@@ -391,7 +392,7 @@ def _local(d: model.Deployment, asked: str | None) -> model.Node:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    d = model.parse(_raw(args.files, pathlib.Path("/")), _catalogue())
+    d = parse.deployment(_raw(args.files, pathlib.Path("/")), _catalogue())
     asked = [name for name in (args.node, d.node) if name]
     node = model.local_node(d, asked) if asked else None
     problems = list(_check_pem(d, node))
@@ -426,7 +427,7 @@ class _Prepared(typing.NamedTuple):
 def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     """Do everything that needs no write."""
     catalogue = _catalogue()
-    d = model.parse(raw, catalogue)
+    d = parse.deployment(raw, catalogue)
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
     planned = plan.build(d, _local(d, args.node), catalogue, host)
     return _Prepared(d, planned, host, render.render(planned, host))
@@ -558,7 +559,7 @@ def _status(args: argparse.Namespace) -> int:
 
 def _topology(args: argparse.Namespace) -> int:
     catalogue = _catalogue()
-    d = model.parse(_existing_raw(args.files, args.root), catalogue)
+    d = parse.deployment(_existing_raw(args.files, args.root), catalogue)
     mesh = topology.mesh(d)
     findings = (*d.findings, *topology.findings(d, mesh))
     if not mesh.interiors:
@@ -594,7 +595,7 @@ def _draw(text: str) -> str:
 
 
 def _capacity(args: argparse.Namespace) -> int:
-    d = model.parse(_existing_raw(args.files, pathlib.Path("/")), _catalogue())
+    d = parse.deployment(_existing_raw(args.files, pathlib.Path("/")), _catalogue())
     known = sorted({n.role for n in d.nodes})
     unknown = [role for role, _ in args.processes if role not in known]
     if unknown:

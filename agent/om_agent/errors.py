@@ -404,8 +404,8 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Leave the key out, and have whoever runs it accept both users meanwhile",
     ),
     "derived-changes": (
-        "rpc.password is about to be changed, and this secret, which is made from it, would change too: routers or "
-        "brokers would be parted",
+        "rpc.password is about to be changed, and this secret, which is made from it, would change too: brokers would "
+        "be parted",
         "Set it, for all nodes, to what it is now (doc/operations.rst, Changing a password), and leave it so",
     ),
     "still-accepted": (
@@ -454,10 +454,24 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{half} runs without TLS: passwords cross the network in the clear",
         "Set {half}.tls to true and give tls",
     ),
-    "mesh-derived": (
-        "the secret of the routers is made from rpc.password: whoever has that of a service can make a router of the "
-        "mesh, and manage all of them",
-        "Set router.mesh_password to a long random text, the same for all nodes",
+    "tls-not-said": (
+        "nothing says whether clients of the routers use TLS, and without it passwords cross the network in the clear",
+        "Set it to true and give tls, or to false where the network is trusted with passwords",
+    ),
+    "mesh-secret": (
+        "the value is missing: from it routers make what they know each other by, and the agent what it manages them "
+        "with",
+        "Set it to a long random text, the same for all nodes (openssl rand -hex 32), which services do not know",
+    ),
+    "admin-secret": (
+        "the value is missing: with it the agent manages running routers, and without router.mesh_password it cannot "
+        "be made",
+        "Set it to a long random text, the same for all nodes (openssl rand -hex 32)",
+    ),
+    "cookie-derived": (
+        "the brokers' cookie is made from rpc.password: whoever has that of a service and reaches the port between "
+        "brokers can do anything to them",
+        "Set broker.erlang_cookie to a long random text, the same for all nodes (openssl rand -hex 32)",
     ),
     # -- services and the node
     "unknown-service": ("{name} is not in the service catalogue", "Use names from: {known}"),

@@ -106,7 +106,7 @@ def _shallow(value: object, path: str) -> object:
 
 def _integer(text: str) -> int | float:
     """Return a whole number; one of more digits than Python may convert is as infinite as ``1e999``, and as little
-    wanted where this project looks: `om_agent.model` then names the key."""
+    wanted where this project looks: `om_agent.fields` then names the key."""
     return int(text) if len(text) <= _MAX_DIGITS else float(text)
 
 
@@ -201,7 +201,7 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
 
 
 def select(merged: dict[str, object], hostname: str) -> object | None:
-    """Return the raw value to hand to `om_agent.model.parse`, or None when the metadata says nothing of messaging.
+    """Return the raw value to hand to `om_agent.parse.deployment`, or None when the metadata says nothing of messaging.
 
     It is the key ``oslo_messaging``, or that of the newest deployment of group ``om-messaging``, or what tripleo's
     hiera keys say.
@@ -255,6 +255,7 @@ _HIERA_TLS = {
     "certificate_file": "tripleo::profile::base::qdr::listener_ssl_cert_file",
     "key_file": "tripleo::profile::base::qdr::listener_ssl_key_file",
 }
+_HIERA_SECTIONS = ("router", "broker", "tls", "sites")  # as in the metadata, whole, at oslo_messaging_<section>
 
 
 def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
@@ -263,7 +264,8 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
     ``oslo_messaging_{rpc,notify}_{scheme,user_name,password,use_ssl,port,node_names}`` are what puppet-tripleo reads
     (manifests/profile/base/*.pp). ``node_names`` hold only the nodes that carry the backend, so the local node joins
     them as one that carries none. Addresses come from ``..._node_ips`` where tripleo gives them; a URL always holds
-    the names, as puppet-tripleo's does.
+    the names, as puppet-tripleo's does. ``oslo_messaging_{router,broker,tls,sites}`` are this project's own, for what
+    tripleo has no words.
     """
     result: dict[str, object] = {}
     nodes: dict[str, dict[str, object]] = {}
@@ -290,8 +292,10 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
         nodes[local] = {"name": local, "role": "compute"}
     tls = {ours: data[theirs] for ours, theirs in _HIERA_TLS.items() if data.get(theirs)}
     # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run.
-    clients = {"router": {"clients": "mesh"}}
-    return {**result, **clients, **({"tls": tls} if tls else {}), "nodes": list(nodes.values()), "node": local}
+    result = {**result, "router": {"clients": "mesh"}, **({"tls": tls} if tls else {})}
+    sections = {name: data.get(f"{KEY}_{name}") for name in _HIERA_SECTIONS}
+    merged = merge(result, {name: value for name, value in sections.items() if value is not None})
+    return {**typing.cast("dict[str, object]", merged), "nodes": list(nodes.values()), "node": local}
 
 
 def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:

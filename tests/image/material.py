@@ -42,9 +42,8 @@ if ENGINE is not model.Engine.EMBEDDED:  # which has no mesh
 def metadata(**changes: typing.Any) -> dict[str, typing.Any]:
     """RPC over the router, notifications over RabbitMQ, one controller."""
     messaging: dict[str, typing.Any] = {
-        "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret"},
+        "rpc": {"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-secret"},
         "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret"},
-        # By default the router's passwords are made from that of RPC, and the cookie too.
         "router": {"engine": ENGINE.value, "mesh_password": "mesh-secret", "admin_password": "admin-secret"},
         "broker": {"erlang_cookie": "image-test-cookie"},
         "nodes": [{"name": NAME, "address": ADDRESS}],

@@ -213,7 +213,7 @@ def update(node: image_node.Node, metadata: object) -> None:
 def test_stack_update(node: image_node.Node) -> None:
     """Another password of RPC: files and services follow, and what did not change keeps running."""
     before = pids(node, ROUTER, BROKER, *SERVICES)
-    update(node, material.metadata(rpc={"scheme": "amqp", "username": "rpc", "password": "rpc-changed"}))
+    update(node, material.metadata(rpc={"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-changed"}))
     assert "rpc-changed" in (node.root / "etc/heat/heat.conf").read_text()
     after = pids(node, ROUTER, BROKER, *SERVICES)
     assert {name for name in before if before[name] != after[name]} == set(SERVICES)
@@ -229,7 +229,7 @@ def test_stack_update_back(node: image_node.Node) -> None:
 def test_stack_update_of_the_router(node: image_node.Node) -> None:
     """Router before services: its own file changes, and theirs with the port. It is restarted where it must be."""
     before = pids(node, ROUTER, BROKER, *SERVICES)
-    rpc_changed = {"scheme": "amqp", "username": "rpc", "password": "rpc-secret", "port": 31469}
+    rpc_changed = {"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-secret", "port": 31469}
     router_changed = {**material.metadata()["oslo_messaging"]["router"], "inter_router_port": 31480}
     update(node, material.metadata(rpc=rpc_changed, router=router_changed))
     after = pids(node, ROUTER, BROKER, *SERVICES)
@@ -298,7 +298,7 @@ def test_a_router_that_hangs_comes_back(node: image_node.Node) -> None:
 
 def test_bad_metadata_keeps_the_old_state_and_keeps_serving(node: image_node.Node) -> None:
     before = (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES})
-    node.give(material.metadata(rpc={"scheme": "amqp", "username": "rpc", "password": "x", "nonsense": "y"}))
+    node.give(material.metadata(rpc={"scheme": "amqp", "tls": False, "password": "x", "nonsense": "y"}))
     said = '"nonsense" is not a key here'
     node.wait(lambda: said in node.journal("os-collect-config"), "the mistake is in the journal")
     assert (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES}) == before

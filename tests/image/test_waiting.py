@@ -10,7 +10,7 @@ from testbed import image_node
 from tests.image import conftest, material
 from tests.image.material import APPLY, BROKER, ROUTER, SERVICES
 
-BAD = material.metadata(rpc={"scheme": "amqp", "password": "x", "nonsense": "y"})
+BAD = material.metadata(rpc={"scheme": "amqp", "tls": False, "password": "x", "nonsense": "y"})
 
 
 @pytest.fixture(scope="module")

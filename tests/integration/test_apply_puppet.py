@@ -16,7 +16,7 @@ import typing
 import urllib.parse
 
 import pytest
-from om_agent import model
+from om_agent import parse
 from om_agent.apply import puppet as om_puppet
 from om_agent.plan import services, transport_url
 
@@ -41,8 +41,9 @@ NODES = [
     {"name": "cmp-0", "address": "192.0.2.20", "role": "compute"},
 ]
 DUAL: dict[str, typing.Any] = {
-    "rpc": {"scheme": "amqp", "username": "rpc user", "password": NASTY, "response_timeout": 90},
+    "rpc": {"scheme": "amqp", "tls": False, "username": "rpc user", "password": NASTY, "response_timeout": 90},
     "notify": {"scheme": "rabbit", "username": "notify", "password": NASTY_TOO, "virtual_host": "a/b"},
+    "router": {"mesh_password": "canary4 of the mesh"},
     "nodes": NODES,
 }
 # How long a call waits is no backend's: once written it stays, so both say the same.
@@ -217,7 +218,7 @@ def assert_secrets_are_kept(node: Node, run: Run) -> None:
 
 
 def url_of(metadata: dict[str, typing.Any], half: str) -> str:
-    d = model.parse(metadata)
+    d = parse.deployment(metadata)
     return transport_url.build(services.as_seen_from(d, d.by_name()["ctl-0"], getattr(d, half))).reveal()
 
 

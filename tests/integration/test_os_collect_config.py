@@ -28,8 +28,13 @@ NODES = [
     {"name": "ctl-0", "address": "192.0.2.10", "role": "controller"},
     {"name": "cmp-0", "address": "192.0.2.20", "role": "compute"},
 ]
-GOOD: dict[str, typing.Any] = {"rpc": {"scheme": "amqp", "password": "one"}, "notify": {"scheme": "rabbit"},
-                               "nodes": NODES, "node": "cmp-0"}  # fmt: skip
+GOOD: dict[str, typing.Any] = {
+    "rpc": {"scheme": "amqp", "tls": False, "password": "one"},
+    "notify": {"scheme": "rabbit"},
+    "router": {"mesh_password": "m"},
+    "nodes": NODES,
+    "node": "cmp-0",
+}
 
 
 @dataclasses.dataclass(frozen=True)

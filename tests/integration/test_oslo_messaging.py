@@ -58,7 +58,7 @@ def metadata(first: int, rpc: dict[str, typing.Any], notify: dict[str, typing.An
         {"name": "ctl-0", "address": f"{ADDRESS}{first}", "role": "controller"},
         {"name": "cmp-0", "address": f"{ADDRESS}{first + 1}", "role": "compute"},
     ]
-    router = {"engine": "embedded"}
+    router = {"engine": "embedded", "mesh_password": "mesh-secret"}
     return {"oslo_messaging": {"rpc": rpc, "notify": notify, "router": router, "nodes": nodes}}
 
 
@@ -66,8 +66,8 @@ def metadata(first: int, rpc: dict[str, typing.Any], notify: dict[str, typing.An
 # which is somebody else's then, so that one is enough.
 ROUTER, DUAL, BROKER = "router", "dual", "broker"
 CLOUDS = {
-    ROUTER: metadata(10, {"scheme": "amqp", **USERS["rpc"]}, {"scheme": "amqp", **USERS["notify"]}),
-    DUAL: metadata(20, {"scheme": "amqp", **USERS["rpc"]}, {"scheme": "rabbit", **USERS["notify"]}),
+    ROUTER: metadata(10, {"scheme": "amqp", "tls": False, **USERS["rpc"]}, {"scheme": "amqp", **USERS["notify"]}),
+    DUAL: metadata(20, {"scheme": "amqp", "tls": False, **USERS["rpc"]}, {"scheme": "rabbit", **USERS["notify"]}),
     BROKER: metadata(
         30, {"hosts": [f"{ADDRESS}20"], **USERS["notify"]}, {"hosts": [f"{ADDRESS}20"], **USERS["notify"]}
     ),

@@ -77,9 +77,9 @@ class Node:
 
 def messaging(**rpc: str) -> helpers.Raw:
     return {
-        "rpc": {"scheme": "amqp", "username": "rpc", "password": PASSWORD, **rpc},
+        "rpc": {"scheme": "amqp", "tls": False, "username": "rpc", "password": PASSWORD, **rpc},
         "notify": {"scheme": "amqp"},
-        "router": {"engine": "embedded", "http_port": 0},
+        "router": {"engine": "embedded", "http_port": 0, "mesh_password": "mesh-secret"},
         "nodes": [{"name": "ctl-1", "address": ADDRESS[0], "host": ADDRESS[0]}],
         "services": ["nova", "swift"],
     }
@@ -168,7 +168,8 @@ def test_a_services_file_with_another_url(node: Node) -> None:
 
 def test_another_password(node: Node) -> None:
     """The node's router has other users than the metadata says, as when a stack update has not reached the node."""
-    other = node.machine.metadata(messaging(password="another-password"), "other.json")
+    raw = helpers.put(messaging(password="another-password"), "router.mesh_password", "another-password")
+    other = node.machine.metadata(raw, "other.json")
     found = node.verify(metadata=other)
     assert set(found) == {"config-differs", "router-login"}
     assert "does not let om-agent in" in found["router-login"] and "Run om-agent apply" in found["router-login"]

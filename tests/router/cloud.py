@@ -19,6 +19,7 @@ from testbed import overcloud, processes, routers, sockets, workers
 
 ENGINES = (model.Engine.QDROUTERD, model.Engine.SKROUTERD)
 PORT = 31459
+ROUTER = {"http_port": 0, "worker_threads": 2, "mesh_password": "mesh-secret"}  # unless a test says otherwise
 
 
 def need(engine: model.Engine) -> None:
@@ -62,10 +63,10 @@ class Cloud:
             for i, (name, role) in enumerate(nodes.items())
         }
         self.messaging = {
-            "rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret", "port": PORT},
+            "rpc": {"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-secret", "port": PORT},
             "notify": {"scheme": "rabbit", "password": "n", "hosts": ["127.0.0.1"]},
-            "router": {"engine": engine.value, "http_port": 0, "worker_threads": 2},
             **messaging,
+            "router": {**ROUTER, "engine": engine.value, **messaging.get("router", {})},
         }
         self.routers: dict[str, routers.Router] = {}
         self._count = 0

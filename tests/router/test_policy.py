@@ -132,8 +132,8 @@ def test_another_user_while_it_runs(cloud: clouds.Cloud) -> None:
 def test_connections_are_limited(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
-    router = {"engine": engine.value, "http_port": 0, "max_connections": 16}
-    cloud = clouds.Cloud(supervisor, tmp_path, engine, NETWORK, {"ctl-1": "controller"}, bare=True, router=router)
+    few = {"max_connections": 16}
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, NETWORK, {"ctl-1": "controller"}, bare=True, router=few)
     cloud.apply("ctl-1", cloud.metadata("ctl-1"))
     cloud.start("ctl-1")
     proton = pytest.importorskip("proton")

@@ -228,7 +228,7 @@ def test_draining_where_clients_have_other_routers(
 ) -> None:
     """With ``router.clients: mesh`` they are sent away, and whoever stays away stays well."""
     nodes = {**dict.fromkeys(SMALL, "controller"), "cmp-1": "compute"}
-    router = {"engine": engine.value, "http_port": 0, "worker_threads": 2, "clients": "mesh"}
+    router = {"clients": "mesh"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", nodes, router=router)
     metadata = cloud.metadata(*nodes)
     for name in nodes:

@@ -12,7 +12,7 @@ import time
 import typing
 
 import pytest
-from om_agent import amqp, errors, model, verify
+from om_agent import amqp, errors, model, parse, verify
 from om_agent.plan import layout, router
 
 from testbed import processes, routers
@@ -93,7 +93,7 @@ def metadata(engine: model.Engine, tls: bool, directory: pathlib.Path) -> dict[s
     deployment: dict[str, object] = {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": PASSWORD, "port": PORT, "tls": tls},
         "notify": {"scheme": "rabbit", "password": "n", "hosts": ["127.0.0.1"], "tls": False},
-        "router": {"engine": engine.value, "http_port": 0},
+        "router": {"engine": engine.value, "http_port": 0, "mesh_password": "mesh-secret"},
         "nodes": [
             {"name": name, "address": address(i), "role": "compute" if name == EDGE else "controller"}
             for i, name in enumerate((*NAMES, EDGE))
@@ -135,7 +135,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for name in (*NAMES, EDGE):
             config = apply(directory, name) / layout.ENGINES[engine].config.lstrip("/")
             supervisor.start(name, [*within, *command, "-c", str(config)])
-        yield Mesh(engine, tls, directory, model.parse(raw["oslo_messaging"]).router.admin_password)
+        yield Mesh(engine, tls, directory, parse.deployment(raw["oslo_messaging"]).router.admin_password)
 
 
 def wait(mesh: Mesh, what: typing.Callable[[], bool]) -> None:

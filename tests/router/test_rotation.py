@@ -18,7 +18,6 @@ pytestmark = pytest.mark.router
 NODES = {"ctl-1": "controller", "ctl-2": "controller", "cmp-1": "compute"}
 OLD = {"username": "rpc", "password": "the-old-word"}
 NEW = {"username": "rpc-2", "password": "the-new-word"}
-MESH = {"mesh_password": "of-the-mesh"}
 
 
 def connect(cloud: clouds.Cloud, node: str, user: typing.Mapping[str, str]) -> typing.Any:
@@ -44,8 +43,7 @@ def lets_in(cloud: clouds.Cloud, node: str, user: typing.Mapping[str, str]) -> b
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_three_updates(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
-    router = {"engine": engine.value, "http_port": 0, "worker_threads": 2, **MESH}
-    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", NODES, router=router)
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", NODES)
     first, accept, swap, drop = (
         cloud.metadata(*NODES, rpc=rpc)
         for rpc in (OLD, {**OLD, "also_accept": [NEW]}, {**NEW, "also_accept": [OLD]}, NEW)
@@ -95,10 +93,10 @@ def test_in_one_step_nobody_is_thrown_out(
     """Without the second user, services of nodes whose turn comes later keep the connections that they have."""
     nodes = {"ctl-1": "controller"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", nodes, bare=True)
-    cloud.apply("ctl-1", cloud.metadata(*nodes, rpc=OLD, router=MESH))
+    cloud.apply("ctl-1", cloud.metadata(*nodes, rpc=OLD))
     cloud.start("ctl-1")
     connection = connect(cloud, "ctl-1", OLD)
-    said = cloud.apply("ctl-1", cloud.metadata(*nodes, rpc=NEW, router=MESH))
+    said = cloud.apply("ctl-1", cloud.metadata(*nodes, rpc=NEW))
     assert "reconcile" in said and "could not be changed" not in said
     connection.create_sender("openstack.org/om/rpc/anycast/x").close()
     assert lets_in(cloud, "ctl-1", NEW) and not lets_in(cloud, "ctl-1", OLD)
@@ -111,7 +109,7 @@ def test_the_agents_own_password(
     nodes = {"ctl-1": "controller"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", nodes, bare=True)
     for word in ("one", "two"):
-        metadata = cloud.metadata(*nodes, rpc=OLD, router={**MESH, "admin_password": word})
+        metadata = cloud.metadata(*nodes, rpc=OLD, router={"admin_password": word})
         cloud.apply("ctl-1", metadata)
         if not cloud.routers:
             cloud.start("ctl-1")

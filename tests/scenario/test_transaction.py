@@ -178,8 +178,9 @@ NODES = [
     {"name": COMPUTE, "address": "192.0.2.20", "role": "compute"},
 ]
 DUAL: dict[str, typing.Any] = {
-    "rpc": {"scheme": "amqp", "username": "rpc", "password": RPC},
+    "rpc": {"scheme": "amqp", "tls": False, "username": "rpc", "password": RPC},
     "notify": {"scheme": "rabbit", "username": "notify", "password": NOTIFY},
+    "router": {"mesh_password": "canary: mesh"},
     "nodes": NODES,
 }
 RABBIT: dict[str, typing.Any] = {"rpc": {"password": RPC}, "nodes": NODES}

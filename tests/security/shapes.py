@@ -6,7 +6,7 @@ import functools
 import json
 import typing
 
-from om_agent import model
+from om_agent import parse
 
 from tests import helpers, tls
 from tests.security import canary
@@ -54,14 +54,19 @@ def routers() -> Raw:
     """Routers for both halves."""
     raw = helpers.dual(2)
     raw["rpc"]["password"] = canary.secret("rpc")
-    raw["notify"] = {"scheme": "amqp", "username": "notify", "password": canary.secret("notify")}
+    raw["notify"] = {"scheme": "amqp", "tls": False, "username": "notify", "password": canary.secret("notify")}
     return raw
 
 
 def external() -> Raw:
     """Both halves run by somebody else."""
     return {
-        "rpc": {"scheme": "amqp", "hosts": ["router.example.com"], "password": canary.secret("rpc", "/" + LINE)},
+        "rpc": {
+            "scheme": "amqp",
+            "tls": False,
+            "hosts": ["router.example.com"],
+            "password": canary.secret("rpc", "/" + LINE),
+        },
         "notify": {"scheme": "rabbit", "hosts": ["192.0.2.7", "192.0.2.8"], "password": canary.secret("notify")},
         "nodes": helpers.nodes(2),
     }
@@ -71,7 +76,11 @@ def embedded() -> Raw:
     """The development router."""
     raw = helpers.dual(1)
     raw["rpc"]["password"], raw["notify"]["password"] = canary.secret("rpc"), canary.secret("notify")
-    raw["router"] = {"engine": "embedded", "admin_password": canary.secret("admin", LINE)}
+    raw["router"] = {
+        "engine": "embedded",
+        "mesh_password": canary.secret("mesh", LINE),
+        "admin_password": canary.secret("admin", LINE),
+    }
     return raw
 
 
@@ -126,7 +135,7 @@ def heat() -> bytes:
 
 def derived(raw: Raw) -> list[str]:
     """Secrets that nobody wrote down: whoever has them can log in."""
-    d = model.parse(raw, helpers.catalogue())
+    d = parse.deployment(raw, helpers.catalogue())
     found = [d.router.mesh_password, d.router.admin_password, d.broker.erlang_cookie]
     return [s.reveal() for s in found if canary.STEM not in s.reveal()]
 

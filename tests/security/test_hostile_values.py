@@ -20,7 +20,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import apply, errors, ini, model, plan, render
+from om_agent import apply, errors, ini, model, parse, plan, render
 from om_agent.plan import broker, router
 
 from tests import helpers
@@ -113,7 +113,7 @@ def accept(base: str, tls: bool, fields: typing.Mapping[str, str]) -> Example | 
     for path, value in fields.items():
         with_it = helpers.put(raw, path, [value] if path == "services" else value)
         try:
-            model.parse(with_it, helpers.catalogue())
+            parse.deployment(with_it, helpers.catalogue())
         except errors.InvalidInput as e:
             assert all(str(p).isprintable() for p in e.problems), "no sentence draws upon the terminal"
             SEEN["refused"] += 1
@@ -122,7 +122,7 @@ def accept(base: str, tls: bool, fields: typing.Mapping[str, str]) -> Example | 
             SEEN["accepted"] += 1
     if not taken:
         return None
-    d = model.parse(raw, helpers.catalogue())
+    d = parse.deployment(raw, helpers.catalogue())
     made = plan.build(d, d.nodes[0], helpers.catalogue(), helpers.host())
     return Example(d, made, render.render(made, helpers.host()))
 
@@ -490,6 +490,6 @@ def test_cyrus_lets_in_who_has_the_password_and_nobody_else(
 def test_paths_that_not_every_reader_understands(path: str, key: str) -> None:
     raw = helpers.put(helpers.with_tls(helpers.default()), f"tls.{key}", path)
     with pytest.raises(errors.InvalidInput) as told:
-        model.parse(raw, helpers.catalogue())
+        parse.deployment(raw, helpers.catalogue())
     assert [(p.path, p.code) for p in told.value.problems] == [(f"tls.{key}", "bad-text")]
     assert path not in str(told.value) and str(told.value).isprintable()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import strategies as st
-from om_agent import errors, model
+from om_agent import errors, fields, model, parse
 from om_agent.plan import authority
 
 from tests import helpers
@@ -81,7 +81,7 @@ def test_what_a_certificate_may_be_used_for() -> None:
 
 def openssl(directory: pathlib.Path, purpose: str, host: str) -> bool:
     argv = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "ca.pem"]
-    argv += ["-verify_ip" if model.is_address(host) else "-verify_hostname", host, "certificate.pem"]
+    argv += ["-verify_ip" if fields.is_address(host) else "-verify_hostname", host, "certificate.pem"]
     return subprocess.run(argv, cwd=directory, capture_output=True, check=False).returncode == 0
 
 
@@ -131,7 +131,7 @@ def test_a_certificate_holds_what_the_node_is_called_and_nothing_else(given: lis
     """Whatever the metadata says: what the model lets through cannot be a second name or a pattern."""
     raw = helpers.put(helpers.dual(1, 0), "nodes.0", dict(zip(("name", "address", "host"), given)))
     try:
-        (made,) = model.parse(raw).nodes
+        (made,) = parse.deployment(raw).nodes
     except errors.InvalidInput:
         return
     found = authority.issue(SECRET, made).certificate
@@ -162,7 +162,9 @@ def test_without_the_module_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.NotReady, match="python3-cryptography"):
         authority.issue(SECRET, node())
     helpers.rendered(helpers.default(), "ctl-0")
-    helpers.rendered({**helpers.dual(), "router": dict.fromkeys(model.MESH_FILES, "/x")}, "ctl-0")
+    helpers.rendered(
+        {**helpers.dual(), "router": {**dict.fromkeys(model.MESH_FILES, "/x"), "admin_password": "a"}}, "ctl-0"
+    )
 
 
 @pytest.mark.parametrize("error", [exceptions.UnsupportedAlgorithm("ed25519"), ValueError("scrypt")])

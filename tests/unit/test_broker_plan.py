@@ -11,7 +11,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import ciphers, model
+from om_agent import ciphers, model, parse
 from om_agent.plan import broker, layout
 
 from tests import helpers
@@ -21,7 +21,7 @@ put = helpers.put
 
 
 def build(raw: object, node: str = "ctl-0", machine: layout.Host | None = None) -> broker.BrokerPlan:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     built = broker.build(d, d.by_name()[node], machine or helpers.host())
     assert built
     return built
@@ -62,9 +62,9 @@ def matches(hashed: str, password: str) -> bool:
 
 
 def test_only_where_a_broker_runs() -> None:
-    d = model.parse(helpers.default())
+    d = parse.deployment(helpers.default())
     assert broker.build(d, d.by_name()["cmp-0"], helpers.host()) is None
-    d = model.parse(put(helpers.default(), "rpc.hosts", ["elsewhere"]))
+    d = parse.deployment(put(helpers.default(), "rpc.hosts", ["elsewhere"]))
     assert broker.build(d, d.by_name()["ctl-0"], helpers.host()) is None
 
 

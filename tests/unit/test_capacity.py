@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from om_agent import model
+from om_agent import parse
 from om_agent.plan import capacity
 
 from tests import helpers
@@ -13,7 +13,7 @@ PROCESSES = {"controller": 10, "compute": 2}
 
 
 def needs(raw: helpers.Raw, times: int = 1) -> dict[str, capacity.Need]:
-    return {n.kind: n for n in capacity.measure(model.parse(raw), PROCESSES, times).needs}
+    return {n.kind: n for n in capacity.measure(parse.deployment(raw), PROCESSES, times).needs}
 
 
 def test_dual_backends() -> None:
@@ -27,7 +27,7 @@ def test_dual_backends() -> None:
 
 
 def test_ten_times_as_many_nodes_without_server() -> None:
-    size = capacity.measure(model.parse(helpers.dual(3, 6)), PROCESSES, 10)
+    size = capacity.measure(parse.deployment(helpers.dual(3, 6)), PROCESSES, 10)
     found = {n.kind: n for n in size.needs}
     assert size.nodes == 63
     assert (found["interior"].edges, found["interior"].clients) == (40, 10)
@@ -77,7 +77,7 @@ def test_other_roles_have_the_default() -> None:
     ],
 )
 def test_advice(raw: helpers.Raw, times: int, words: tuple[str, ...]) -> None:
-    advice = "\n".join(capacity.measure(model.parse(raw), PROCESSES, times).advice)
+    advice = "\n".join(capacity.measure(parse.deployment(raw), PROCESSES, times).advice)
     assert bool(advice) is bool(words)
     for word in words:
         assert word in advice

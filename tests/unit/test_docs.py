@@ -9,7 +9,7 @@ import re
 import typing
 
 import pytest
-from om_agent import errors, model
+from om_agent import errors, fields, parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -17,16 +17,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def asked_keys(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Return every key that parsing asks for, as the reference writes it."""
     asked: set[str] = set()
-    original = model._Section.raw
+    original = fields.Section.raw
 
-    def raw(self: model._Section, key: str) -> object:
+    def raw(self: fields.Section, key: str) -> object:
         asked.add(re.sub(r"\[\d+\]", "[]", self.at(key)))
         return original(self, key)
 
-    monkeypatch.setattr(model._Section, "raw", raw)
+    monkeypatch.setattr(fields.Section, "raw", raw)
     sites = {"links": [{"between": ["a", "b"], "cost": 1}]}
     nodes = [{"name": "n", "site": "a"}, {"name": "m", "site": "b"}]
-    model.parse({"rpc": {"password": "x"}, "nodes": nodes, "sites": sites})
+    parse.deployment({"rpc": {"password": "x"}, "nodes": nodes, "sites": sites})
     sections = {"rpc", "notify", "router", "broker", "tls", "sites", "sites.links"}
     return asked - sections
 
@@ -53,18 +53,18 @@ def values_documented() -> dict[str, str]:
 def test_ranges_in_the_reference_are_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers, and lengths of texts as the checks word them, "1 to 255"."""
     ranges: dict[str, set[str]] = {}
-    integer, text = model._Section.integer, model._Section.text
+    integer, text = fields.Section.integer, fields.Section.text
 
-    def see_integer(self: model._Section, key: str, default: int, low: int, high: int) -> int:
+    def see_integer(self: fields.Section, key: str, default: int, low: int, high: int) -> int:
         ranges.setdefault(self.at(key), set()).add(f"{low} to {high}")
         return integer(self, key, default, low, high)
 
-    def see_text(self: model._Section, key: str, default: str = "", check: typing.Any = None) -> str:
+    def see_text(self: fields.Section, key: str, default: str = "", check: typing.Any = None) -> str:
         ranges.setdefault(self.at(key), set()).update(re.findall(r"[0-9]+ to [0-9]+", check("\0") if check else ""))
         return text(self, key, default, check)
 
-    monkeypatch.setattr(model._Section, "integer", see_integer)
-    monkeypatch.setattr(model._Section, "text", see_text)
+    monkeypatch.setattr(fields.Section, "integer", see_integer)
+    monkeypatch.setattr(fields.Section, "text", see_text)
     asked_keys(monkeypatch)
     wanted = {re.sub(r"\[\d+\]", "[]", key): found for key, found in ranges.items()}
     documented = values_documented()

@@ -245,7 +245,7 @@ UNITS: dict[str, tuple[str, dict[str, str | None]]] = {
             "ProcSubset": None,
             "ProtectHostname": None,
             "ProtectProc": None,
-            "ReadWritePaths": "/etc -/var/lib/puppet -/var/lib/rabbitmq",
+            "ReadWritePaths": "/etc -/var/lib/rabbitmq",
             "SystemCallFilter": "@system-service ~@aio @keyring userfaultfd",
         },
     ),

@@ -28,6 +28,7 @@ NOT_OURS = {
     ".pytest_cache",
     ".ruff_cache",
     ".venv",
+    ".venv-heat",
     "__pycache__",
     "build",
     "dist",

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import yaml
 from hypothesis import strategies as st
-from om_agent import errors, metadata, model
+from om_agent import errors, metadata, model, parse
 
 from tests import helpers
 
@@ -139,7 +139,7 @@ def test_a_number_that_is_none_is_told_by_its_key(number: str) -> None:
     text = f'{{"{metadata.KEY}": {{"rpc": {{"password": "x", "port": {number}}}, "nodes": [{{"name": "a"}}]}}}}'
     raw = metadata.select(typing.cast("dict[str, object]", metadata.parse_text(text.encode(), "m")), "a")
     with pytest.raises(errors.InvalidInput, match=r"^rpc\.port: a number that is not finite stands where a whole"):
-        model.parse(raw)
+        parse.deployment(raw)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_ten_megabytes(tmp_path: pathlib.Path) -> None:
     big = {f"key{i}": {"value": [CANARY] * 10} for i in range(80_000)}
     path = write(tmp_path, "big.json", {**big, metadata.KEY: helpers.default()})
     assert pathlib.Path(path).stat().st_size > 10_000_000
-    assert model.parse(metadata.select(metadata.read([path]), "ctl-0")).node == ""
+    assert parse.deployment(metadata.select(metadata.read([path]), "ctl-0")).node == ""
     text = pathlib.Path(path).read_bytes()
     assert codes(metadata.parse_text, text[:-1], path) == [(path, "not-json")]
     assert codes(metadata.parse_text, text[:-1] + b"\xff", path) == [(path, "not-utf8")]
@@ -272,7 +272,7 @@ def test_a_deployment_that_cannot_be_read() -> None:
     inputs = [{"name": metadata.KEY, "value": f"a: {CANARY}: b"}]
     assert codes(metadata.from_deployment, {"inputs": inputs}) == [("inputs.oslo_messaging", "not-json")]
     with pytest.raises(errors.InvalidInput):
-        model.parse(metadata.from_deployment({"config": "\ud800"}))
+        parse.deployment(metadata.from_deployment({"config": "\ud800"}))
 
 
 # -- tripleo's hiera contract ----------------------------------------------------------------------------------------
@@ -291,12 +291,13 @@ HIERA: dict[str, object] = {
     "oslo_messaging_notify_use_ssl": False,
     "oslo_messaging_notify_port": "5672",
     "oslo_messaging_notify_node_names": ["ctl-0.internalapi.localdomain"],
+    "oslo_messaging_router": {"mesh_password": "mesh-secret"},
     "nova::rabbit_password": "another",
 }
 
 
 def test_tripleos_contract() -> None:
-    d = model.parse(metadata.select(HIERA, "ctl-1"))
+    d = parse.deployment(metadata.select(HIERA, "ctl-1"))
     assert (d.rpc.scheme.value, d.rpc.username, d.rpc.password.reveal(), d.rpc.port) == (
         "amqp", "guest", "rpc-secret", 31459,
     )  # fmt: skip
@@ -309,6 +310,20 @@ def test_tripleos_contract() -> None:
     assert d.notify.nodes == ("ctl-0.internalapi.localdomain",)
     assert [n.address for n in d.nodes] == ["172.17.0.11", "172.17.0.12"]
     assert d.node == "ctl-1.internalapi.localdomain"
+    assert d.router.mesh_password.reveal() == "mesh-secret" and d.router.clients is model.Clients.MESH
+
+
+@pytest.mark.parametrize("section", ["router", "broker", "tls", "sites"])
+def test_a_section_in_hiera_is_one_of_the_metadata(section: str) -> None:
+    """A key that the section does not have is told with the section's name."""
+    data = {**HIERA, f"oslo_messaging_{section}": {"mesh_password": "m", "nonsense": 1}}
+    with pytest.raises(errors.InvalidInput) as caught:
+        parse.deployment(metadata.from_hiera(data, "ctl-1"))
+    assert (section, "unknown-key") in [(p.path, p.code) for p in caught.value.problems]
+    wrong = {**HIERA, f"oslo_messaging_{section}": "text"}
+    with pytest.raises(errors.InvalidInput) as caught:
+        parse.deployment(metadata.from_hiera(wrong, "ctl-1"))
+    assert (section, "wrong-type") in [(p.path, p.code) for p in caught.value.problems]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +338,7 @@ def test_tripleos_contract() -> None:
     ],
 )
 def test_this_node_by_its_whole_first_name(hostname: str, node: str) -> None:
-    d = model.parse(metadata.from_hiera(HIERA, hostname))
+    d = parse.deployment(metadata.from_hiera(HIERA, hostname))
     assert d.node == node
     assert bool(d.carried_by(d.by_name()[node], model.Scheme.AMQP)) is node.startswith("ctl-1.")
 
@@ -339,7 +354,7 @@ def test_rpc_alone_and_tls() -> None:
     data["oslo_messaging_rpc_use_ssl"] = "True"
     prefix = "tripleo::profile::base::qdr::listener_ssl_"
     data |= {prefix + "cert_db": "/ca.pem", prefix + "cert_file": "/node.pem", prefix + "key_file": "/node.key"}
-    d = model.parse(metadata.select(data, "ctl-0"))
+    d = parse.deployment(metadata.select(data, "ctl-0"))
     assert (d.tls.ca_file, d.tls.certificate_file, d.tls.key_file) == ("/ca.pem", "/node.pem", "/node.key")
     assert d.rpc.tls and d.notify.scheme is model.Scheme.AMQP
 
@@ -348,7 +363,7 @@ def test_rpc_alone_and_tls() -> None:
 @pytest.mark.parametrize("value", [7, "x y", [], {}, [[]], [None], None, True, f"{CANARY} \0"])
 def test_nonsense_in_hiera_is_a_problem_and_no_crash(key: str, value: object) -> None:
     try:
-        model.parse(metadata.select({**HIERA, key: value}, "ctl-0"))
+        parse.deployment(metadata.select({**HIERA, key: value}, "ctl-0"))
     except errors.InvalidInput as e:
         assert e.problems and CANARY not in str(e)
 

@@ -6,7 +6,7 @@ import ast
 import typing
 
 import pytest
-from om_agent import errors, model
+from om_agent import errors, model, parse
 
 from tests import helpers
 
@@ -31,7 +31,7 @@ def drop(raw: Raw, path: str) -> Raw:
 def problems(raw: object) -> list[tuple[str, str]]:
     """(path, code) of every problem; none when the metadata is valid."""
     try:
-        model.parse(raw, helpers.catalogue())
+        parse.deployment(raw, helpers.catalogue())
     except errors.InvalidInput as e:
         assert all(p.severity == errors.ERROR for p in e.problems)
         return [(p.path, p.code) for p in e.problems]
@@ -209,9 +209,26 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(D, "rpc.also_accept", [SECOND]),
         [("broker.erlang_cookie", "derived-changes")],
     ),
-    "a second user with derived secrets of both": (
-        put(put(put(D, "rpc.scheme", "amqp"), "notify.scheme", "rabbit"), "rpc.also_accept", [SECOND]),
-        [("router.mesh_password", "derived-changes"), ("broker.erlang_cookie", "derived-changes")],
+    "nobody says whether routers' clients use TLS": (
+        put(put(DUAL, "rpc.tls", ""), "notify.tls", False),
+        [("rpc.tls", "tls-not-said")],
+    ),
+    "nor for notifications alone": (
+        put(put(D, "notify.scheme", "amqp"), "router.mesh_password", "m"),
+        [("notify.tls", "tls-not-said")],
+    ),
+    "nor for routers elsewhere": (
+        put(put(DUAL, "rpc.tls", None), "rpc.hosts", ["elsewhere"]),
+        [("rpc.tls", "tls-not-said")],
+    ),
+    "no secret of the mesh": (put(DUAL, "router", {}), [("router.mesh_password", "mesh-secret")]),
+    "no secret of the mesh but an administrator's": (
+        put(DUAL, "router", {"admin_password": "a"}),
+        [("router.mesh_password", "mesh-secret")],
+    ),
+    "own certificates of the mesh and nothing to manage it with": (
+        put(DUAL, "router", dict.fromkeys(model.MESH_FILES, "/x")),
+        [("router.admin_password", "admin-secret")],
     ),
     "a user that a policy splits": (
         put(put(DUAL, "rpc.username", "a,b"), "rpc.virtual_host", "a*"),
@@ -402,8 +419,8 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
 
 FINDINGS = {
     "fanout-duplicates",
+    "cookie-derived",
     "listens-everywhere",
-    "mesh-derived",
     "not-stored",
     "plaintext",
     "role-unused",
@@ -418,9 +435,9 @@ def test_problem(raw: object, expected: list[tuple[str, str]]) -> None:
 
 
 def codes_named_in_model() -> set[str]:
-    constants = ast.walk(ast.parse((helpers.PACKAGE / "model.py").read_text()))
-    texts = {n.value for n in constants if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return texts & set(errors.SENTENCES)
+    modules = [ast.parse((helpers.PACKAGE / f"{name}.py").read_text()) for name in ("fields", "parse", "sense")]
+    constants = [n for module in modules for n in ast.walk(module) if isinstance(n, ast.Constant)]
+    return {n.value for n in constants if isinstance(n.value, str)} & set(errors.SENTENCES)
 
 
 def test_every_code_of_the_model_has_a_case() -> None:
@@ -431,7 +448,7 @@ def test_every_code_of_the_model_has_a_case() -> None:
 @pytest.mark.parametrize("raw", [raw for raw, _ in CASES.values()], ids=CASES.keys())
 def test_a_problem_has_a_message_and_a_remedy(raw: object) -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        model.parse(raw, helpers.catalogue())
+        parse.deployment(raw, helpers.catalogue())
     for problem in caught.value.problems:
         assert problem.message and problem.remedy and problem.path
         assert "{" not in problem.message + problem.remedy, "a placeholder was left"
@@ -481,7 +498,7 @@ def test_routers_of_two_families_may_be_mixed_where_every_url_has_one_host() -> 
 
 def said(raw: Raw) -> str:
     with pytest.raises(errors.InvalidInput) as caught:
-        model.parse(raw)
+        parse.deployment(raw)
     return "\n".join(map(str, caught.value.problems))
 
 
@@ -515,5 +532,5 @@ def test_every_nonsense_at_once() -> None:
 )
 def test_a_sentence_points_at_the_very_character(text: str, said: str) -> None:
     with pytest.raises(errors.InvalidInput, match=r"rpc\.password") as caught:
-        model.parse(put(D, "rpc.password", text))
+        parse.deployment(put(D, "rpc.password", text))
     assert said in caught.value.problems[0].message

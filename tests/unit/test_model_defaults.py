@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from om_agent import errors, model
+from om_agent import errors, model, parse
 
 from tests import helpers
 
@@ -11,13 +13,13 @@ put = helpers.put
 
 
 def findings(raw: object) -> list[tuple[str, str]]:
-    found = model.parse(raw).findings
+    found = parse.deployment(raw).findings
     assert all(f.severity == errors.WARNING for f in found)
     return [(f.path, f.code) for f in found]
 
 
 def test_a_password_and_nodes_are_enough() -> None:
-    d = model.parse(helpers.default())
+    d = parse.deployment(helpers.default())
     assert d.rpc.scheme is d.notify.scheme is model.Scheme.RABBIT
     assert (d.rpc.port, d.rpc.username, d.rpc.virtual_host, d.rpc.tls) == (5672, "openstack", "", False)
     assert d.rpc.nodes == ("ctl-0", "ctl-1", "ctl-2")
@@ -31,17 +33,17 @@ def test_a_password_and_nodes_are_enough() -> None:
 
 def test_notify_takes_from_rpc_what_it_leaves_out() -> None:
     raw = put(helpers.default(), "rpc", {"password": "x", "port": 5673, "username": "u", "virtual_host": "v"})
-    d = model.parse(put(raw, "notify.username", "other"))
+    d = parse.deployment(put(raw, "notify.username", "other"))
     assert (d.notify.port, d.notify.virtual_host, d.notify.username) == (5673, "v", "other")
 
 
 def test_notify_takes_the_external_hosts_too() -> None:
-    d = model.parse(put(helpers.default(), "rpc.hosts", ["r1", "r2"]))
+    d = parse.deployment(put(helpers.default(), "rpc.hosts", ["r1", "r2"]))
     assert d.notify.hosts == ("r1", "r2") and d.notify.external
 
 
 def test_dual() -> None:
-    d = model.parse(helpers.dual())
+    d = parse.deployment(helpers.dual())
     assert (d.rpc.scheme, d.rpc.port, d.rpc.username) == (model.Scheme.AMQP, 31459, "rpc")
     assert (d.notify.scheme, d.notify.port, d.notify.username) == (model.Scheme.RABBIT, 5672, "notify")
     assert model.interiors(d) == d.rpc.nodes == d.notify.nodes
@@ -50,28 +52,32 @@ def test_dual() -> None:
 
 
 def test_the_port_follows_the_scheme() -> None:
-    raw = put(put(helpers.default(), "rpc.port", 1234), "notify", {"scheme": "amqp", "username": "n"})
-    assert model.parse(raw).notify.port == 31459
+    raw = put(
+        put(helpers.dual(), "rpc", {"password": "x", "port": 1234}),
+        "notify",
+        {"scheme": "amqp", "tls": False, "username": "n"},
+    )
+    assert parse.deployment(raw).notify.port == 31459
 
 
 def test_two_clusters_on_separate_nodes() -> None:
     raw = put(put(helpers.default(), "rpc.nodes", ["ctl-0"]), "notify", {"nodes": ["ctl-1", "ctl-2"], "port": 5699})
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     assert (d.rpc.nodes, d.notify.nodes) == (("ctl-0",), ("ctl-1", "ctl-2"))
     assert d.notify.password.reveal() == "rpc-secret"
 
 
 def test_a_host_may_have_another_name_than_its_address() -> None:
-    d = model.parse(put(helpers.default(), "nodes.0.host", "ctl-0.internalapi"))
+    d = parse.deployment(put(helpers.default(), "nodes.0.host", "ctl-0.internalapi"))
     assert d.rpc.hosts[0] == "ctl-0.internalapi"
 
 
 def test_with_tls_urls_hold_names() -> None:
-    assert model.parse(helpers.with_tls(helpers.dual())).rpc.hosts == ("ctl-0", "ctl-1", "ctl-2")
+    assert parse.deployment(helpers.with_tls(helpers.dual())).rpc.hosts == ("ctl-0", "ctl-1", "ctl-2")
 
 
 def test_an_external_backend_has_no_nodes() -> None:
-    d = model.parse(put(helpers.dual(), "rpc.hosts", ["r1.example.com"]))
+    d = parse.deployment(put(helpers.dual(), "rpc.hosts", ["r1.example.com"]))
     assert d.rpc.external and d.rpc.hosts == ("r1.example.com",)
     assert model.interiors(d) == ()
 
@@ -81,18 +87,16 @@ def test_both_over_amqp_warns_that_nothing_stores_notifications() -> None:
     assert findings(raw) == [("notify.scheme", "not-stored")]
 
 
-@pytest.mark.parametrize(
-    ("router", "told"),
-    [({}, True), ({"mesh_password": "m"}, False), ({"engine": "embedded"}, False), ({"admin_password": "a"}, True)],
-)
-def test_a_secret_of_the_mesh_that_services_could_make_is_told(router: helpers.Raw, told: bool) -> None:
-    raw = {**helpers.with_tls(helpers.dual(1)), "router": router}
-    assert findings(raw) == [("router.mesh_password", "mesh-derived")] * told
+@pytest.mark.parametrize(("controllers", "told"), [(1, False), (2, True)])
+def test_a_cookie_that_services_could_make_is_told(controllers: int, told: bool) -> None:
+    raw = helpers.with_tls(helpers.default(controllers))
+    assert findings(raw) == [("broker.erlang_cookie", "cookie-derived")] * told
+    assert findings(put(raw, "broker.erlang_cookie", "cookiecookie")) == []
 
 
 def test_no_tls_warns() -> None:
-    assert findings(helpers.default()) == [("rpc.tls", "plaintext"), ("notify.tls", "plaintext")]
-    assert findings(helpers.with_tls(helpers.default())) == []
+    assert findings(helpers.default(1)) == [("rpc.tls", "plaintext"), ("notify.tls", "plaintext")]
+    assert findings(helpers.with_tls(helpers.default(1))) == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_a_mesh_of_qdrouterd_warns_of_duplicate_fanouts(engine: str, controllers
 
 def test_sites_and_their_links() -> None:
     raw = put(put(helpers.with_tls(helpers.dual(2, 0)), "nodes.0.site", "dc1"), "nodes.1.site", "dc2")
-    d = model.parse(put(raw, "sites.links", [{"between": ["dc2", "dc1"], "cost": "10"}]))
+    d = parse.deployment(put(raw, "sites.links", [{"between": ["dc2", "dc1"], "cost": "10"}]))
     assert d.site_links == (model.SiteLink(("dc1", "dc2"), 10),)
     assert d.findings == ()
 
@@ -136,13 +140,13 @@ def test_what_routers_are_for(changes: dict[str, object], modes: tuple[model.Rou
     raw = helpers.dual(2, 2)
     for path, value in changes.items():
         raw = put(raw, path, value)
-    assert tuple(n.router for n in model.parse(raw).nodes) == modes
+    assert tuple(n.router for n in parse.deployment(raw).nodes) == modes
 
 
 def test_a_role_that_no_node_has_is_told() -> None:
     raw = put(helpers.with_tls(helpers.dual(2, 1)), "router.roles", {"compute": "edge", "computer": "interior"})
     assert findings(raw) == [("router.roles.computer", "role-unused")]
-    assert "compute, controller" in model.parse(raw).findings[0].remedy
+    assert "compute, controller" in parse.deployment(raw).findings[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -172,65 +176,71 @@ def test_a_node_that_says_interior_itself_is_not_overruled() -> None:
 
 @pytest.mark.parametrize("word", ["true", "True", "TRUE", "yes", "on", "1", "t", "y", 1, True])
 def test_heat_spellings_of_true(word: object) -> None:
-    assert model.parse(put(helpers.with_tls(helpers.default()), "rpc.tls", word)).rpc.tls is True
+    assert parse.deployment(put(helpers.with_tls(helpers.default()), "rpc.tls", word)).rpc.tls is True
 
 
 @pytest.mark.parametrize("word", ["false", "False", "no", "off", "0", "f", "n", "", 0, False])
 def test_heat_spellings_of_false(word: object) -> None:
-    assert model.parse(put(helpers.default(), "rpc.tls", word)).rpc.tls is False
+    assert parse.deployment(put(helpers.default(), "rpc.tls", word)).rpc.tls is False
 
 
 @pytest.mark.parametrize("word", ["true", 1, True])
 def test_a_host_name_is_taken_for_any_spelling_of_true(word: object) -> None:
-    assert model.parse(put(helpers.with_tls(helpers.dual()), "rpc.tls", word)).rpc.hosts[0] == "ctl-0"
+    assert parse.deployment(put(helpers.with_tls(helpers.dual()), "rpc.tls", word)).rpc.hosts[0] == "ctl-0"
 
 
 @pytest.mark.parametrize("number", ["5673", " 5673 ", 5673, "05673"])
 def test_heat_numbers(number: object) -> None:
-    assert model.parse(put(helpers.default(), "rpc.port", number)).rpc.port == 5673
+    assert parse.deployment(put(helpers.default(), "rpc.port", number)).rpc.port == 5673
 
 
 @pytest.mark.parametrize("section", ["notify", "router", "broker", "tls", "sites", "services", "node"])
 def test_null_is_as_good_as_nothing(section: str) -> None:
-    assert model.parse(put(helpers.default(), section, None)) == model.parse(helpers.default())
+    assert parse.deployment(put(helpers.default(), section, None)) == parse.deployment(helpers.default())
 
 
 @pytest.mark.parametrize("password", ["a", " ", "\n", "é" * 512, "@:?#%$\"'{}\\ ", "%{x}", "${x}", "\U0001f600"])
 def test_passwords_of_any_kind(password: str) -> None:
-    assert model.parse(put(helpers.default(), "rpc.password", password)).rpc.password.reveal() == password
+    assert parse.deployment(put(helpers.default(), "rpc.password", password)).rpc.password.reveal() == password
 
 
 def test_a_slash_is_welcome_to_a_router() -> None:
-    assert model.parse(put(helpers.dual(), "rpc.password", "a/b")).rpc.password.reveal() == "a/b"
+    assert parse.deployment(put(helpers.dual(), "rpc.password", "a/b")).rpc.password.reveal() == "a/b"
 
 
 @pytest.mark.parametrize("section", ["rpc.username", "rpc.port", "rpc.tls", "tls.ca_file", "nodes.1.role", "node"])
 def test_an_empty_text_is_as_good_as_nothing(section: str) -> None:
-    assert model.parse(put(helpers.default(), section, "")) == model.parse(helpers.default())
+    assert parse.deployment(put(helpers.default(), section, "")) == parse.deployment(helpers.default())
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "ctl-0", "a.b.c.", "_x", "1a"])
 def test_hosts(address: str) -> None:
-    assert model.parse(put(helpers.default(controllers=1), "nodes.0.address", address)).nodes[0].address == address
+    assert parse.deployment(put(helpers.default(controllers=1), "nodes.0.address", address)).nodes[0].address == address
 
 
 @pytest.mark.parametrize("count", [1, 2, 128])
 def test_mesh_sizes(count: int) -> None:
     raw = put(helpers.dual(), "nodes", [{"name": f"n{i}", "address": f"10.0.0.{i}"} for i in range(1, count + 1)])
-    assert len(model.interiors(model.parse(raw))) == count
+    assert len(model.interiors(parse.deployment(raw))) == count
 
 
 def test_derived_secrets_are_the_same_everywhere_and_not_the_password() -> None:
-    first, second = (model.parse({**helpers.dual(*size), "router": {}}) for size in ((), (1, 5)))
-    for d in (first, second):
-        assert "rpc-secret" not in d.router.mesh_password.reveal() + d.broker.erlang_cookie.reveal()
-    assert first.router.mesh_password == second.router.mesh_password
+    first, second = (parse.deployment(put(helpers.dual(*size), "broker", {})) for size in ((), (1, 5)))
     assert first.broker.erlang_cookie == second.broker.erlang_cookie
-    assert first.router.mesh_password != first.broker.erlang_cookie
+    assert first.router.admin_password == second.router.admin_password
+    made = [s.reveal() for d in (first, second) for s in (d.broker.erlang_cookie, d.router.admin_password)]
+    assert len(set(made)) == 2 and not re.search("rpc-secret|mesh-secret", " ".join(made))
+
+
+def test_an_administrators_password_may_be_given() -> None:
+    raw = put(helpers.dual(), "router.admin_password", "a")
+    assert parse.deployment(raw).router.admin_password.reveal() == "a"
+    own = {**dict.fromkeys(model.MESH_FILES, "/x"), "admin_password": "a"}
+    assert parse.deployment(put(helpers.dual(), "router", own)).router.mesh_files == ("/x", "/x", "/x")
 
 
 def test_a_secret_shows_only_on_request() -> None:
-    d = model.parse(helpers.with_tls(helpers.dual(), "pem"))
+    d = parse.deployment(helpers.with_tls(helpers.dual(), "pem"))
     shown = f"{d!r} {d} {d.rpc.password}"
     for secret in ("rpc-secret", "notify-secret", d.broker.erlang_cookie.reveal(), "bm90IGEga2V5"):
         assert secret not in shown
@@ -238,7 +248,7 @@ def test_a_secret_shows_only_on_request() -> None:
 
 
 def test_local_node_compares_whole_names() -> None:
-    d = model.parse(put(helpers.default(), "nodes", [{"name": n} for n in ("ctl-10", "ctl-1", "ctl-11")]))
+    d = parse.deployment(put(helpers.default(), "nodes", [{"name": n} for n in ("ctl-10", "ctl-1", "ctl-11")]))
     assert model.local_node(d, ["ctl", "ctl-1"]).name == "ctl-1"
     for name in ("ctl", "ctl-", "ctl-1.example.com", "CTL-1", ""):
         with pytest.raises(errors.InvalidInput) as caught:
@@ -249,7 +259,7 @@ def test_local_node_compares_whole_names() -> None:
 
 
 def test_sockets_of_a_shared_node() -> None:
-    d = model.parse(helpers.dual())
+    d = parse.deployment(helpers.dual())
     ports = sorted(port for port, _ in model.sockets(d, "ctl-0"))
     assert ports == [4369, 5672, 15692, 25672, 31459, 31460, 31461, 31462]
     assert sorted(port for port, _ in model.sockets(d, "cmp-0")) == [31459, 31462]

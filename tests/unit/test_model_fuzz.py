@@ -8,7 +8,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import errors, metadata, model
+from om_agent import errors, metadata, parse
 
 from tests import helpers
 
@@ -69,7 +69,7 @@ def base(name: str) -> helpers.Raw:
 
 def said(raw: object) -> list[errors.Problem]:
     try:
-        return list(model.parse(raw).findings)
+        return list(parse.deployment(raw).findings)
     except errors.InvalidInput as e:
         assert e.problems
         return list(e.problems)

@@ -8,7 +8,7 @@ import subprocess
 import xml.etree.ElementTree
 
 import pytest
-from om_agent import model, picture
+from om_agent import parse, picture
 from om_agent.plan import topology
 
 from tests import helpers
@@ -17,7 +17,7 @@ put = helpers.put
 
 
 def mesh(raw: helpers.Raw) -> topology.Mesh:
-    return topology.mesh(model.parse(raw))
+    return topology.mesh(parse.deployment(raw))
 
 
 def sites() -> helpers.Raw:

@@ -6,7 +6,7 @@ import re
 import typing
 
 import pytest
-from om_agent import model
+from om_agent import model, parse
 from om_agent.plan import policy, router, topology
 
 from tests import helpers
@@ -15,7 +15,7 @@ put = helpers.put
 
 
 def vhosts(raw: helpers.Raw, node: str = "ctl-0") -> dict[str, dict[str, typing.Any]]:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     built = router.build(d, d.by_name()[node], helpers.host(), topology.mesh(d))
     assert built
     return {a["hostname"]: a for kind, a in built.entities if kind == "vhost"}
@@ -62,12 +62,16 @@ def test_edges_come_by_another_listener() -> None:
     assert policy.ROUTERS not in vhosts(put(helpers.dual(), "router.clients", "mesh"))
 
 
-BOTH = put(helpers.dual(), "notify", {"scheme": "amqp", "username": "n", "password": "notify-secret", "port": 5671})
+BOTH = put(
+    helpers.dual(),
+    "notify",
+    {"scheme": "amqp", "tls": False, "username": "n", "password": "notify-secret", "port": 5671},
+)
 
 
 def test_who_is_accepted_too_may_do_the_same() -> None:
     pinned = put(put(helpers.dual(), "router.mesh_password", "m"), "broker.erlang_cookie", "cookiecookie")
-    old, new = (vhosts(put(pinned, "rpc", {"scheme": "amqp", **user}))["client-rpc"] for user in TURNS)
+    old, new = (vhosts(put(pinned, "rpc", {"scheme": "amqp", "tls": False, **user}))["client-rpc"] for user in TURNS)
     assert old["groups"]["rpc"]["users"] == "rpc-1@overcloud,rpc-2@overcloud"
     assert old == new  # whichever of the two services are given
 

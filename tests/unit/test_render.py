@@ -85,7 +85,9 @@ def test_sasl_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "router", [{"engine": "embedded"}, dict.fromkeys(model.MESH_FILES, "/x")], ids=["no mesh", "the operator's own"]
+    "router",
+    [{"engine": "embedded", "mesh_password": "m"}, {**dict.fromkeys(model.MESH_FILES, "/x"), "admin_password": "a"}],
+    ids=["no mesh", "the operator's own"],
 )
 def test_no_certificates_of_the_mesh(router: helpers.Raw) -> None:
     assert not [p for p in files({**helpers.dual(1), "router": router}) if "/mesh/" in p]

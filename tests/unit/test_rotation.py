@@ -7,7 +7,7 @@ import pathlib
 import typing
 
 import pytest
-from om_agent import errors, model, proc
+from om_agent import errors, parse, proc
 from om_agent.apply import broker as running
 from om_agent.apply import files
 from om_agent.apply import router as live
@@ -27,7 +27,7 @@ def default(**rpc: typing.Any) -> helpers.Raw:
 
 def dual(**rpc: typing.Any) -> helpers.Raw:
     pinned = put(put(helpers.dual(), "router.mesh_password", "m"), "broker.erlang_cookie", "cookiecookie")
-    return put(pinned, "rpc", {"scheme": "amqp", **rpc})
+    return put(pinned, "rpc", {"scheme": "amqp", "tls": False, **rpc})
 
 
 BEFORE, ACCEPT, SWAP, AFTER = (OLD, {**OLD, "also_accept": [NEW]}, {**NEW, "also_accept": [OLD]}, NEW)
@@ -41,25 +41,25 @@ def content(raw: helpers.Raw, path: str = layout.RABBIT_DEFINITIONS) -> bytes:
 
 def test_services_are_given_one_user() -> None:
     for given, user in ((ACCEPT, OLD), (SWAP, NEW)):
-        url = transport_url.build(model.parse(default(**given)).rpc).reveal()
+        url = transport_url.build(parse.deployment(default(**given)).rpc).reveal()
         assert url.startswith(f"rabbit://{user['username']}:{user['password']}@")
 
 
 def test_notify_accepts_whom_rpc_does_where_it_has_its_user() -> None:
-    assert model.parse(default(**ACCEPT)).notify.also_accept[0].username == "rpc-2"
-    assert model.parse(put(default(**ACCEPT), "notify", {"username": "n"})).notify.also_accept == ()
-    assert model.parse(put(default(**ACCEPT), "notify", {"hosts": ["elsewhere"]})).notify.also_accept == ()
+    assert parse.deployment(default(**ACCEPT)).notify.also_accept[0].username == "rpc-2"
+    assert parse.deployment(put(default(**ACCEPT), "notify", {"username": "n"})).notify.also_accept == ()
+    assert parse.deployment(put(default(**ACCEPT), "notify", {"hosts": ["elsewhere"]})).notify.also_accept == ()
 
 
 def test_a_second_user_is_told_once() -> None:
-    found = model.parse(default(**ACCEPT)).findings
+    found = parse.deployment(default(**ACCEPT)).findings
     assert [p.path for p in found if p.code == "still-accepted"] == ["rpc.also_accept"]
     assert '"rpc-2"' in next(str(p) for p in found if p.code == "still-accepted")
-    assert not [p for p in model.parse(default(**AFTER)).findings if p.code == "still-accepted"]
+    assert not [p for p in parse.deployment(default(**AFTER)).findings if p.code == "still-accepted"]
 
 
 def test_no_password_is_shown() -> None:
-    d = model.parse(default(**ACCEPT))
+    d = parse.deployment(default(**ACCEPT))
     assert "new-word" not in repr(d)
 
 

@@ -6,7 +6,7 @@ import json
 import typing
 
 import pytest
-from om_agent import errors, model
+from om_agent import errors, model, parse
 from om_agent.plan import layout, router, topology
 
 from tests import helpers
@@ -15,7 +15,7 @@ put = helpers.put
 
 
 def build(raw: object, node: str = "ctl-0", machine: layout.Host | None = None) -> router.RouterPlan:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     built = router.build(d, d.by_name()[node], machine or helpers.host(), topology.mesh(d))
     assert built
     return built
@@ -50,7 +50,7 @@ ADDRESSES = {
     ],
 )
 def test_a_node_that_has_no_router(raw: helpers.Raw, node: str) -> None:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     assert router.build(d, d.by_name()[node], helpers.host(), topology.mesh(d)) is None
 
 
@@ -152,7 +152,7 @@ def test_clients_authenticate() -> None:
 def test_no_password_is_in_the_configuration() -> None:
     raw = put(helpers.dual(), "router.mesh_password", "mesh-secret")
     text = json.dumps(build(raw).entities)
-    assert "secret" not in text and model.parse(helpers.dual()).router.mesh_password.reveal() not in text
+    assert "secret" not in text and parse.deployment(helpers.dual()).router.mesh_password.reveal() not in text
 
 
 TLS_PATHS = ("/etc/pki/tls/ca.pem", "/etc/pki/tls/node.pem", "/etc/pki/tls/node.key")
@@ -176,15 +176,17 @@ def test_tls(form: str, paths: tuple[str, str, str]) -> None:
         assert one(plan, "listener", name) == one(plain, "listener", name)
 
 
-OWN_FILES = dict(zip(model.MESH_FILES, ("/own/ca", "/own/certificate", "/own/key")))
+OWN_FILES = {**dict(zip(model.MESH_FILES, ("/own/ca", "/own/certificate", "/own/key"))), "admin_password": "a"}
 
 
 def test_certificates_of_the_operators_own_for_the_mesh() -> None:
     plan = build({**helpers.dual(), "router": OWN_FILES}, machine=helpers.host(prefix="/mnt"))
     profile = one(plan, "sslProfile", "mesh")
-    assert [profile[a] for a in ("caCertFile", "certFile", "privateKeyFile")] == list(OWN_FILES.values())
+    assert [profile[a] for a in ("caCertFile", "certFile", "privateKeyFile")] == [
+        OWN_FILES[key] for key in model.MESH_FILES
+    ]
     assert plan.mesh_password is None
-    assert [(r.path, r.key) for r in plan.requires] == [(p, f"router.{key}") for key, p in OWN_FILES.items()]
+    assert [(r.path, r.key) for r in plan.requires] == [(OWN_FILES[key], f"router.{key}") for key in model.MESH_FILES]
     alone = build({**helpers.dual(1), "router": {**OWN_FILES, "engine": "embedded"}})
     assert alone.requires == () and of_kind(alone, "sslProfile") == []
 

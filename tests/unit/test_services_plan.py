@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 
 import pytest
-from om_agent import errors, model
+from om_agent import errors, model, parse
 from om_agent.plan import layout, services, transport_url
 
 from tests import helpers
@@ -21,7 +21,7 @@ Settings = dict[tuple[str, str], typing.Optional[str]]
 
 
 def build(raw: object, machine: layout.Host | None = None, node: str = "") -> dict[str, services.ConfigFile]:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     local = d.by_name()[node] if node else d.nodes[0]
     found = services.build(d, local, CATALOGUE, machine or helpers.host())
     assert len({f.path for f in found}) == len(found)
@@ -186,7 +186,7 @@ def test_percents_are_escaped_for_their_reader() -> None:
     raw = put(put(raw, "tls.certificate_file", "/c"), "tls.key_file", "/k")
     nova, swift = settings(raw, "nova"), settings(raw, "swift")
     assert nova["oslo_messaging_rabbit", "ssl_ca_file"] == "/etc/x/ca%1.pem"
-    url = transport_url.build(model.parse(raw).notify, {"ssl_ca_file": "/etc/x/ca%1.pem"}).reveal()
+    url = transport_url.build(parse.deployment(raw).notify, {"ssl_ca_file": "/etc/x/ca%1.pem"}).reveal()
     assert swift["filter:ceilometer", "url"] == url.replace("%", "%%")
     assert "%%40" in url.replace("%", "%%") and "$" not in url
 
@@ -253,7 +253,7 @@ def test_a_new_file_gets_the_catalogues() -> None:
 
 def test_names_are_checked_without_a_node() -> None:
     with pytest.raises(errors.InvalidInput) as caught:
-        model.parse(put(helpers.dual(), "services", ["nova", "nva"]), CATALOGUE)
+        parse.deployment(put(helpers.dual(), "services", ["nova", "nva"]), CATALOGUE)
     (problem,) = caught.value.problems
     assert (problem.path, problem.code) == ("services[1]", "unknown-service")
     assert "nova" in problem.remedy and "zaqar" in problem.remedy

@@ -11,7 +11,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import errors, model
+from om_agent import errors, parse
 from om_agent.plan import topology
 
 from tests import helpers
@@ -43,7 +43,7 @@ class Cloud(typing.NamedTuple):
         return put(put(raw, "sites.links", links), "router.max_links", self.max_links)
 
     def mesh(self) -> topology.Mesh:
-        return topology.mesh(model.parse(self.raw()))
+        return topology.mesh(parse.deployment(self.raw()))
 
 
 @st.composite
@@ -157,7 +157,7 @@ def test_the_order_of_the_metadata_is_nothing(cloud: Cloud, random: typing.Any) 
     other = put(raw, "nodes", random.sample(raw["nodes"], len(raw["nodes"])))
     links = random.sample(raw["sites"]["links"], len(raw["sites"]["links"]))
     other["sites"]["links"] = [{**link, "between": link["between"][::-1]} for link in links]
-    a, b = (topology.mesh(model.parse(r)) for r in (raw, other))
+    a, b = (topology.mesh(parse.deployment(r)) for r in (raw, other))
     assert a == b
     for name in ("ctl-0-0", raw["nodes"][-1]["name"]):
         assert a.opened_by(name) == b.opened_by(name)
@@ -183,7 +183,7 @@ def test_losses_are_all_that_partition(cloud: Cloud) -> None:
 @hypothesis.given(st.lists(NAMES, min_size=1, max_size=30, unique=True))
 def test_names_that_contain_one_another(names: list[str]) -> None:
     nodes = [{"name": name, "address": f"10.0.0.{i}"} for i, name in enumerate(names, 1)]
-    m = topology.mesh(model.parse(put(put(helpers.dual(), "nodes", nodes), "notify.hosts", ["elsewhere"])))
+    m = topology.mesh(parse.deployment(put(put(helpers.dual(), "nodes", nodes), "notify.hosts", ["elsewhere"])))
     assert reached(m) == set(names)
     if len(names) <= topology.FULL_MESH:
         assert len(m.links) == len(names) * (len(names) - 1) // 2
@@ -252,7 +252,7 @@ def test_edges_are_spread_as_if_every_pair_were_looked_at(edges: int, interiors:
 
 def test_what_is_lost_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Findings and picture both say it."""
-    d = model.parse(helpers.dual(1, 1))
+    d = parse.deployment(helpers.dual(1, 1))
     m = topology.mesh(d)
     topology.findings(d, m)
     monkeypatch.setattr(topology, "_losses", None)
@@ -284,12 +284,12 @@ def test_an_interior_more_changes_few_links_of_a_thinned_site(count: int, max_li
 
 
 def findings(raw: helpers.Raw) -> list[tuple[str, str]]:
-    d = model.parse(raw)
+    d = parse.deployment(raw)
     return [(p.path, p.code) for p in topology.findings(d, topology.mesh(d))]
 
 
 def test_one_controller_is_legitimate_and_said() -> None:
-    d = model.parse(helpers.dual(1, 7))
+    d = parse.deployment(helpers.dual(1, 7))
     (finding,) = topology.findings(d, topology.mesh(d))
     assert (finding.path, finding.code, finding.severity) == ("nodes[0]", "lone-interior", errors.WARNING)
     assert "ctl-0" in finding.message and "cmp-0, cmp-1, cmp-2, cmp-3, cmp-4 and 2 more" in finding.message
@@ -305,7 +305,7 @@ def test_redundancy_can_be_required() -> None:
 
 
 def test_who_is_cut_off_is_named() -> None:
-    d = model.parse(Cloud([(2, 1), (1, 2), (2, 1)], {(0, 1): 1, (1, 2): 1}).raw())
+    d = parse.deployment(Cloud([(2, 1), (1, 2), (2, 1)], {(0, 1): 1, (1, 2): 1}).raw())
     found = {p.message: p for p in topology.findings(d, topology.mesh(d))}
     (middle,) = [m for m in found if "ctl-1-0" in m.split(",")[0]]
     assert "ctl-0-0, ctl-0-1" in middle or "ctl-2-0, ctl-2-1" in middle
@@ -330,13 +330,13 @@ def test_more_links_than_routers_bear_are_told(count: int, max_links: int, told:
 def test_an_odd_number_of_links_counts_as_one_less_and_is_told_so() -> None:
     seven, six = (Cloud([(20, 0)], {}, n) for n in (7, 6))
     assert seven.mesh() == six.mesh()
-    d = model.parse(seven.raw())
+    d = parse.deployment(seven.raw())
     assert "connects to 6 others at most" in topology.findings(d, topology.mesh(d))[0].message
 
 
 def test_rabbit_or_external_routers_have_no_mesh() -> None:
     for raw in (helpers.default(), put(helpers.dual(), "rpc.hosts", ["elsewhere"])):
-        assert topology.mesh(model.parse(raw)) == topology.Mesh((), (), ())
+        assert topology.mesh(parse.deployment(raw)) == topology.Mesh((), (), ())
         assert findings(raw) == []
 
 
@@ -357,7 +357,7 @@ def test_memory_grows_no_faster_than_the_overcloud() -> None:
     """Time is for benchmarks; what is held says as much about the shape of the work."""
     peaks = []
     for size in (20, 200):
-        d = model.parse(Cloud([(2, size)] * 10, {(a, a + 1): 1 for a in range(9)}).raw())
+        d = parse.deployment(Cloud([(2, size)] * 10, {(a, a + 1): 1 for a in range(9)}).raw())
         tracemalloc.start()
         topology.mesh(d)
         peaks.append(tracemalloc.get_traced_memory()[1])

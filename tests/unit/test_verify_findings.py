@@ -7,7 +7,7 @@ import re
 import typing
 
 import pytest
-from om_agent import errors, observe, plan, report, verify
+from om_agent import errors, observe, parse, plan, report, verify
 
 from tests import helpers
 
@@ -232,9 +232,8 @@ def test_reachable_by_routing_state(table: list[dict[str, typing.Any]], reached:
 
 
 def plan_deployment() -> typing.Any:
-    from om_agent import model
 
-    return model.parse(helpers.dual(), helpers.catalogue())
+    return parse.deployment(helpers.dual(), helpers.catalogue())
 
 
 # -- reports ---------------------------------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ def _command(tools: Tools, root: pathlib.Path, work: pathlib.Path, log: pathlib.
         "--detailed-exitcodes",
         f"--confdir={work}/conf",
         f"--vardir={work}/var",
+        f"--ssldir={work}/ssl",  # Debian's is not below vardir, and puppet gives it to whom it runs as
         f"--publicdir={work}/public",
         f"--rundir={work}/run",
         f"--logdir={work}/logs",

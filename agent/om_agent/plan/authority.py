@@ -17,7 +17,7 @@ import hashlib
 import ipaddress
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, fields, model
 
 if typing.TYPE_CHECKING:
     from cryptography import x509
@@ -108,7 +108,7 @@ def _certificate(
 
     called = tuple(dict.fromkeys((node.host, node.name, node.address)))
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in called]
-    names += [x509.IPAddress(ipaddress.ip_address(name)) for name in called if model.is_address(name)]
+    names += [x509.IPAddress(ipaddress.ip_address(name)) for name in called if fields.is_address(name)]
     common = node.host if len(node.host) <= _MOST_COMMON_NAME else ""
     public = key.public_key()
     builder = _builder(_subject(common), ca.subject, public, f"router {' '.join((node.name, *called))}")

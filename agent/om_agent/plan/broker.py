@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import typing
 
-from om_agent import ciphers, model
+from om_agent import ciphers, fields, model
 from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
@@ -54,7 +54,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPla
         settings=tuple(_settings(d, node, members, carried[0].port, host)),
         environment=tuple(_environment(d, node, host)),
         distribution=_distribution(d.tls, host) if d.broker.distribution_tls else None,
-        inet_hosts=tuple((n.address, n.name) for n in members if model.is_address(n.address)),
+        inet_hosts=tuple((n.address, n.name) for n in members if fields.is_address(n.address)),
         definitions=_definitions(d, carried, len(members)),
         erlang_cookie=d.broker.erlang_cookie,
         requires=router.given_files(d.tls, "broker") if uses_tls else (),
@@ -71,9 +71,9 @@ def node_name(node: model.Node) -> str:
 def _settings(
     d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], port: int, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
-    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.model tells of a name.
+    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.sense tells of a name.
     # An IPv6 address stands without brackets: 3.10.8 refuses to boot with them.
-    own = model.is_address(node.address)
+    own = fields.is_address(node.address)
     name = "1" if own else "default"
     address = f"{node.address}:{port}" if own else str(port)
     if d.broker.tls:
@@ -152,7 +152,7 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
         arguments.append(f"-ssl_dist_optfile {host.inside(layout.RABBIT_DISTRIBUTION)}")
     elif ":" in node.address:
         arguments.append("-proto_dist inet6_tcp")
-    own = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"] if model.is_address(node.address) else []
+    own = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"] if fields.is_address(node.address) else []
     yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *own]))
     yield ("CTL_ERL_ARGS", " ".join(arguments))
     yield ("CONFIG_FILE", host.inside(f"{layout.RABBIT_DIR}/rabbitmq.conf"))

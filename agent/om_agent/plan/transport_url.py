@@ -17,7 +17,7 @@ def build(backend: model.Backend, query: typing.Mapping[str, str] | None = None)
     """Return the URL of ``backend``: ``scheme://user:pass@host:port[,...]/vhost?key=value&ssl=0|1``.
 
     :param query: further options; ``ssl`` comes last and always, as TripleO writes it.
-    :raises ValueError: when the backend has no host, which `om_agent.model` never lets through.
+    :raises ValueError: when the backend has no host, which `om_agent.parse` never lets through.
     """
     if not backend.hosts:
         raise ValueError("a transport URL needs a host")

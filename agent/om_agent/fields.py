@@ -1,0 +1,267 @@
+"""One mapping of the metadata, read key by key, and what its texts may be.
+
+Pure. What is wrong is noted as a problem at its path and a value that is good is returned in its place, so that one
+run tells of everything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import typing
+
+from om_agent import ciphers, errors
+
+_MAX_SEARCHED = 4096  # characters of a text that is not good in which to look for the reason
+MAX_MESH_PASSWORD_BYTES = 128
+MAX_PASSWORD_BYTES = 1024  # saslpasswd2 reads at most 2048 bytes (cyrus-sasl utils/saslpasswd.c PW_BUF_SIZE)
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_TRUE = frozenset(("true", "yes", "on", "1", "t", "y"))
+_FALSE = frozenset(("false", "no", "off", "0", "f", "n", ""))
+
+
+class Section:
+    """One mapping of the metadata, read key by key; problems go to the list that all sections share."""
+
+    def __init__(self, raw: object, path: str, problems: list[errors.Problem]) -> None:
+        self.path = path
+        self.problems = problems
+        self._asked: list[str] = []
+        self._raw: dict[object, object] = {}
+        if isinstance(raw, dict):
+            self._raw = raw
+        elif raw is not None:
+            self.fail("", "wrong-type", found=type_name(raw), wanted="a mapping")
+
+    def at(self, key: str) -> str:
+        """Return the path of ``key`` below this section."""
+        return ".".join(p for p in (self.path, key) if p)
+
+    def fail(self, key: str, code: str, /, **values: object) -> None:
+        """Note a problem at ``key``."""
+        self.problems.append(errors.problem(self.at(key), code, errors.ERROR, **values))
+
+    def has(self, key: str) -> bool:
+        """Return whether ``key`` is given."""
+        return self.raw(key) is not None
+
+    def raw(self, key: str) -> object:
+        """Return the raw value of ``key``, or None; null and '' count as not given, since Heat's optional parameters
+        are '' by default."""
+        self._asked.append(key)
+        value = self._raw.get(key)
+        return None if value == "" else value
+
+    def section(self, key: str) -> Section:
+        """Return the mapping at ``key``, empty when absent."""
+        return Section(self.raw(key), self.at(key), self.problems)
+
+    def text(self, key: str, default: str = "", check: typing.Callable[[str], str] | None = None) -> str:
+        """Return the text at ``key``; ``check`` returns what is wanted when the text is not good, else ''."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.fail(key, "wrong-type", found=type_name(value), wanted="text (in quotes)")
+            return default
+        if check and check(value):
+            self.fail_text(key, value, check)
+            return default
+        return value
+
+    def fail_text(self, key: str, value: str, check: typing.Callable[[str], str]) -> None:
+        """Note that ``check`` does not accept the text at ``key``."""
+        code, what = ("empty", "") if not value else _TEXT_CODES.get(check, ("bad-text", ""))
+        if check is check_certificate and "PRIVATE KEY-----" in value:
+            code = "key-in-certificate"
+        which = _odd_character(value[:_MAX_SEARCHED], check in _PLAIN_CHECKS) if code == "bad-text" else ""
+        self.fail(key, code, which=which, wanted=check(value), what=what)
+
+    def password(self, key: str) -> str:
+        """Return the password at ``key``, '' when absent or bad."""
+        return self.text(key, check=check_password)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        """Return the whole number at ``key``; digits in quotes are taken too, since Heat delivers those."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fail(key, "wrong-type", found=type_name(value), wanted="a whole number")
+            return default
+        if not low <= value <= high:
+            self.fail(key, "out-of-range", low=low, high=high)
+            return default
+        return value
+
+    def port(self, key: str, default: int) -> int:
+        """Return the TCP port at ``key``."""
+        return self.integer(key, default, 1, 65535)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """Return the truth value at ``key``; Heat's and hiera's spellings of it are taken too."""
+        value = self.raw(key)
+        if value is None:
+            return default
+        said = truth(value)
+        if said is None:
+            self.fail(key, "wrong-type", found=type_name(value), wanted="true or false")
+            return default
+        return said
+
+    def word(self, key: str, default: str, known: typing.Sequence[str]) -> str:
+        """Return one of ``known``."""
+        value = self.text(key, default)
+        if value in known:
+            return value
+        self.fail(key, "not-one-of", known=", ".join(known))
+        return default
+
+    def names(self, key: str, check: typing.Callable[[str], str], what: str) -> tuple[str, ...] | None:
+        """Return the list of distinct names at ``key``, or None when absent."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            self.fail(key, "wrong-type", found=type_name(value), wanted="a list")
+            return None
+        if not value:
+            self.fail(key, "empty-list", what=what)
+        good: dict[str, int] = {}
+        for i, item in enumerate(value):
+            at = f"{key}[{i}]"
+            if not isinstance(item, str):
+                self.fail(at, "wrong-type", found=type_name(item), wanted="text (in quotes)")
+            elif check(item):
+                self.fail_text(at, item, check)
+            elif item in good:
+                self.fail(at, "twice", name=errors.quoted(item), first=self.at(f"{key}[{good[item]}]"))
+            else:
+                good[item] = i
+        return tuple(good)
+
+    def done(self) -> None:
+        """Note every key that nobody asked for."""
+        known = ", ".join(sorted(set(self._asked)))
+        for key in self._raw:
+            if key not in self._asked:
+                self.fail("", "unknown-key", key=errors.key_name(key), known=known)
+
+
+def truth(value: object) -> bool | None:
+    """Return what a truth value says in any of Heat's and hiera's spellings, None for anything else."""
+    if isinstance(value, int):
+        return bool(value) if value in (0, 1) else None
+    word = value.lower() if isinstance(value, str) else None
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
+def type_name(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "number that is not finite"
+    names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)
+
+
+def _odd_character(text: str, plain: bool) -> str:
+    """Return a description of the first character that a check may not have accepted, without repeating the text.
+
+    :param plain: whether the check accepts little more than letters and digits.
+    """
+    tests: list[typing.Callable[[str], bool]] = [_has_surrogate_or_nul, lambda c: not c.isprintable()]
+    if plain:
+        tests.append(lambda c: not (c.isascii() and (c.isalnum() or c in "._-/+=")))
+    for test in tests:
+        for i, c in enumerate(text):
+            if test(c):
+                return f"U+{ord(c):04X} at position {i + 1}"
+    return "its form or length"
+
+
+def _has_surrogate_or_nul(text: str) -> bool:
+    return any(c == "\0" or 0xD800 <= ord(c) <= 0xDFFF for c in text)
+
+
+def check_password(text: str) -> str:
+    wanted = f"1 to {MAX_PASSWORD_BYTES} bytes of UTF-8 without NUL"
+    if not text or _has_surrogate_or_nul(text):
+        return wanted
+    return "" if len(text.encode()) <= MAX_PASSWORD_BYTES else wanted
+
+
+def check_mesh_password(text: str) -> str:
+    good = not check_password(text) and text.isprintable() and len(text.encode()) <= MAX_MESH_PASSWORD_BYTES
+    return "" if good else f"1 to {MAX_MESH_PASSWORD_BYTES} bytes of UTF-8 without control characters"
+
+
+def check_username(text: str) -> str:
+    good = text and text.isprintable() and len(text) <= 255 and not _has_surrogate_or_nul(text)
+    return "" if good else "1 to 255 printable characters"
+
+
+def check_virtual_host(text: str) -> str:
+    good = (not text or text.isprintable()) and len(text) <= 255 and not _has_surrogate_or_nul(text)
+    return "" if good else "at most 255 printable characters"
+
+
+def check_path(text: str) -> str:
+    # RabbitMQ puts another key's value in the place of $(key), and takes the bytes of UTF-8 for characters, each.
+    good = re.fullmatch(r"/[!-~]*", text) and not set("\"'\\#$`") & set(text)
+    return "" if good else "an absolute path of ASCII without spaces, quotes, backslash, # or $"
+
+
+def check_word(text: str) -> str:
+    return "" if _WORD.fullmatch(text) else "up to 64 letters, digits, dots, hyphens and underscores"
+
+
+def check_cookie(text: str) -> str:
+    return "" if re.fullmatch(r"[A-Za-z0-9_+/=-]{8,255}", text) else "8 to 255 letters, digits and _+/=-"
+
+
+def is_address(host: str) -> bool:
+    """Return whether ``host`` is an IPv4 or IPv6 address (without brackets or zone) rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def check_host(text: str) -> str:
+    dotted_digits = re.fullmatch(r"[0-9.]+", text)  # 1.2.3 or 256.1.1.1: a broken address, not a name
+    name = len(text) <= 253 and not dotted_digits and _HOST_NAME.fullmatch(text)
+    return "" if is_address(text) or name else "a host name, an IPv4 or an IPv6 address, without port, brackets or zone"
+
+
+def check_certificate(text: str) -> str:
+    if "PRIVATE KEY-----" in text:
+        return "certificates alone"
+    return _check_pem(text, "CERTIFICATE")
+
+
+def check_key(text: str) -> str:
+    return _check_pem(text, "PRIVATE KEY")
+
+
+def check_cipher(text: str) -> str:
+    return "" if text in ciphers.NAMES else ", ".join(ciphers.NAMES)
+
+
+def _check_pem(text: str, what: str) -> str:
+    block = rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$[^-]+^-----END ([A-Z0-9 ]+ )?{what}-----\s*$"
+    good = re.search(block, text, re.MULTILINE) and text.isascii() and "\0" not in text
+    return "" if good else f"PEM text with a line -----BEGIN {what}----- and its END"
+
+
+# What is said when a check does not accept a text: the code, and what it speaks of.
+_TEXT_CODES: dict[typing.Callable[[str], str], tuple[str, str]] = {
+    check_host: ("not-a-host", ""),
+    check_cipher: ("not-a-cipher", ""),
+    check_certificate: ("not-pem", "CERTIFICATE"),
+    check_key: ("not-pem", "PRIVATE KEY"),
+}
+_PLAIN_CHECKS = (check_path, check_word, check_cookie)

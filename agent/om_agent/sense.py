@@ -1,0 +1,317 @@
+"""What is well-formed and yet cannot work, and what works and yet should be known: checks across fields; pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import typing
+
+from om_agent import errors, fields, model
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the metadata itself says of where routers are, for sentences about it.
+
+    :param roles: ``router.roles``, with nothing added.
+    :param nodes: with what their routers would be for if no half had a key ``nodes``.
+    :param named: the halves that have one.
+    :param cookie: whether ``broker.erlang_cookie`` is given; it is made from ``rpc.password`` otherwise.
+    """
+
+    roles: dict[str, model.RouterMode]
+    nodes: tuple[model.Node, ...]
+    named: tuple[str, ...]
+    cookie: bool
+
+
+def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """Addresses that no node can have for itself, and one address in two spellings."""
+    seen: dict[str, str] = {}
+    for i, node in enumerate(d.nodes):
+        if not fields.is_address(node.address):
+            continue
+        path, ip = f"nodes[{i}].address", ipaddress.ip_address(node.address)
+        if ip.is_unspecified or ip.is_multicast or ip.is_link_local or str(ip) == "255.255.255.255":
+            yield errors.problem(path, "no-own-address")
+        first = seen.setdefault(str(ip), path)
+        if first != path and node.address not in [n.address for n in d.nodes[:i]]:
+            yield errors.problem(path, "twice", name=errors.quoted(node.address), first=first)
+
+
+def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
+    """Yield what is well-formed and yet cannot work."""
+    yield from _check_addresses(d)
+    for i, name in enumerate(d.services or ()):
+        if services and name not in services:
+            yield errors.problem(
+                f"services[{i}]", "unknown-service", name=errors.quoted(name), known=", ".join(services)
+            )
+    if d.node and d.node not in d.by_name():
+        yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
+    yield from _check_sharing(d)
+    yield from _check_tls(d)
+    yield from _check_distribution(d)
+    yield from _check_engine(d)
+    yield from _check_interior_count(d, given)
+    yield from _check_rabbit_urls(d)
+    yield from _check_router_users(d)
+    yield from _check_accounts(d, given)
+    yield from _check_families(d)
+    yield from _check_sites(d)
+    yield from _check_ports(d)
+
+
+def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """Two halves of one scheme share one router mesh or broker cluster, or are two separate clusters."""
+    rpc, notify = d.rpc, d.notify
+    if rpc.scheme is not notify.scheme:
+        return
+    what = "router" if rpc.scheme is model.Scheme.AMQP else "broker"
+    same = set(rpc.nodes) == set(notify.nodes)
+    if rpc.nodes and notify.nodes and not same:
+        if rpc.scheme is model.Scheme.AMQP:
+            yield errors.problem("notify.nodes", "one-mesh")
+        elif set(rpc.nodes) & set(notify.nodes):
+            yield errors.problem("notify.nodes", "overlap", scheme=rpc.scheme.value)
+    if not same or rpc.external:
+        return
+    for key in ("tls", "port") if rpc.scheme is model.Scheme.RABBIT else ("tls",):
+        if getattr(rpc, key) != getattr(notify, key):
+            yield errors.problem(f"notify.{key}", "shared-differs", what=what, key=key)
+    known = {a.username: a.password for a in reversed(rpc.accounts.values())}
+    own = notify if notify in _own_accounts(d) else dataclasses.replace(notify, also_accept=())
+    for path, account in own.accounts.items():
+        if known.get(account.username, account.password) != account.password:
+            yield errors.problem(f"{path}.password", "two-passwords", what=what)
+
+
+def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    for b in d.halves:
+        what, server_tls = ("router", d.router.tls) if b.scheme is model.Scheme.AMQP else ("broker", d.broker.tls)
+        if b.scheme is model.Scheme.AMQP and b.tls:
+            own = [(f"nodes[{i}].host", n.host) for i, n in enumerate(d.nodes) if n.router is not model.RouterMode.NONE]
+            others = [(f"{b.half}.hosts[{i}]", host) for i, host in enumerate(b.hosts)]
+            for path, host in others if b.external else own:
+                if fields.is_address(host):
+                    yield errors.problem(path, "tls-needs-name")
+        if b.external:
+            continue
+        if b.tls and not server_tls:
+            yield errors.problem(f"{what}.tls", "tls-not-on-server", half=b.half, what=what)
+        if server_tls and not b.tls:
+            yield errors.problem(f"{b.half}.tls", "tls-not-on-clients", half=b.half, what=what)
+        if (b.tls or server_tls) and not d.tls.has_certificate:
+            yield errors.problem(f"{b.half}.tls", "tls-no-certificate", what=what)
+        if b.tls and not d.tls.has_ca:
+            yield errors.problem("tls", "tls-no-ca")
+
+
+def _check_distribution(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """Erlang verifies that the host of a node's name is in its certificate, as a name."""
+    brokers = _brokers(d)
+    if not d.broker.distribution_tls or not brokers:
+        return
+    if not d.broker.tls and not (d.tls.has_certificate and d.tls.has_ca):  # with it, that is told of for the clients
+        yield errors.problem("broker.distribution_tls", "tls-distribution")
+    for i, n in enumerate(d.nodes):
+        if n.name in brokers and fields.is_address(n.name):
+            yield errors.problem(f"nodes[{i}].name", "tls-node-name")
+
+
+def _brokers(d: model.Deployment) -> set[str]:
+    """Return the names of the nodes that run a broker."""
+    return {n for b in d.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes}
+
+
+def _check_engine(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    for b in d.halves:
+        if b.scheme is not model.Scheme.AMQP:
+            continue
+        for path, account in b.accounts.items() if not b.external else ():
+            if "@" in account.username:
+                yield errors.problem(f"{path}.username", "username-realm")
+            if account.password.reveal()[-1:] in ("\n", "\r"):
+                yield errors.problem(f"{path}.password", "password-line-end")
+            if account.username == model.ADMIN_USER:
+                yield errors.problem(f"{path}.username", "username-taken")
+        if d.router.engine is model.Engine.EMBEDDED and len(b.nodes) > 1:
+            yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
+    for b in d.halves:
+        if b.scheme is model.Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
+            yield errors.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)
+    brokers = [n for b in d.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes]
+    if len({"." in n for n in brokers}) > 1:
+        yield errors.problem("nodes", "mixed-names")
+
+
+def _check_interior_count(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+    count = len(model.interiors(d))
+    if count > model.MAX_INTERIORS:
+        half = d.routed[0].half
+        path = f"{half}.nodes" if half in given.named else "nodes"
+        yield errors.problem(path, "too-many-routers", count=count, half=half)
+
+
+def _check_families(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """Refuse IPv6 addresses beside other hosts where one reader gets both.
+
+    A URL of several hosts: with CVE-2025-0938 mended (run with Debian 12's 3.11.2) urllib, which oslo.messaging
+    reads it with, takes what follows the last ``@`` for the one host, and where there are brackets refuses a last host
+    without; so it would depend on the order. A cluster of brokers: Erlang distributes over ``inet_tcp`` or
+    ``inet6_tcp``, not over both. Routers may be mixed: a connector has one host, and so has the URL of a service beside
+    a router of its own.
+    """
+    by_name = d.by_name()
+    for b in d.halves:
+        alone = b in d.routed and all(n.router is not model.RouterMode.NONE for n in d.nodes)
+        if len({":" in h for h in b.hosts}) > 1 and not (alone and d.router.clients is model.Clients.LOCAL):
+            yield errors.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
+    for b in {b.nodes: b for b in reversed(d.halves) if b.scheme is model.Scheme.RABBIT and d.broker.cluster}.values():
+        if len({":" in by_name[name].address for name in b.nodes}) > 1:
+            yield errors.problem("nodes", "mixed-cluster", half=b.half)
+
+
+def _check_rabbit_urls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """oslo.messaging hands a URL on to kombu and encodes too little on the way (impl_rabbit.py, 14.0.3 to 14.9.3)."""
+    for b in d.halves:
+        if b.scheme is not model.Scheme.RABBIT:
+            continue
+        for path, account in b.accounts.items():
+            for key, text in (("username", account.username), ("password", account.password.reveal())):
+                if "/" in text:
+                    yield errors.problem(f"{path}.{key}", "rabbit-slash")
+        if set("%?#;") & set(b.virtual_host):
+            yield errors.problem(f"{b.half}.virtual_host", "rabbit-vhost")
+
+
+def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """A router's policy lists users between commas, and addresses as patterns (policy_local.py, policy.c)."""
+    for b in d.halves:
+        if b.scheme is not model.Scheme.AMQP or b.external:
+            continue
+        for path, account in b.accounts.items():
+            if "," in account.username or account.username != account.username.strip():
+                yield errors.problem(f"{path}.username", "router-username")
+        if set("*#,$ ") & set(b.virtual_host):
+            yield errors.problem(f"{b.half}.virtual_host", "router-vhost")
+    for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*", so "temp/$management" is one too many
+        if n.router is not model.RouterMode.NONE and n.name.rpartition(".")[2].lower() == "temp":
+            yield errors.problem(f"nodes[{i}].name", "router-temp")
+
+
+def _own_accounts(d: model.Deployment) -> tuple[model.Backend, ...]:
+    """Return the halves without one that accepts whom the other one does."""
+    return d.halves if d.notify.also_accept is not d.rpc.also_accept else (d.rpc,)
+
+
+def _check_accounts(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+    """Passwords are changed by way of a second user, and nothing else may change with them."""
+    for b in _own_accounts(d):
+        if b.also_accept and b.external:
+            yield errors.problem(f"{b.half}.also_accept", "external-accept")
+        first: dict[str, str] = {}
+        for path, account in b.accounts.items():
+            if first.setdefault(account.username, path) != path:
+                text = {"name": errors.quoted(account.username), "first": f"{first[account.username]}.username"}
+                yield errors.problem(f"{path}.username", "twice", **text)
+    if d.rpc.also_accept and not given.cookie and _brokers(d):
+        yield errors.problem("broker.erlang_cookie", "derived-changes")
+
+
+def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """Every site that has a router must be reachable from every other over sites that have an interior."""
+    routers = [n for n in d.nodes if n.router is not model.RouterMode.NONE]
+    sites = {n.site for n in routers}
+    if "" in sites and len(sites) > 1:
+        names = [n.name for n in routers if not n.site]
+        yield errors.problem("nodes", "site-missing", count=len(names), name=errors.quoted(names[0]))
+        return
+    carrying = {n.site for n in routers if n.router is model.RouterMode.INTERIOR}
+    first = sorted(carrying)[:1]
+    reached = set(_ways(d, first, through=carrying))
+    loose = _ways(d, first, through=sites | {s for link in d.site_links for s in link.between})
+    for site in sorted(sites - reached):
+        between = [s for s in loose.get(site, ()) if s not in carrying]
+        text = {"site": model.site_name(site), "rest": model.site_name(first[0])}
+        if between:
+            yield errors.problem(
+                "sites.links", "site-between", between=" and ".join(map(model.site_name, between)), **text
+            )
+        else:
+            yield errors.problem("sites.links", "site-apart", **text)
+
+
+def _ways(d: model.Deployment, start: typing.Sequence[str], through: set[str]) -> dict[str, tuple[str, ...]]:
+    """Return the sites that links lead to from ``start`` over sites of ``through``, each with those on the way."""
+    ways: dict[str, tuple[str, ...]] = dict.fromkeys(start, ())
+    todo = list(start)
+    for at in todo:  # grows
+        for link in d.site_links if at in through else ():
+            for site in link.between if at in link.between else ():
+                if site not in ways:
+                    ways[site] = (*ways[at], at)
+                    todo.append(site)
+    return ways
+
+
+def _check_ports(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    reported = set()
+    for name in _different_nodes(d):
+        claimed: dict[int, str] = {}
+        for port, what in model.sockets(d, name):
+            first = claimed.setdefault(port, what)
+            if first != what and (first, what) not in reported:
+                reported.add((first, what))
+                yield errors.problem(
+                    what, "port-collision", port=port, node=errors.quoted(name), first=first, second=what
+                )
+
+
+def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
+    """Yield one node of each kind: those of one kind listen on the same ports."""
+    seen = set()
+    for node in d.nodes:
+        kind = (node.router, *(node.name in b.nodes for b in d.halves))
+        if kind not in seen:
+            seen.add(kind)
+            yield node.name
+
+
+def findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+    yield from _role_findings(d, given)
+    if d.notify.scheme is model.Scheme.AMQP:
+        yield errors.warning("notify.scheme", "not-stored")
+    for b in d.halves:
+        if not b.tls:
+            yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    for b in _own_accounts(d):
+        for account in b.also_accept:
+            yield errors.warning(f"{b.half}.also_accept", "still-accepted", name=errors.quoted(account.username))
+    brokers = _brokers(d)
+    if not given.cookie and any(len(b.nodes) > 1 for b in d.halves if b.scheme is model.Scheme.RABBIT):
+        yield errors.warning("broker.erlang_cookie", "cookie-derived")
+    for i, node in enumerate(d.nodes):
+        if node.name in brokers and not fields.is_address(node.address):
+            yield errors.warning(f"nodes[{i}].address", "listens-everywhere")
+    if d.router.engine is model.Engine.QDROUTERD and len(model.interiors(d)) > 2:
+        yield errors.warning("router.engine", "fanout-duplicates", count=len(model.interiors(d)))
+
+
+def _role_findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+    known = sorted({n.role for n in d.nodes})
+    for role in given.roles:
+        if role not in known:
+            yield errors.warning(
+                f"router.roles.{role}", "role-unused", role=errors.quoted(role), known=", ".join(known)
+            )
+    half = d.routed[0].half if d.routed else ""
+    told = set(given.roles) if half in given.named else set()
+    for before, after in zip(given.nodes, d.nodes):
+        # What the node itself says of its router cannot differ here: that is an error.
+        if before.role in told and (before.router is model.RouterMode.INTERIOR) != (
+            after.router is model.RouterMode.INTERIOR
+        ):
+            told.remove(before.role)
+            text = {"role": errors.quoted(before.role), "name": errors.quoted(before.name)}
+            yield errors.warning(f"router.roles.{before.role}", "roles-overruled", half=half, **text)
