@@ -61,6 +61,7 @@ class Login:
     :param name: that the certificate must hold; not used without TLS.
     :param user: with its realm.
     :param ca: file of the authority to verify with, '' for the system's own.
+    :param shown: files of certificate and key, where the router wants one to be shown; the login is with a password.
     """
 
     host: str
@@ -71,6 +72,7 @@ class Login:
     engine: model.Engine
     tls: bool = False
     ca: str = ""
+    shown: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -241,8 +243,11 @@ class Client:
             if self.login.ca:
                 domain.set_trusted_ca_db(self.login.ca)
             domain.set_peer_authentication(self._proton.SSLDomain.VERIFY_PEER_NAME)
+            if self.login.shown:
+                domain.set_credentials(*self.login.shown, None)
         except self._proton.SSLException:
-            why = f"the CA file {self.login.ca or 'of the system'} cannot be used"
+            files = " or ".join((self.login.ca or "of the system", *self.login.shown))
+            why = f"the {'certificate or key' if self.login.shown else 'CA'} file {files} cannot be used"
             raise Unreachable(self.login.where, CERTIFICATE, why) from None
         return domain
 

@@ -58,6 +58,7 @@ def check(shown: Shown, now: datetime.datetime) -> typing.Iterator[errors.Proble
         yield from _check_key(shown, own)
     if own:
         yield from _check_names(shown.server, at, own[0])
+        yield from _check_user(shown.server, at, own[0])
         yield from _check_use(shown.server, at, own[0])
         chain, complete = _chain(own, authorities)
         yield from _check_dates(at, chain, now)
@@ -125,6 +126,15 @@ def _check_names(server: layout.Server, at: str, own: x509.Certificate) -> typin
             yield errors.problem(at, "cert-other-host", name=errors.quoted(name), found=told)
 
 
+def _check_user(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
+    from cryptography.x509.oid import NameOID
+
+    found = [str(a.value) for a in own.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if server.user and found != [server.user]:
+        told = errors.listed([errors.quoted(f) for f in found], _MOST_NAMES) or "nobody"
+        yield errors.problem(at, "cert-other-user", name=errors.quoted(server.user), found=told)
+
+
 def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -133,8 +143,8 @@ def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.
         uses = list(own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except (x509.ExtensionNotFound, ValueError):
         return
-    wanted = {"server": ExtendedKeyUsageOID.SERVER_AUTH}
-    if server.peer:
+    wanted = {} if server.user else {"server": ExtendedKeyUsageOID.SERVER_AUTH}
+    if server.peer or server.user:
         wanted["client"] = ExtendedKeyUsageOID.CLIENT_AUTH
     for use, oid in wanted.items():
         if oid not in uses:

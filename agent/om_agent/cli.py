@@ -26,6 +26,7 @@ from om_agent import (
     drain,
     errors,
     facts,
+    heat,
     metadata,
     model,
     observe,
@@ -46,8 +47,10 @@ _WAIT_POLL = 1.0
 _LOCK_SECONDS = 300.0
 _PUPPET_SECONDS = 900.0
 _VERIFY_SECONDS = 60.0
+_DEPLOY_VERIFY_SECONDS = 300.0  # of a deployment: the other nodes of a new stack may come up minutes later
 _PROBE_SECONDS = 15.0
 _DRAIN_SECONDS = 30.0
+_LEAVE = ("DELETE", "SUSPEND")  # what Heat does with a deployment that is not to change the node
 _DRAW_SECONDS = 120.0  # 128 interiors took 9 s on a busy machine
 
 _EPILOG = """\
@@ -96,12 +99,17 @@ def build_parser() -> argparse.ArgumentParser:
                          help="where none was ever applied, wait for metadata (default: up to an hour)")  # fmt: skip
     applied.add_argument("--json", action="store_true", help="print the changes as JSON, without values")
     applied.add_argument("-v", "--verbose", action="store_true", help="list every change and what puppet did")
+    applied.add_argument("--signal", action="store_true",
+                         help="when it fails, tell the Heat deployment that the metadata is from")  # fmt: skip
     _add_node_options(applied)
     _add_apply_options(applied)
 
     hook = commands.add_parser("hook", help="heat-config hook: deployment on stdin, deploy_* on stdout, exit 0")
-    _add_node_options(hook)
-    _add_apply_options(hook)
+    signalled = commands.add_parser("signal", help="carry out Heat's deployment as the hook does, and tell Heat")
+    for parser_ in (hook, signalled):
+        parser_.add_argument("-v", "--verbose", action="store_true", help="as for apply; Heat is told of every change")
+        _add_node_options(parser_)
+        _add_apply_options(parser_)
 
     verified = commands.add_parser("verify", help="is messaging really working here: routers, broker, messages")
     _add_files(verified)
@@ -263,6 +271,7 @@ def _run(args: argparse.Namespace) -> int:
         "plan": _plan,
         "apply": _apply,
         "hook": _hook,
+        "signal": _signal,
         "elements-path": _elements_path,
         "verify": _verify,
         "status": _status,
@@ -292,8 +301,8 @@ def _on_ending_signal(number: int, frame: object) -> typing.NoReturn:
 
 def _left(args: argparse.Namespace) -> str:
     """Return what is true of the node when a command was cut short, a clause."""
-    if args.command in ("apply", "hook"):
-        return errors.AS_BEFORE
+    if args.command in ("apply", "hook", "signal"):
+        return errors.APPLIED if getattr(args, "applied", False) else errors.AS_BEFORE
     with contextlib.suppress(OSError):  # who may not read that could not drain
         if args.command == "drain" and running.read_door(args.root) is not None:
             return errors.HALF_DRAINED
@@ -350,14 +359,19 @@ def _raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
         if raw is None:
             raise errors.InvalidInput([errors.problem(", ".join(paths), "no-metadata")])
         return raw
-    listed = os.environ.get("OS_CONFIG_FILES")
-    found = metadata.from_list_file(root) if listed is None else metadata.from_environment(listed)
+    found = _collected_files(root)
     raw = metadata.select(metadata.read(found or ()), hostname)
     if raw is None and found != ():  # an empty list is no data at all
         raw = metadata.select(metadata.read(metadata.hieradata_files(root)), hostname)
     if raw is None:
         raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
     return raw
+
+
+def _collected_files(root: pathlib.Path) -> tuple[str, ...] | None:
+    """Return the files of os-collect-config; None when nothing says which those are."""
+    listed = os.environ.get("OS_CONFIG_FILES")
+    return metadata.from_list_file(root) if listed is None else metadata.from_environment(listed)
 
 
 def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: float) -> object:
@@ -468,9 +482,14 @@ def _no_data(args: argparse.Namespace, why: metadata.NoData) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     try:
-        planned, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
+        ready, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
     except metadata.NoData as e:
         return _no_data(args, e)
+    except errors.AgentError as e:
+        if args.signal:
+            _tell_of_failure(e, args)
+        raise
+    planned = ready.plan
     if args.json:
         _say(json.dumps({"node": planned.node.name, "changes": report.changes_json(outcome.changes)}, indent=2))
     else:
@@ -478,7 +497,7 @@ def _apply(args: argparse.Namespace) -> int:
     return errors.EXIT_OK
 
 
-def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -> tuple[plan.Plan, apply.Outcome]:
+def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -> tuple[_Prepared, apply.Outcome]:
     """Finish what an interrupted run left, whatever the metadata says now; then apply."""
     with files.lock(args.root, args.lock_timeout) as lock:
         recover_services = facts.manages_services(args.root, args.services)
@@ -492,7 +511,7 @@ def _run_apply(get_raw: typing.Callable[[], object], args: argparse.Namespace) -
         outcome = apply.apply(ready.rendered, ready.host, args.root, args.puppet_timeout, lock, _live(ready, args))
         for number in proc.ENDING:  # all that is left is to say so: "interrupted" would be wrong now
             signal.signal(number, signal.SIG_IGN)
-        return ready.plan, outcome
+        return ready, outcome
 
 
 def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.Seen:
@@ -521,7 +540,20 @@ def _existing_raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
 
 def _verify(args: argparse.Namespace) -> int:
     ready = _prepared_for_look(args)
-    deadline = time.monotonic() + args.timeout
+    seen, found = _verified(ready, args, args.timeout)
+    if args.json:
+        _say(json.dumps(report.verify_json(ready.plan, seen, found), indent=2))
+    else:
+        _tell(found)
+        _say(report.verify_text(ready.plan, seen, found))
+    return _verdict(found)
+
+
+def _verified(
+    ready: _Prepared, args: argparse.Namespace, seconds: float
+) -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+    """Look whether messaging works; wait up to ``seconds`` for what may come right by itself."""
+    deadline = time.monotonic() + seconds
 
     def look() -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
         """Messages are sent when all else is well, and once more at the end."""
@@ -536,13 +568,7 @@ def _verify(args: argparse.Namespace) -> int:
         seen = dataclasses.replace(seen, probes=probes, findings=problems)
         return seen, verify.findings(ready.plan, seen)
 
-    seen, found = observe.wait(look, deadline)
-    if args.json:
-        _say(json.dumps(report.verify_json(ready.plan, seen, found), indent=2))
-    else:
-        _tell(found)
-        _say(report.verify_text(ready.plan, seen, found))
-    return _verdict(found)
+    return observe.wait(look, deadline)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -635,33 +661,149 @@ def _watch(args: argparse.Namespace) -> typing.NoReturn:
     os.execv(sys.executable, [sys.executable, "-c", f"from om_agent import watch; watch.run(*{order!r})"])
 
 
+# -- Heat ------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """What Heat is told of a deployment.
+
+    :param status: the exit code that apply would have given, or verify.
+    :param outputs: beside Heat's own three, texts by name.
+    """
+
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+    outputs: typing.Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The signal as JSON."""
+        return report.signal(self.status, self.stdout, self.stderr, self.outputs)
+
+
 def _hook(args: argparse.Namespace) -> int:
     """Heat takes the verdict from ``deploy_status_code``; the exit code is always 0, as heat-config wants it."""
-    status, stdout, stderr = errors.EXIT_OK, "", ""
-    outputs: dict[str, str] = {}
-    try:
+
+    def get() -> heat.Deployment:
         deployment = metadata.parse_text(sys.stdin.buffer.read() if sys.stdin else b"", "deployment")
         if not isinstance(deployment, dict):
             raise errors.InvalidInput([errors.problem("deployment", "not-a-mapping", type="single value")])
-        inputs = deployment.get("inputs")
-        named = [i.get("name") for i in inputs if isinstance(i, dict)] if isinstance(inputs, list) else []
-        if not deployment.get("config") and metadata.KEY not in named:
-            raise errors.InvalidInput([errors.problem("deployment", "no-config")])
-        planned, outcome = _run_apply(lambda: metadata.from_deployment(deployment), args)
-        stdout = report.outcome_text(planned.node.name, outcome, verbose=True)
-        if planned.findings:
-            stdout += "\n" + report.problems_text(planned.findings)
-        outputs = {"node": planned.node.name, "changes": str(len(outcome.changes))}
-    except errors.AgentError as e:
-        status, stderr = e.exit_code, str(e)
+        return deployment
+
+    try:
+        answer = _answer(get, args)
     except KeyboardInterrupt:
-        status, stderr = errors.EXIT_APPLY_FAILED, f"interrupted; {errors.AS_BEFORE}"
-    except Exception as e:
-        status, stderr = errors.EXIT_APPLY_FAILED, f"om-agent: {_defect(e, args)}"
-    if stderr:
-        _say(stderr, "stderr")
-    _say(report.signal(status, stdout, stderr, outputs))
+        answer = _Answer(errors.EXIT_APPLY_FAILED, stderr=f"interrupted; {_left(args)}.")
+    if answer.stderr:
+        _say(answer.stderr, "stderr")
+    _say(answer.text)
     return errors.EXIT_OK
+
+
+def _answer(get: typing.Callable[[], heat.Deployment], args: argparse.Namespace) -> _Answer:
+    """Carry out a deployment: apply, then verify. Whatever fails, there is an answer."""
+    try:
+        return _carry_out(get(), args)
+    except errors.AgentError as e:
+        return _Answer(e.exit_code, stderr=str(e))
+    except OSError as e:
+        return _Answer(errors.EXIT_APPLY_FAILED, stderr=f"{apply.reason(e)}.")
+    except Exception as e:
+        return _Answer(errors.EXIT_APPLY_FAILED, stderr=f"om-agent: {_defect(e, args)}")
+
+
+def _carry_out(deployment: heat.Deployment, args: argparse.Namespace) -> _Answer:
+    given = heat.inputs(deployment)
+    if given.get("deploy_action") in _LEAVE:
+        return _Answer(errors.EXIT_OK, stdout=f"nothing is done at {given['deploy_action']}: the present state stays")
+    if not deployment.get("config") and metadata.KEY not in given:
+        raise errors.InvalidInput([errors.problem("deployment", "no-config")])
+    seconds = _verify_seconds(given)
+    raw = metadata.from_deployment(dict(deployment))
+    handlers = {number: signal.getsignal(number) for number in proc.ENDING}
+    ready, outcome = _run_apply(lambda: raw, args)
+    args.applied = True
+    for number, handler in handlers.items():  # verify may be cut short again
+        signal.signal(number, handler)
+    changes = files.load_state(args.root).changes
+    said = [report.deployed_text(ready.plan.node.name, outcome, changes)]
+    outputs = {
+        "node": ready.plan.node.name,
+        "generation": heat.generation(raw, files.load_key(args.root, make=True)),
+        "changes": str(changes),
+    }
+    seen, found = _verified(ready, args, seconds)
+    outputs["mesh"] = report.mesh_state(ready.plan, found)
+    faults = [f for f in found if f.severity == errors.ERROR]
+    said += [report.verify_text(ready.plan, seen, found)]
+    said += [str(f) for f in (*ready.plan.findings, *found) if f.severity == errors.WARNING]
+    return _Answer(_verdict(found), "\n".join(said), "\n".join(map(str, faults)), outputs)
+
+
+def _verify_seconds(given: typing.Mapping[str, object]) -> float:
+    """Return how long a deployment wants to be waited for: its input ``verify_timeout``."""
+    value = given.get("verify_timeout", _DEPLOY_VERIFY_SECONDS)
+    try:
+        return _seconds(str(value))
+    except argparse.ArgumentTypeError:
+        raise errors.InvalidInput([errors.problem("inputs.verify_timeout", "not-seconds")]) from None
+
+
+def _collected_deployment(args: argparse.Namespace) -> tuple[heat.Deployment | None, bool]:
+    """Return the deployment to carry out, if there is one, and whether other metadata stands in its place."""
+    merged = metadata.read(_collected_files(args.root) or ())
+    return metadata.newest_deployment(merged), metadata.KEY in merged
+
+
+def _tell_of_failure(error: errors.AgentError, args: argparse.Namespace) -> None:
+    """Tell Heat of an apply that failed, after which nothing else would. The error itself is the caller's to raise."""
+    try:
+        deployment, other = _collected_deployment(args)
+        if deployment is None or other or not heat.wants_signal(deployment):
+            return
+        _tell_heat(deployment, _Answer(error.exit_code, stderr=str(error)), args)
+    except errors.AgentError as e:
+        _say(f"om-agent: {e}", "stderr")
+
+
+def _tell_heat(deployment: heat.Deployment, answer: _Answer, args: argparse.Namespace) -> None:
+    """Tell Heat, unless it was told before."""
+    if heat.told(args.root, deployment) is None and heat.by_heat_config(args.root, deployment) is None:
+        heat.tell(deployment, answer.text)
+    with files.lock(args.root, args.lock_timeout):
+        heat.note(args.root, deployment, answer.status)
+
+
+def _signal(args: argparse.Namespace) -> int:
+    """End with what became of the deployment: os-refresh-config then fails, and os-collect-config runs it again."""
+    deployment, other = _collected_deployment(args)
+    if deployment is None or not heat.wants_signal(deployment):
+        _say("om-agent: no deployment of group om-messaging waits for a signal")
+        return errors.EXIT_OK
+    theirs = heat.by_heat_config(args.root, deployment)
+    if theirs:
+        heat.try_again(args.root, deployment)
+        raise errors.ApplyFailed(
+            f"The deployment failed with {theirs}, as heat-config has told Heat. The next run of os-refresh-config"
+            " carries it out again."
+        )
+    if theirs == errors.EXIT_OK or heat.told(args.root, deployment) == errors.EXIT_OK:
+        _say("om-agent: Heat knows that the deployment succeeded")
+        return errors.EXIT_OK
+
+    def get() -> heat.Deployment:
+        if other:
+            raise errors.InvalidInput([errors.problem("deployment", "two-deliveries")])
+        return deployment
+
+    answer = _answer(get, args)
+    _say(answer.stdout or answer.stderr, "stdout" if answer.stdout else "stderr")
+    if answer.stdout and answer.stderr:
+        _say(answer.stderr, "stderr")
+    _tell_heat(deployment, answer, args)
+    return answer.status
 
 
 def _elements_path(args: argparse.Namespace) -> int:

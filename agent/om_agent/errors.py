@@ -29,6 +29,7 @@ WARNING = "warning"
 
 # What is true of a node when a command is cut short, by a signal or a defect.
 AS_BEFORE = "the node is as it was before"
+APPLIED = "what the metadata says is applied, and whether messaging works was not seen to the end"
 NOTHING_CHANGED = "it had changed nothing"
 HALF_DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that"
 
@@ -169,6 +170,15 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "no-config": (
         "standard input is not a heat-config deployment: there is no config, and no input called oslo_messaging",
         "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
+    ),
+    "not-seconds": ("this is no number of seconds from 0 to 604800", "Give such a number, as in 300"),
+    "two-deliveries": (
+        "the metadata has this deployment of group om-messaging and a key oslo_messaging beside it, which wins",
+        "Keep one of the two: remove the deployment, or what delivers the key",
+    ),
+    "signal-zaqar": (
+        "the deployment wants its signal in a Zaqar queue, and only heat-agents can put it there",
+        "Install heat-agents, or set signal_transport of the deployment to CFN_SIGNAL, TEMP_URL_SIGNAL or HEAT_SIGNAL",
     ),
     "duplicate-key": ("the key {key} stands twice in one mapping", "Keep one of the two"),
     # -- metadata: shape
@@ -457,6 +467,36 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "tls-not-said": (
         "nothing says whether clients of the routers use TLS, and without it passwords cross the network in the clear",
         "Set it to true and give tls, or to false where the network is trusted with passwords",
+    ),
+    "external-password": (
+        "services log in with a certificate here, and a password is for nothing",
+        "Leave the key out, or sasl_mechanism: EXTERNAL",
+    ),
+    "external-files": (
+        "the value is missing: with it services log in, since sasl_mechanism is EXTERNAL",
+        "Set it to the absolute path at which services find it on every node",
+    ),
+    "external-tls": (
+        "a certificate can be shown over TLS only, and {half} has none",
+        "Set {half}.tls to true and give tls, or choose PLAIN",
+    ),
+    "client-files-unused": (
+        "services log in with a password here, and this is for nothing",
+        "Set sasl_mechanism to EXTERNAL, or leave the key out",
+    ),
+    "login-differs": (
+        "{key} differs between the two halves, and a service's file has one section for both",
+        "Give both halves the same {key}",
+    ),
+    "scram-rabbit": ("RabbitMQ does not know SCRAM", "Choose PLAIN, with tls: true, or EXTERNAL"),
+    "scram-cyrus": (
+        "SCRAM needs a python-qpid-proton that was built with Cyrus SASL, and Debian's is not",
+        "Install such a one for the services and the agent, or choose PLAIN, with tls: true, or EXTERNAL",
+    ),
+    "embedded-login": ("om-devrouter, which is for development, knows no login but PLAIN", "Choose PLAIN"),
+    "cert-other-user": (
+        "the certificate is for the user {found}, and services log in as {name}",
+        "Use a certificate with the common name {name}, or set the user name to {found}",
     ),
     "mesh-secret": (
         "the value is missing: from it routers make what they know each other by, and the agent what it manages them "

@@ -208,13 +208,26 @@ def select(merged: dict[str, object], hostname: str) -> object | None:
     """
     if KEY in merged:
         return merged[KEY]
-    deployments = merged.get("deployments")
-    for item in reversed(deployments if isinstance(deployments, list) else []):
-        if isinstance(item, dict) and item.get("group") == HOOK_GROUP:
-            return from_deployment(item)
+    deployment = newest_deployment(merged)
+    if deployment is not None:
+        return from_deployment(deployment)
     if any(isinstance(k, str) and re.fullmatch(r"oslo_messaging_(rpc|notify)_\w+", k) for k in merged):
         return from_hiera(merged, hostname)
     return None
+
+
+def newest_deployment(merged: dict[str, object]) -> dict[str, object] | None:
+    """Return the newest deployment of group ``om-messaging``, or None.
+
+    Heat sorts deployments by name, which says nothing of their age. A deployment that failed is still among them while
+    the one that replaces it waits to be carried out.
+    """
+    listed = merged.get("deployments")
+    own = (
+        [d for d in listed if isinstance(d, dict) and d.get("group") == HOOK_GROUP] if isinstance(listed, list) else []
+    )
+    # max() takes the first of equals, and a later one of the list counts when no time tells them apart.
+    return max(reversed(own), key=lambda d: str(d.get("creation_time") or ""), default=None)
 
 
 def from_deployment(deployment: dict[str, object]) -> object:
@@ -249,6 +262,7 @@ _HIERA = {
     "user_name": "username",
     "password": "password",
     "use_ssl": "tls",
+    "hosts": "hosts",
 }
 _HIERA_TLS = {
     "ca_file": "tripleo::profile::base::qdr::listener_ssl_cert_db",
@@ -256,6 +270,11 @@ _HIERA_TLS = {
     "key_file": "tripleo::profile::base::qdr::listener_ssl_key_file",
 }
 _HIERA_SECTIONS = ("router", "broker", "tls", "sites")  # as in the metadata, whole, at oslo_messaging_<section>
+_HIERA_SITES = f"{KEY}_node_sites"
+_EDGE = f"{KEY}_rpc_edge_"  # tripleo makes <service name>_node_names and _node_ips for every service
+_CLIENT_ROLE = (
+    "client"  # of a local node that carries nothing, where a node of any other role would have an edge router
+)
 
 
 def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
@@ -264,38 +283,74 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
     ``oslo_messaging_{rpc,notify}_{scheme,user_name,password,use_ssl,port,node_names}`` are what puppet-tripleo reads
     (manifests/profile/base/*.pp). ``node_names`` hold only the nodes that carry the backend, so the local node joins
     them as one that carries none. Addresses come from ``..._node_ips`` where tripleo gives them; a URL always holds
-    the names, as puppet-tripleo's does. ``oslo_messaging_{router,broker,tls,sites}`` are this project's own, for what
-    tripleo has no words.
+    the names, as puppet-tripleo's does. What tripleo has no words for has keys of this project's own: ``hosts`` of an
+    external backend, before which ``node_names`` do not count; the nodes of the service ``oslo_messaging_rpc_edge``,
+    which have edge routers; ``oslo_messaging_{router,broker,tls,sites}``, and ``oslo_messaging_node_sites``.
     """
     result: dict[str, object] = {}
     nodes: dict[str, dict[str, object]] = {}
     for half in ("rpc", "notify"):
-        prefix = f"oslo_messaging_{half}_"
+        prefix = f"{KEY}_{half}_"
         section = {
             ours: data[prefix + theirs] for theirs, ours in _HIERA.items() if data.get(prefix + theirs) is not None
         }
-        names = data.get(prefix + "node_names")
+        names = data.get(prefix + "node_names") if "hosts" not in section else None
         if names is not None:
             section["nodes"] = names
         if section:
             result[half] = section
-        ips = data.get(prefix + "node_ips")
-        for i, name in enumerate(names if isinstance(names, list) else []):
-            if isinstance(name, str):
-                has_ip = isinstance(ips, list) and i < len(ips)
-                address = typing.cast("list[object]", ips)[i] if has_ip else name
-                nodes.setdefault(name, {"name": name, "address": address, "host": name})
-    short = hostname.partition(".")[0]  # this host's other networks have other domains
-    local = hostname if hostname in nodes else next((n for n in nodes if n.partition(".")[0] == short), None)
+        for node in _hiera_nodes(names, data.get(prefix + "node_ips")):
+            nodes.setdefault(str(node["name"]), node)
+    edges = _hiera_nodes(data.get(_EDGE + "node_names"), data.get(_EDGE + "node_ips"))
+    for node in edges:
+        nodes.setdefault(str(node["name"]), {**node, "role": "compute"})
+    # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run; the templates
+    # of this project, which make edges, tell it of the local router instead.
+    router = merge({"clients": "local" if edges else "mesh"}, data.get(f"{KEY}_router") or {})
+    local = _hiera_local(nodes, hostname)
     if local is None:
+        with_edges = isinstance(router, dict) and router.get("clients") == "local"
         local = hostname
-        nodes[local] = {"name": local, "role": "compute"}
+        nodes[local] = {"name": local, "role": _CLIENT_ROLE if with_edges else "compute"}
+        router = merge({"roles": {_CLIENT_ROLE: "none"}}, router) if with_edges else router
+    _place_nodes(nodes, data.get(_HIERA_SITES))
     tls = {ours: data[theirs] for ours, theirs in _HIERA_TLS.items() if data.get(theirs)}
-    # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run.
-    result = {**result, "router": {"clients": "mesh"}, **({"tls": tls} if tls else {})}
-    sections = {name: data.get(f"{KEY}_{name}") for name in _HIERA_SECTIONS}
+    result = {**result, "router": router, **({"tls": tls} if tls else {})}
+    sections = {name: data.get(f"{KEY}_{name}") for name in _HIERA_SECTIONS if name != "router"}
     merged = merge(result, {name: value for name, value in sections.items() if value is not None})
     return {**typing.cast("dict[str, object]", merged), "nodes": list(nodes.values()), "node": local}
+
+
+def _hiera_nodes(names: object, ips: object) -> list[dict[str, object]]:
+    """Return the nodes of one service; what is no name is left to `om_agent.parse`, which sees the list itself."""
+    found: list[dict[str, object]] = []
+    for i, name in enumerate(names if isinstance(names, list) else []):
+        if isinstance(name, str):
+            has_ip = isinstance(ips, list) and i < len(ips)
+            address = typing.cast("list[object]", ips)[i] if has_ip else name
+            found.append({"name": name, "address": address, "host": name})
+    return found
+
+
+def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str) -> str | None:
+    """Return the name that ``nodes`` have for this host, which has another domain in each network; None without one."""
+    short = hostname.partition(".")[0]
+    return hostname if hostname in nodes else next((n for n in nodes if n.partition(".")[0] == short), None)
+
+
+def _place_nodes(nodes: dict[str, dict[str, object]], sites: object) -> None:
+    """Give the nodes their sites, by whole name or up to the first dot.
+
+    :raises om_agent.errors.InvalidInput: when ``sites`` is no mapping.
+    """
+    if sites is None or sites == "":
+        return
+    if not isinstance(sites, dict):
+        raise errors.InvalidInput([errors.problem(_HIERA_SITES, "wrong-type", found="content", wanted="a mapping")])
+    for name, node in nodes.items():
+        site = sites.get(name, sites.get(name.partition(".")[0]))
+        if site is not None:
+            node["site"] = site
 
 
 def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:

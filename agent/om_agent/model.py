@@ -24,6 +24,7 @@ RABBIT_METRICS_PORT = 15692
 EPMD_PORT = 4369
 
 ADMIN_USER = "router-admin"  # with which the agent manages a running router
+CLIENT_FILES = ("client_certificate_file", "client_key_file")  # keys of a half
 MESH_FILES = ("mesh_ca_file", "mesh_certificate_file", "mesh_key_file")  # keys of ``router``
 MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
 MAX_COST = 1000  # of a link between sites; the engines take more, and add them up
@@ -42,6 +43,14 @@ class Engine(enum.Enum):
     QDROUTERD = "qdrouterd"
     SKROUTERD = "skrouterd"
     EMBEDDED = "embedded"
+
+
+class Mechanism(enum.Enum):
+    """How services log in, as SASL calls it."""
+
+    PLAIN = "PLAIN"
+    SCRAM = "SCRAM-SHA-256"
+    EXTERNAL = "EXTERNAL"
 
 
 class TlsVersion(enum.Enum):
@@ -124,6 +133,8 @@ class Backend:
 
     :param hosts: hosts of the transport URL, in order.
     :param nodes: names of the nodes that run it; empty for an external one.
+    :param password: '' with `Mechanism.EXTERNAL`.
+    :param client_files: paths of certificate and key that services log in with; empty unless they do.
     :param also_accept: who may log in beside the user of the transport URL, while passwords are changed.
     """
 
@@ -136,6 +147,8 @@ class Backend:
     tls: bool
     hosts: tuple[str, ...]
     nodes: tuple[str, ...]
+    mechanism: Mechanism = Mechanism.PLAIN
+    client_files: tuple[str, ...] = ()
     also_accept: tuple[Account, ...] = ()
 
     @property

@@ -213,12 +213,20 @@ def _parse_backend(
     default_port = model.RABBIT_PORT if scheme is model.Scheme.RABBIT else model.AMQP_PORT
     if other and other.scheme is scheme:
         default_port = other.port
+    alike = other if other and other.scheme is scheme else None
+    default = (alike.mechanism if alike else model.Mechanism.PLAIN).value
+    mechanism = model.Mechanism(section.word("sasl_mechanism", default, [m.value for m in model.Mechanism]))
+    external = mechanism is model.Mechanism.EXTERNAL
     password = section.password("password")
-    if not section.has("password"):
-        if other is None:
-            section.fail("password", "missing", hint="it is the password of the RPC user")
-        else:
-            password = other.password.reveal()
+    if external:
+        for key in ("password", "also_accept"):
+            if section.has(key):
+                section.fail(key, "external-password")
+        password = ""
+    elif not section.has("password"):
+        password = other.password.reveal() if other else ""
+        if other is None or other.mechanism is model.Mechanism.EXTERNAL:
+            section.fail("password", "missing", hint=f"it is the password of the {half} user")
     names = section.names("nodes", fields.check_host, "node")
     hosts = section.names("hosts", fields.check_host, "host")
     if names is not None and hosts is not None:
@@ -234,15 +242,32 @@ def _parse_backend(
         tls=section.boolean("tls", other.tls if other else False),
         hosts=hosts or (),
         nodes=(),
+        mechanism=mechanism,
+        client_files=_parse_client_files(section, external, alike),
         also_accept=_parse_accounts(section, "also_accept"),
     )
     if hosts is not None:
         return backend
-    if other and not any(section.has(key) for key in ("username", "password", "also_accept")):
+    if other and not external and not any(section.has(key) for key in ("username", "password", "also_accept")):
         backend = dataclasses.replace(backend, also_accept=other.also_accept)  # one user for both halves
     if names is None and other and other.scheme is scheme:
         return dataclasses.replace(backend, nodes=other.nodes, hosts=other.hosts)
     return _place(section, backend, names, nodes)
+
+
+def _parse_client_files(section: fields.Section, external: bool, other: model.Backend | None) -> tuple[str, ...]:
+    given = tuple(section.text(key, check=fields.check_path) for key in model.CLIENT_FILES)
+    if not external:
+        for key in model.CLIENT_FILES:
+            if section.has(key):
+                section.fail(key, "client-files-unused")
+        return ()
+    if other and not any(section.has(key) for key in model.CLIENT_FILES):
+        return other.client_files
+    for key in model.CLIENT_FILES:
+        if not section.has(key):
+            section.fail(key, "external-files")
+    return given
 
 
 def _parse_accounts(parent: fields.Section, key: str) -> tuple[model.Account, ...]:
@@ -323,6 +348,12 @@ def _parse_mesh_files(section: fields.Section) -> tuple[str, ...]:
 
 def _parse_broker(section: fields.Section, rpc: model.Backend, notify: model.Backend) -> model.Broker:
     rabbit = [b for b in (rpc, notify) if b.scheme is model.Scheme.RABBIT]
+    if (
+        not section.has("erlang_cookie")
+        and rpc.mechanism is model.Mechanism.EXTERNAL
+        and any(not b.external for b in rabbit)
+    ):
+        section.fail("erlang_cookie", "missing", hint="there is no rpc.password that it could be made from")
     cookie = section.text("erlang_cookie", check=fields.check_cookie) or model.derive(rpc.password, "erlang cookie")
     cluster, tls = section.boolean("cluster", True), section.boolean("tls", any(b.tls for b in rabbit))
     clustered = cluster and any(len(b.nodes) > 1 for b in rabbit)

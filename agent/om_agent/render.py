@@ -82,7 +82,7 @@ def render(p: plan.Plan, host: layout.Host) -> Rendered:
         units=tuple(unit for unit, _ in groups if unit),
         config_files=p.config_files,
         requires=tuple(dict.fromkeys(requires)),
-        servers=(*(p.router.servers if p.router else ()), *(p.broker.servers if p.broker else ())),
+        servers=(*(p.router.servers if p.router else ()), *(p.broker.servers if p.broker else ()), *p.clients),
     )
 
 
@@ -106,7 +106,8 @@ def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
         yield from _tls_files(p.tls, where.directory, where.user)
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
     database = _value_of(r.entities, "router", "saslConfigDir") + where.sasl_database[len(where.sasl_dir) :]
-    yield File(where.sasl_config, _sasl_config(database))
+    offered = {m for _, a in r.entities for m in str(a.get("saslMechanisms", "")).split()}
+    yield File(where.sasl_config, _sasl_config(database, offered))
     if r.mesh_password:
         shown = authority.issue(r.mesh_password, r.node)
         yield File(where.mesh("ca"), shown.ca.encode())
@@ -124,15 +125,16 @@ def _value_of(entities: typing.Sequence[router.Entity], kind: str, key: str) -> 
     return str(next(a[key] for k, a in entities if k == kind))
 
 
-def _sasl_config(database: str) -> bytes:
+def _sasl_config(database: str, offered: set[str]) -> bytes:
     """Return the Cyrus SASL options (https://www.cyrusimap.org/sasl/sasl/options.html); the listeners choose among the
     mechanisms."""
+    always = ("PLAIN", "EXTERNAL")
     lines = (
         f"# {_NOTE}",
         "pwcheck_method: auxprop",
         "auxprop_plugin: sasldb",
         f"sasldb_path: {database}",
-        "mech_list: PLAIN EXTERNAL",
+        f"mech_list: {' '.join([*always, *sorted(offered.difference(always))])}",
     )
     return ("\n".join(lines) + "\n").encode()
 
@@ -148,7 +150,7 @@ def _broker_files(p: plan.Plan, b: broker.BrokerPlan) -> typing.Iterator[File]:
     )
     definitions = json.dumps(b.definitions, indent=2, ensure_ascii=False).encode() + b"\n"
     yield File(layout.RABBIT_DEFINITIONS, definitions, group=group, mode=0o640, secret=True)
-    yield File(f"{base}/enabled_plugins", f"[{','.join(broker.PLUGINS)}].\n".encode())
+    yield File(f"{base}/enabled_plugins", f"[{','.join(b.plugins)}].\n".encode())
     yield File(f"{base}/erl_inetrc", _inetrc(b.inet_hosts))
     yield File(f"{base}/rabbitmq-env.conf", _environment(b.environment))
     lines = [f"# {_NOTE}"] + [f"{key} = {value}" for key, value in b.settings]

@@ -18,6 +18,8 @@ _LOGIN = rf"{_USER}:[^@/,:\s]*@"
 _URL = re.compile(
     rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
 )
+_REASONS = 3  # sentences in a stack's reason
+_MESH = ("duplicate", "link", "other", "peer", "router", "uplink")  # how the codes of findings about routers begin
 _UNIT = ("restart", "reconcile", "stop")  # what is done to a unit, not to a file or key
 _PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
 
@@ -122,14 +124,46 @@ def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
     return "\n".join(lines)
 
 
+def deployed_text(node: str, outcome: apply.Outcome, changes: int) -> str:
+    """Return what a deployment did.
+
+    :param changes: how many the last apply made that made any: as a rule the one before this, in configure.d.
+    """
+    if outcome.changes:
+        return outcome_text(node, outcome, verbose=True)
+    return (
+        f"{node}: the configuration is as the metadata says; {changes} change{'' if changes == 1 else 's'} made it so"
+    )
+
+
 def changes_json(changes: typing.Sequence[apply.Change]) -> list[dict[str, str]]:
     """Return changes for programs, without values."""
     return [{"action": c.action, "path": c.path, **({"detail": c.detail} if c.detail else {})} for c in changes]
 
 
 def signal(status: int, stdout: str, stderr: str, outputs: typing.Mapping[str, str]) -> str:
-    """Return what a heat-config hook prints: Heat's ``deploy_*`` and the outputs."""
-    return json.dumps({"deploy_stdout": stdout, "deploy_stderr": stderr, "deploy_status_code": status, **outputs})
+    """Return what a heat-config hook prints: Heat's ``deploy_*`` and the outputs.
+
+    ``problem`` is there only when there is one. As an output with ``error_output: true`` it becomes the stack's reason,
+    where ``deploy_stderr`` never appears; and Heat takes a deployment for failed when such an output has any value.
+    """
+    answer = {"deploy_stdout": stdout, "deploy_stderr": stderr, "deploy_status_code": status, **outputs}
+    if status:
+        lines = stderr.splitlines()
+        more = f" (and {len(lines) - _REASONS} more: see deploy_stderr)" if len(lines) > _REASONS else ""
+        answer["problem"] = " ".join(lines[:_REASONS]) + more
+    return json.dumps(answer)
+
+
+def mesh_state(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
+    """Return what is true of this node's part of the router mesh: ``none``, ``ok``, or ``degraded: `` and why."""
+    if not p.router:
+        return "none"
+    trouble = [f for f in found if f.code.partition("-")[0] in _MESH]
+    if not trouble:
+        return "ok"
+    more = f" (and {len(trouble) - 1} more)" if len(trouble) > 1 else ""
+    return f"degraded: {trouble[0].path}: {trouble[0].message}{more}"
 
 
 # -- verify, status, drain -------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -
     if d.node and d.node not in d.by_name():
         yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
     yield from _check_sharing(d)
+    yield from _check_logins(d)
     yield from _check_tls(d)
     yield from _check_distribution(d)
     yield from _check_engine(d)
@@ -84,6 +85,27 @@ def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     for path, account in own.accounts.items():
         if known.get(account.username, account.password) != account.password:
             yield errors.problem(f"{path}.password", "two-passwords", what=what)
+
+
+def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
+    """What carries both halves is told one way to log in: a service's file has one section for each driver."""
+    rpc, notify = d.rpc, d.notify
+    if rpc.scheme is notify.scheme:
+        if rpc.mechanism is not notify.mechanism:
+            yield errors.problem("notify.sasl_mechanism", "login-differs", key="sasl_mechanism")
+        elif rpc.client_files != notify.client_files:
+            key = next(k for k, a, b in zip(model.CLIENT_FILES, rpc.client_files, notify.client_files) if a != b)
+            yield errors.problem(f"notify.{key}", "login-differs", key=key)
+        elif rpc.client_files and rpc.username != notify.username:
+            yield errors.problem("notify.username", "login-differs", key="username")
+    for b in d.halves:
+        path = f"{b.half}.sasl_mechanism"
+        if b.mechanism is model.Mechanism.SCRAM and b.scheme is model.Scheme.RABBIT:
+            yield errors.problem(path, "scram-rabbit")
+        if b.mechanism is model.Mechanism.EXTERNAL and not b.tls:
+            yield errors.problem(path, "external-tls", half=b.half)
+        if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and not model.meshed(d):
+            yield errors.problem(path, "embedded-login")
 
 
 def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -285,6 +307,9 @@ def findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Proble
     for b in d.halves:
         if not b.tls:
             yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+    for b in d.halves:
+        if b.mechanism is model.Mechanism.SCRAM:
+            yield errors.warning(f"{b.half}.sasl_mechanism", "scram-cyrus")
     for b in _own_accounts(d):
         for account in b.also_accept:
             yield errors.warning(f"{b.half}.also_accept", "still-accepted", name=errors.quoted(account.username))

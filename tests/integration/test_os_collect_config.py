@@ -125,7 +125,7 @@ def node(tmp_path: pathlib.Path) -> Node:
     return Node.make(tmp_path)
 
 
-HOOKS_RAN = ["apply", "apply --json"]
+HOOKS_RAN = ["apply --signal", "apply --json", "signal"]
 
 
 def url(password: str) -> str:
@@ -159,7 +159,7 @@ def test_metadata_comes_changes_goes_bad_and_is_mended(node: Node) -> None:
         assert bad.code == 1, bad.output
         assert '"prot" is not a key here' in bad.output
         assert "three" not in bad.output
-        assert node.calls() == ["apply"], "what comes after configure.d does not run"
+        assert node.calls() == ["apply --signal"], "what comes after configure.d does not run"
         assert node.conf.read_bytes() == before
 
     node.metadata("20-operator.json", {"oslo_messaging": {"rpc": {"password": "three"}}})

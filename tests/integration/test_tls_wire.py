@@ -167,9 +167,16 @@ def test_without_the_password(lenient: Brokers, user: str, password: str, method
     assert b"PLAIN" in offered and b"ANONYMOUS" not in offered and b"EXTERNAL" not in offered
 
 
-def log_in(server: tls.Server, ca: pathlib.Path, user: str, password: str, method: str) -> str:
+def log_in(
+    server: tls.Server, ca: pathlib.Path, user: str, password: str, method: str, shown: tuple[str, ...] = ()
+) -> str:
     """Log in over TLS; returns why that is refused, or ''."""
-    options = {"ca_certs": str(ca), "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": server.name}
+    options: dict[str, typing.Any] = {
+        "ca_certs": str(ca),
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "server_hostname": server.name,
+    }
+    options.update(zip(("certfile", "keyfile"), shown))
     host, port = server.address
     login = {"userid": user, "password": password, "login_method": method}
     why = ""

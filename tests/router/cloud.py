@@ -80,12 +80,15 @@ class Cloud:
         """Write a metadata file with these nodes."""
         self._count += 1
         path = self.directory / f"metadata-{self._count}.json"
+        path.write_text(json.dumps({"oslo_messaging": self.raw(*names, **changes)}))
+        return path
+
+    def raw(self, *names: str, **changes: typing.Any) -> dict[str, typing.Any]:
+        """Return what the metadata says with these nodes."""
         given = self.messaging.items()
         merged = {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else changes.get(k, v) for k, v in given}
         more = {k: v for k, v in changes.items() if k not in merged}
-        raw = {**merged, **more, "nodes": [self.nodes[name] for name in names]}
-        path.write_text(json.dumps({"oslo_messaging": raw}))
-        return path
+        return {**merged, **more, "nodes": [self.nodes[name] for name in names]}
 
     def agent(
         self, name: str, command: str, *arguments: str | pathlib.Path, seconds: float = 120.0

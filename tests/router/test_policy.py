@@ -45,7 +45,7 @@ def attach(connection: typing.Any, way: str, address: str | None) -> str:
     try:
         make(address).close()
     except utils.LinkDetached as e:
-        return str(e.description)
+        return str(e.link.remote_condition.description)
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -399,17 +400,74 @@ def hook(node: helpers.Machine, stdin: bytes, *more: str) -> dict[str, typing.An
     return typing.cast("dict[str, typing.Any]", answer)
 
 
-def deployment(raw: object) -> bytes:
-    inputs = [{"name": "deploy_action", "value": "CREATE"}, {"name": "oslo_messaging", "value": json.dumps(raw)}]
-    return json.dumps({"id": "1", "group": "om-messaging", "config": "", "inputs": inputs}).encode()
+def deployment(raw: object, **inputs: object) -> bytes:
+    given = {"deploy_action": "CREATE", "oslo_messaging": json.dumps(raw), "verify_timeout": "0", **inputs}
+    listed = [{"name": name, "value": value} for name, value in given.items()]
+    return json.dumps({"id": "1", "group": "om-messaging", "config": "", "inputs": listed}).encode()
+
+
+def external() -> helpers.Raw:
+    """Metadata of a node that runs no backend."""
+    rpc = {"scheme": "amqp", "tls": False, "password": "rpc-secret", "hosts": ["198.51.100.1"]}
+    return {"rpc": rpc, "nodes": helpers.nodes(1, 0)}
+
+
+def router_alone() -> helpers.Raw:
+    """Metadata of a node that has a router for both halves, where nobody has started one."""
+    raw = helpers.put(helpers.dual(1, 0), "nodes.0.address", "127.0.49.77")
+    del raw["broker"]
+    return {**raw, "notify": {"scheme": "amqp"}}
+
+
+def bare(node: helpers.Machine) -> helpers.Machine:
+    """Without services, so that beside `external` nothing has to run for messaging to be as it should."""
+    for service in ("nova", "neutron", "swift"):
+        shutil.rmtree(node.root / "etc" / service)
+    return node
 
 
 def test_hook(node: helpers.Machine) -> None:
-    answer = hook(node, deployment(helpers.dual()))
-    assert answer["deploy_status_code"] == 0 and answer["deploy_stderr"] == ""
+    answer = hook(bare(node), deployment(external()))
+    assert (answer["deploy_status_code"], answer["deploy_stderr"]) == (0, ""), answer
     assert answer["deploy_stdout"].startswith("ctl-0: applied") and answer["node"] == "ctl-0"
-    assert int(answer["changes"]) > 0
-    assert hook(node, deployment(helpers.dual()))["changes"] == "0"
+    assert "messaging works" in answer["deploy_stdout"]
+    assert int(answer["changes"]) > 0 and answer["mesh"] == "none"
+    assert "problem" not in answer, "Heat takes an error output for a failure, whatever its value"
+    assert all(isinstance(value, str) for name, value in answer.items() if name != "deploy_status_code")
+    again = hook(node, deployment(external()))
+    assert {**again, "deploy_stdout": ""} == {**answer, "deploy_stdout": ""}, "the same outputs for the same metadata"
+
+
+def test_hook_names_metadata_without_telling_it(node: helpers.Machine, tmp_path: pathlib.Path) -> None:
+    """The same name for the same metadata, another for other metadata, and another on another node."""
+    first = hook(bare(node), deployment(external()))["generation"]
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    other = helpers.put(external(), "rpc.password", "other-rpc-secret")
+    assert hook(node, deployment(other))["generation"] != first
+    assert hook(node, deployment(external()))["generation"] == first
+    (tmp_path / "second").mkdir()
+    second = bare(helpers.machine(tmp_path / "second"))
+    assert hook(second, deployment(external()))["generation"] != first
+
+
+def test_hook_fails_when_messaging_does_not_work(node: helpers.Machine) -> None:
+    """Applied, and no router runs: the problem is for the stack's reason, and holds what to do."""
+    answer = hook(node, deployment(router_alone()))
+    assert answer["deploy_status_code"] == 3
+    assert (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()
+    assert answer["deploy_stdout"].startswith("ctl-0: applied")
+    down = "router on ctl-0: no router listens at 127.0.49.77:31459. Run systemctl status qdrouterd"
+    assert answer["problem"].startswith(down) and answer["deploy_stderr"].startswith(down)
+    assert answer["mesh"].startswith("degraded: router on ctl-0: no router listens at ")
+    assert int(answer["changes"]) > 0 and answer["generation"]
+
+
+@pytest.mark.parametrize("action", ["DELETE", "SUSPEND"])
+def test_hook_leaves_the_node_alone_when_its_deployment_goes(node: helpers.Machine, action: str) -> None:
+    before = node.tree()
+    answer = hook(node, deployment(helpers.dual(), deploy_action=action))
+    assert answer["deploy_status_code"] == 0 and "the present state stays" in answer["deploy_stdout"]
+    assert node.tree() == before
 
 
 BAD_STDIN = {
@@ -426,6 +484,7 @@ BAD_STDIN = {
     "inputs of another kind": b'{"inputs": {"oslo_messaging": 1}}',
     "wrong metadata": deployment({"rpc": {"port": []}}),
     "a number": deployment(7),
+    "a time that is none": deployment(helpers.dual(), verify_timeout="soon"),
 }
 
 
@@ -434,6 +493,7 @@ def test_hook_with_bad_input(node: helpers.Machine, stdin: bytes) -> None:
     before = node.tree()
     answer = hook(node, stdin)
     assert answer["deploy_status_code"] == 2 and answer["deploy_stderr"]
+    assert answer["problem"].splitlines()[0] in answer["deploy_stderr"].replace("\n", " ") + " "
     assert node.tree() == before
 
 

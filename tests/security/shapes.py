@@ -53,7 +53,7 @@ def rabbit() -> Raw:
 def routers() -> Raw:
     """Routers for both halves."""
     raw = helpers.dual(2)
-    raw["rpc"]["password"] = canary.secret("rpc")
+    raw["rpc"]["password"], raw["router"] = canary.secret("rpc"), {"mesh_password": canary.secret("mesh", LINE)}
     raw["notify"] = {"scheme": "amqp", "tls": False, "username": "notify", "password": canary.secret("notify")}
     return raw
 
@@ -76,6 +76,7 @@ def embedded() -> Raw:
     """The development router."""
     raw = helpers.dual(1)
     raw["rpc"]["password"], raw["notify"]["password"] = canary.secret("rpc"), canary.secret("notify")
+    raw["broker"] = {"erlang_cookie": COOKIE}
     raw["router"] = {
         "engine": "embedded",
         "mesh_password": canary.secret("mesh", LINE),
@@ -118,6 +119,9 @@ def documents() -> dict[str, bytes]:
         **{f"oslo_messaging_{half}_user_name": half for half in ("rpc", "notify")},
         **{f"oslo_messaging_{half}_node_names": ["ctl-0"] for half in ("rpc", "notify")},
         "oslo_messaging_rpc_scheme": "amqp",
+        "oslo_messaging_rpc_use_ssl": False,
+        "oslo_messaging_router": {"mesh_password": canary.secret("mesh", LINE)},
+        "oslo_messaging_broker": {"erlang_cookie": COOKIE},
     }
     return {
         "oslo_messaging": json.dumps({"oslo_messaging": raw, **others()}).encode(),
@@ -129,7 +133,11 @@ def documents() -> dict[str, bytes]:
 def heat() -> bytes:
     """A deployment as heat-config gives it to a hook."""
     config = json.dumps({"oslo_messaging": dual()})
-    inputs = [{"name": "db_password", "value": canary.secret("input")}]
+    inputs = [
+        {"name": "db_password", "value": canary.secret("input")},
+        {"name": "deploy_password", "value": canary.secret("heat")},
+        {"name": "verify_timeout", "value": "0"},
+    ]
     return json.dumps({"id": "1", "group": "om-messaging", "config": config, "inputs": inputs}).encode()
 
 
@@ -137,7 +145,7 @@ def derived(raw: Raw) -> list[str]:
     """Secrets that nobody wrote down: whoever has them can log in."""
     d = parse.deployment(raw, helpers.catalogue())
     found = [d.router.mesh_password, d.router.admin_password, d.broker.erlang_cookie]
-    return [s.reveal() for s in found if canary.STEM not in s.reveal()]
+    return [s.reveal() for s in found if s.reveal() and canary.STEM not in s.reveal()]
 
 
 def slips() -> dict[str, bytes]:

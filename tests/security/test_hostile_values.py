@@ -175,14 +175,17 @@ PASTE = "[pipeline:main]\npipeline = ceilometer\n\n[filter:ceilometer]\npaste.fi
 
 
 def edited(batch: list[Example], service: str, text: str) -> list[str]:
-    """The service's file of each example, as the puppet module's editor leaves it; the hieradata is read as JSON."""
+    """The service's file of each example, as the puppet module's editor leaves it; the hieradata is read as
+    JSON, and what hiera would put in its place is undone."""
     ruby = shutil.which("ruby")
     if not ruby:
         helpers.skip("ruby is not installed")
     asked = []
     for example in batch:
         content = render.hieradata(example.rendered, helpers.host(), digests(example), ())
-        data = json.loads(content.decode(), object_pairs_hook=unique)
+        # As hiera gives it: it writes the two characters where it finds them spelt out.
+        plain = content.decode().replace("%{literal('%')}{", "%{")
+        data = json.loads(plain, object_pairs_hook=unique)
         assert set(data) == {f"om_messaging::{k}" for k in ("config_files", "units", "manage_service", "state_dir")}
         assert "%{" not in content.decode().replace("%{literal('%')}{", "")
         files = {p: f for p, f in data["om_messaging::config_files"].items() if f"/{service}/" in p}

@@ -159,7 +159,8 @@ def test_every_command_after_every_success(tmp_path: pathlib.Path) -> None:
         for command, arguments in LOOKING if shape == "dual" else ():
             kept.run(machine.command(command, *arguments), 0, 1, 2, 3)
         assert not list(machine.root.rglob("*.om-agent-*")), "no copy is left"
-    assert '"deploy_status_code": 0' in kept.run(machine.command("hook", *NODE), 0, stdin=shapes.heat())
+    said = kept.run(machine.command("hook", *NODE), 0, stdin=shapes.heat())
+    assert '"deploy_status_code": 3' in said, "applied, and nothing of it runs"
 
 
 @pytest.mark.parametrize("document", shapes.documents())

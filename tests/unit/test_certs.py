@@ -52,6 +52,14 @@ def test_good_ones() -> None:
     assert found(CA.issue("10.0.0.1"), dataclasses.replace(SERVER, names=("10.0.0.1",))) == []
 
 
+def test_of_a_user() -> None:
+    """What services log in with is a client's, and its common name is who they are."""
+    user = dataclasses.replace(SERVER, what="clients", names=(), user="rpc")
+    assert found(CA.issue(common="rpc", uses=(CLIENT,)), user) == found(CA.issue(common="rpc"), user) == []
+    assert found(CA.issue("rpc", common="nova"), user) == [("tls.certificate", "cert-other-user")]
+    assert found(CA.issue(common="rpc", uses=(SERVING,)), user) == [("tls.certificate", "cert-other-use")]
+
+
 ODD = {
     "no certificate": (
         dataclasses.replace(GOOD, certificate=helpers.CERTIFICATE), ("tls.certificate", "cert-unreadable"),

@@ -17,7 +17,7 @@ import typing
 
 import pytest
 import yaml
-from om_agent import cli
+from om_agent import cli, metadata
 from om_agent.plan import layout
 
 from tests import exposure, helpers
@@ -275,6 +275,19 @@ def test_no_unit_gets_laxer(name: str) -> None:
     found = settings(ELEMENTS / path)
     assert {key: found.get(key) for key in CONFINED} == {**CONFINED, **otherwise}
     assert exposure.documented().keys() == UNITS.keys()
+
+
+def test_the_hook_is_where_heat_agents_look() -> None:
+    """heat-agents find a hook by the deployment's group, and before them om-agent applies; the signal comes last."""
+    element = ELEMENTS / "om-agent"
+    hook = element / "heat-config-hooks" / metadata.HOOK_GROUP
+    assert os.access(hook, os.X_OK) and "exec om-agent hook" in hook.read_text()
+    installed = f'"${{hooks}}/heat-config-hooks/{hook.name}" /var/lib/heat-config/hooks/{hook.name}\n'
+    assert f"install -D -m 0755 {installed}" in (element / "install.d/50-om-agent").read_text()
+    scripts = element / "os-refresh-config"
+    assert max(path.name for path in (scripts / "configure.d").iterdir()) < "55-heat-config"
+    last = max((scripts / "post-configure.d").iterdir())
+    assert "exec om-agent signal" in last.read_text()
 
 
 def test_the_routers_own_units_leave_it_to_the_drop_in() -> None:

@@ -15,7 +15,7 @@ from tests import helpers
 # From left to right; no module imports one further right.
 ORDER = (
     "errors", "ini", "ciphers", "fields", "metadata", "model", "sense", "parse", "plan", "picture", "verify", "render",
-    "certs", "proc", "watch", "facts", "amqp", "probe", "apply", "observe", "drain", "report", "cli",
+    "certs", "proc", "watch", "facts", "amqp", "probe", "apply", "observe", "drain", "heat", "report", "cli",
 )  # fmt: skip
 PURE = ("errors", "ini", "ciphers", "fields", "model", "sense", "parse", "plan", "verify", "render", "certs")
 IMPURE_MODULES = {"logging", "os", "pathlib", "socket", "subprocess", "time"}

@@ -359,11 +359,73 @@ def test_rpc_alone_and_tls() -> None:
     assert d.rpc.tls and d.notify.scheme is model.Scheme.AMQP
 
 
-@pytest.mark.parametrize("key", [k for k in HIERA if k.startswith("oslo_messaging")])
+EDGES: dict[str, object] = {
+    **HIERA,
+    "oslo_messaging_rpc_edge_node_names": ["cmp-0.internalapi.localdomain", "ctl-0.internalapi.localdomain"],
+    "oslo_messaging_rpc_edge_node_ips": ["172.17.0.51", "172.17.0.11"],
+}
+
+
+@pytest.mark.parametrize(
+    ("hostname", "mode"), [("ctl-0", "interior"), ("ctl-1", "interior"), ("cmp-0", "edge"), ("cmp-1", "none")]
+)
+def test_edges_in_hiera(hostname: str, mode: str) -> None:
+    """With edges, clients use the local router; who is neither edge nor interior has none. Interior comes first."""
+    d = parse.deployment(metadata.from_hiera(EDGES, hostname))
+    assert d.router.clients is model.Clients.LOCAL
+    assert d.by_name()[d.node].router.value == mode
+    assert [n.address for n in d.nodes][:3] == ["172.17.0.11", "172.17.0.12", "172.17.0.51"]
+
+
+@pytest.mark.parametrize("hostname", ["ctl-0", "cmp-0", "cmp-1"])
+def test_the_router_section_of_hiera_comes_before_what_edges_mean(hostname: str) -> None:
+    router = {"mesh_password": "mesh-secret", "clients": "mesh", "engine": "skrouterd"}
+    d = parse.deployment(metadata.from_hiera({**EDGES, "oslo_messaging_router": router}, hostname))
+    assert d.router.clients is model.Clients.MESH and d.router.engine is model.Engine.SKROUTERD
+    local = {**HIERA, "oslo_messaging_router": {**router, "clients": "local"}}
+    d = parse.deployment(metadata.from_hiera(local, "cmp-1"))
+    assert d.by_name()["cmp-1"].router is model.RouterMode.NONE  # and not an edge that nobody asked for
+
+
+def test_roles_of_the_router_section_stay() -> None:
+    router = {"mesh_password": "mesh-secret", "roles": {"storage": "none"}}
+    raw = metadata.from_hiera({**EDGES, "oslo_messaging_router": router}, "cmp-1")
+    assert typing.cast("dict[str, object]", raw["router"])["roles"] == {"client": "none", "storage": "none"}
+
+
+@pytest.mark.parametrize("half", ["rpc", "notify"])
+def test_external_hosts_in_hiera(half: str) -> None:
+    """``node_names`` are there too, for puppet-tripleo, and are no nodes of this overcloud."""
+    hosts = ["one.example.com", "two.example.com"]
+    data = {**HIERA, f"oslo_messaging_{half}_hosts": hosts, f"oslo_messaging_{half}_node_names": hosts}
+    d = parse.deployment(metadata.from_hiera(data, "cmp-0"))
+    external = getattr(d, half)
+    assert external.external and external.hosts == tuple(hosts)
+    assert not set(hosts) & set(d.by_name())
+    both = {**data, "oslo_messaging_rpc_hosts": hosts, "oslo_messaging_notify_hosts": hosts}
+    d = parse.deployment(metadata.from_hiera(both, "cmp-0"))
+    assert [n.name for n in d.nodes] == ["cmp-0"] and d.rpc.external and d.notify.external
+
+
+def test_sites_in_hiera() -> None:
+    sites = {"ctl-0": "dc1", "ctl-1.internalapi.localdomain": "dc2", "cmp-0": "dc1", "elsewhere": "dc3"}
+    more = {"oslo_messaging_node_sites": sites, "oslo_messaging_sites": {"links": [{"between": ["dc1", "dc2"]}]}}
+    d = parse.deployment(metadata.from_hiera({**EDGES, **more}, "cmp-0"))
+    assert [n.site for n in d.nodes] == ["dc1", "dc2", "dc1"]
+    assert [link.between for link in d.site_links] == [("dc1", "dc2")]
+    for nothing in typing.cast("list[object]", [None, "", {}]):
+        d = parse.deployment(metadata.from_hiera({**EDGES, "oslo_messaging_node_sites": nothing}, "cmp-0"))
+        assert {n.site for n in d.nodes} == {""}
+    for value in ("dc1", ["dc1"], 7):
+        wrong = {**EDGES, "oslo_messaging_node_sites": value}
+        assert codes(metadata.from_hiera, wrong, "cmp-0") == [("oslo_messaging_node_sites", "wrong-type")]
+
+
+@pytest.mark.parametrize("key", [k for k in EDGES if k.startswith("oslo_messaging")])
 @pytest.mark.parametrize("value", [7, "x y", [], {}, [[]], [None], None, True, f"{CANARY} \0"])
 def test_nonsense_in_hiera_is_a_problem_and_no_crash(key: str, value: object) -> None:
     try:
-        parse.deployment(metadata.select({**HIERA, key: value}, "ctl-0"))
+        parse.deployment(metadata.select({**EDGES, key: value}, "ctl-0"))
     except errors.InvalidInput as e:
         assert e.problems and CANARY not in str(e)
 

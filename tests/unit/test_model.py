@@ -60,6 +60,11 @@ MIXED = put(put(DUAL, "nodes.0.address", "fd00::1"), "notify.hosts", ["elsewhere
 
 # The password of rpc is about to be changed, with the secrets pinned that are made from it.
 PINNED = put(put(D, "broker.erlang_cookie", "cookiecookie"), "router.mesh_password", "m")
+EXTERNAL = helpers.with_tls(DUAL)
+EXTERNAL["rpc"] = {
+    "scheme": "amqp", "tls": True, "username": "rpc", "sasl_mechanism": "EXTERNAL",
+    "client_certificate_file": "/c", "client_key_file": "/k",
+}  # fmt: skip
 DUAL_PINNED = put(put(DUAL, "broker.erlang_cookie", "cookiecookie"), "router.mesh_password", "m")
 SECOND = {"username": "second", "password": "p"}
 
@@ -221,6 +226,50 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(put(DUAL, "rpc.tls", None), "rpc.hosts", ["elsewhere"]),
         [("rpc.tls", "tls-not-said")],
     ),
+    "a certificate and a password": (
+        put(EXTERNAL, "rpc", {**EXTERNAL["rpc"], "password": "p", "also_accept": [SECOND]}),
+        [("rpc.password", "external-password"), ("rpc.also_accept", "external-password")],
+    ),
+    "a login by certificate without files": (
+        put(EXTERNAL, "rpc", {"scheme": "amqp", "tls": True, "sasl_mechanism": "EXTERNAL"}),
+        [(f"rpc.{key}", "external-files") for key in model.CLIENT_FILES],
+    ),
+    "a login by certificate without TLS": (
+        put(put(EXTERNAL, "rpc.tls", False), "notify.tls", False),
+        [("rpc.sasl_mechanism", "external-tls")],
+    ),
+    "files that nobody shows": (
+        put(put(DUAL, "rpc.client_key_file", "/k"), "notify.client_certificate_file", "/c"),
+        [("rpc.client_key_file", "client-files-unused"), ("notify.client_certificate_file", "client-files-unused")],
+    ),
+    "two ways to log in": (
+        put(put(EXTERNAL, "notify.scheme", "amqp"), "notify.sasl_mechanism", "PLAIN"),
+        [("notify.sasl_mechanism", "login-differs")],
+    ),
+    "two certificates": (
+        put(EXTERNAL, "notify", {"scheme": "amqp", "client_certificate_file": "/c", "client_key_file": "/other"}),
+        [("notify.client_key_file", "login-differs")],
+    ),
+    "one certificate for two": (
+        put(EXTERNAL, "notify", {"scheme": "amqp", "username": "other"}),
+        [("notify.username", "login-differs")],
+    ),
+    "no password that a cookie could be made from": (
+        put(EXTERNAL, "broker", {}),
+        [("broker.erlang_cookie", "missing")],
+    ),
+    "SCRAM for RabbitMQ": (
+        put(D, "rpc.sasl_mechanism", "SCRAM-SHA-256"),
+        [
+            ("rpc.sasl_mechanism", "scram-rabbit"),
+            ("notify.sasl_mechanism", "scram-rabbit"),
+        ],
+    ),
+    "SCRAM for the development router": (
+        put(put(helpers.dual(1), "router.engine", "embedded"), "rpc.sasl_mechanism", "SCRAM-SHA-256"),
+        [("rpc.sasl_mechanism", "embedded-login")],
+    ),
+    "no such mechanism": (put(DUAL, "rpc.sasl_mechanism", "GSSAPI"), [("rpc.sasl_mechanism", "not-one-of")]),
     "no secret of the mesh": (put(DUAL, "router", {}), [("router.mesh_password", "mesh-secret")]),
     "no secret of the mesh but an administrator's": (
         put(DUAL, "router", {"admin_password": "a"}),
@@ -425,6 +474,7 @@ FINDINGS = {
     "plaintext",
     "role-unused",
     "roles-overruled",
+    "scram-cyrus",
     "still-accepted",
 }  # they stop nothing; test_model_defaults.py has them
 

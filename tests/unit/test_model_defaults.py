@@ -232,6 +232,28 @@ def test_derived_secrets_are_the_same_everywhere_and_not_the_password() -> None:
     assert len(set(made)) == 2 and not re.search("rpc-secret|mesh-secret", " ".join(made))
 
 
+def test_services_log_in_with_a_password_unless_they_are_told_otherwise() -> None:
+    d = parse.deployment(helpers.dual())
+    assert {b.mechanism for b in d.halves} == {model.Mechanism.PLAIN} and d.rpc.client_files == ()
+
+
+def test_a_login_by_certificate_is_taken_from_rpc_by_the_same_driver_alone() -> None:
+    shown = {"sasl_mechanism": "EXTERNAL", "client_certificate_file": "/c", "client_key_file": "/k"}
+    raw = helpers.with_tls(helpers.dual())
+    raw["rpc"] = {"scheme": "amqp", "tls": True, "username": "rpc", **shown}
+    d = parse.deployment(raw)
+    assert d.rpc.client_files == ("/c", "/k") and d.rpc.password.reveal() == ""
+    assert d.notify.mechanism is model.Mechanism.PLAIN and d.notify.client_files == ()
+    raw["notify"] = {"scheme": "amqp"}
+    d = parse.deployment(raw)
+    assert d.notify.mechanism is model.Mechanism.EXTERNAL and d.notify.client_files == ("/c", "/k")
+
+
+def test_scram_warns_of_what_it_needs() -> None:
+    raw = put(helpers.with_tls(helpers.dual(1)), "rpc.sasl_mechanism", "SCRAM-SHA-256")
+    assert findings(raw) == [("rpc.sasl_mechanism", "scram-cyrus")]
+
+
 def test_an_administrators_password_may_be_given() -> None:
     raw = put(helpers.dual(), "router.admin_password", "a")
     assert parse.deployment(raw).router.admin_password.reveal() == "a"

@@ -32,9 +32,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "rpc": (
         "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes",
         "delivery", "response_timeout", "idle_timeout", "heartbeat", "also_accept",
+        "sasl_mechanism", "client_certificate_file", "client_key_file",
     ),
     "notify": (
         "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes", "driver", "also_accept",
+        "sasl_mechanism", "client_certificate_file", "client_key_file",
     ),
     "router": (
         "engine", "roles", "clients", "inter_router_port", "edge_port", "http_port", "max_links", "max_connections",

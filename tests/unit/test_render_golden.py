@@ -19,7 +19,7 @@ from om_agent.plan import layout
 from tests import helpers
 
 GOLDEN = helpers.ROOT / "tests" / "golden"
-CASES = ("default", "dual", "separate", "tls-paths", "tls-pem", "external", "ipv6", "embedded")
+CASES = ("default", "dual", "separate", "tls-paths", "tls-pem", "external", "ipv6", "embedded", "certificate-login")
 
 
 def text_of(file: render.File) -> bytes:

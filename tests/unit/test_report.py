@@ -205,4 +205,5 @@ def test_signal() -> None:
         "deploy_stderr": "err\ud800",
         "deploy_status_code": 2,
         "node": "n",
+        "problem": "err\ud800",
     }

@@ -341,6 +341,7 @@ def compare(
     why = {unit: verdict.why}
     changes += [*(Change("restart", u, why.get(u, "")) for u in stamps), *(Change("stop", u) for u in retired)]
     needs_puppet = bool(keys or stamps or retired)
+    new_state = dataclasses.replace(new_state, changes=len(changes) or state.changes)
     return Comparison(
         changes=tuple(changes),
         wrong=tuple(wrong),

@@ -45,11 +45,13 @@ class State:
     :param files: paths of the files that are ours.
     :param units: units of ours that run here.
     :param sasl: by path of a SASL database: (fingerprint of its users, SHA-256 of its bytes).
+    :param changes: how many the last apply made that had anything to do.
     """
 
     files: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     sasl: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    changes: int = 0
 
 
 def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
@@ -255,7 +257,7 @@ def load_state(root: pathlib.Path) -> State:
     try:
         raw = json.loads(read(state_dir(root) / "state.json") or b"")
         sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
-        return State(tuple(map(str, raw["files"])), tuple(map(str, raw["units"])), sasl)
+        return State(tuple(map(str, raw["files"])), tuple(map(str, raw["units"])), sasl, int(raw.get("changes", 0)))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return State()
 

@@ -362,6 +362,7 @@ def login(
         engine=p.engine,
         tls=p.tls if tls is None else tls,
         ca=p.ca,
+        shown=p.client_files,
     )
 
 

@@ -17,6 +17,7 @@ from om_agent import ciphers, fields, model
 from om_agent.plan import layout, router
 
 PLUGINS = ("rabbitmq_prometheus",)
+EXTERNAL_PLUGIN = "rabbitmq_auth_mechanism_ssl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class BrokerPlan:
     :param environment: lines of rabbitmq-env.conf, as (variable, value); values hold no shell syntax.
     :param distribution: options of TLS between brokers, as Erlang terms; None without.
     :param inet_hosts: (address, name) of the cluster's nodes, for Erlang's resolver: names need not be in DNS.
+    :param plugins: those that are enabled.
     :param definitions: RabbitMQ's own definitions document: users with hashed passwords, vhosts, permissions, policies.
     """
 
@@ -34,6 +36,7 @@ class BrokerPlan:
     environment: tuple[tuple[str, str], ...]
     distribution: str | None
     inet_hosts: tuple[tuple[str, str], ...]
+    plugins: tuple[str, ...]
     definitions: dict[str, list[dict[str, typing.Any]]]
     erlang_cookie: model.Secret
     requires: tuple[layout.Required, ...]
@@ -51,10 +54,11 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPla
     names, exact = (node.host,) if d.broker.tls else (), (node.name,) if d.broker.distribution_tls else ()
     members = tuple(by_name[n] for n in sorted(carried[0].nodes)) if d.broker.cluster else (node,)
     return BrokerPlan(
-        settings=tuple(_settings(d, node, members, carried[0].port, host)),
+        settings=tuple(_settings(d, node, members, carried[0], host)),
         environment=tuple(_environment(d, node, host)),
         distribution=_distribution(d.tls, host) if d.broker.distribution_tls else None,
         inet_hosts=tuple((n.address, n.name) for n in members if fields.is_address(n.address)),
+        plugins=(*PLUGINS, *([EXTERNAL_PLUGIN] if carried[0].client_files else [])),
         definitions=_definitions(d, carried, len(members)),
         erlang_cookie=d.broker.erlang_cookie,
         requires=router.given_files(d.tls, "broker") if uses_tls else (),
@@ -69,21 +73,25 @@ def node_name(node: model.Node) -> str:
 
 
 def _settings(
-    d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], port: int, host: layout.Host
+    d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], backend: model.Backend, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
     # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.sense tells of a name.
     # An IPv6 address stands without brackets: 3.10.8 refuses to boot with them.
     own = fields.is_address(node.address)
     name = "1" if own else "default"
-    address = f"{node.address}:{port}" if own else str(port)
+    address = f"{node.address}:{backend.port}" if own else str(backend.port)
+    external = bool(backend.client_files)
     if d.broker.tls:
         yield ("listeners.tcp", "none")
         yield (f"listeners.ssl.{name}", address)
         for option, path in _files(d.tls, host):
             yield (f"ssl_options.{option}", path)
         yield ("ssl_options.verify", "verify_peer" if d.tls.has_ca else "verify_none")
-        yield ("ssl_options.fail_if_no_peer_cert", "false")
+        yield ("ssl_options.fail_if_no_peer_cert", "true" if external else "false")
         yield from _protocols(d.tls)
+        if external:
+            yield ("auth_mechanisms.1", "EXTERNAL")
+            yield ("ssl_cert_login_from", "common_name")
     else:
         yield (f"listeners.tcp.{name}", address)
     # Users come from the definitions alone; guest is never made, so nothing needs the loopback exception.
@@ -193,7 +201,8 @@ def _definitions(
         "users": [
             {
                 "name": name,
-                "password_hash": password_hash(password, d.broker.erlang_cookie),
+                # Without one nobody can log in with a password (RabbitMQ's own way, `rabbitmqctl clear_password`).
+                "password_hash": password_hash(password, d.broker.erlang_cookie) if password.reveal() else "",
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": [],
             }

@@ -112,9 +112,10 @@ class Credential:
 class Server:
     """What has a certificate on this node.
 
-    :param what: ``router`` or ``broker``.
+    :param what: ``router``, ``broker`` or ``clients``.
     :param names: that its certificate has to hold.
     :param exact: those of them that a wildcard is not good for.
+    :param user: as whom it logs in, of a client; '' for a server.
     :param peer: whether it shows the certificate as a client too, to its peers.
     """
 
@@ -125,6 +126,7 @@ class Server:
     ca: Credential
     certificate: Credential
     key: Credential
+    user: str = ""
 
 
 def server(what: str, tls: model.Tls, names: tuple[str, ...], exact: tuple[str, ...] = ()) -> Server:

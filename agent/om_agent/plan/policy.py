@@ -46,9 +46,10 @@ def entities(
     """
     found: list[Vhost] = [("policy", {"enableVhostPolicy": True, "maxConnections": d.router.max_connections})]
     for name, backends in listeners.items():
+        known = {b.username: b.username if b.client_files else _sasl(b.username) for b in backends}
         groups = {"operator": {"users": _sasl(model.ADMIN_USER), **_ALL}}
         for own, users in _by_halves(backends).items():
-            groups["-".join(b.half for b in own)] = _service(users, own)
+            groups["-".join(b.half for b in own)] = _service([known.get(user, _sasl(user)) for user in users], own)
         found.append(("vhost", {"hostname": name, "allowUnknownUser": False, "groups": groups}))
     if edges:
         found.append(("vhost", {"hostname": ROUTERS, "allowUnknownUser": True, "groups": {"$default": _ALL}}))
@@ -65,9 +66,10 @@ def _by_halves(backends: typing.Sequence[model.Backend]) -> dict[tuple[model.Bac
 
 
 def _service(users: typing.Iterable[str], backends: typing.Sequence[model.Backend]) -> dict[str, typing.Any]:
+    """Return the group of ``users``, as the engines know them: with a realm, or as their certificate says."""
     own = ",".join(_addresses(b) for b in backends)
     return {
-        "users": ",".join(map(_sasl, users)),
+        "users": ",".join(users),
         "remoteHosts": "*",
         "allowDynamicSource": True,
         "allowAnonymousSender": False,

@@ -27,7 +27,7 @@ _DISTRIBUTION = (("multicast", "multicast"), ("unicast", "closest"), ("anycast",
 _LINK = ("name", "host", "port", "role", "saslMechanisms", "sslProfile", "linkCapacity", "idleTimeoutSeconds")
 _KNOWN: dict[str, frozenset[str]] = {
     "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
-    "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers")),
+    "sslProfile": frozenset(("name", "certFile", "privateKeyFile", "caCertFile", "protocols", "ciphers", "uidFormat")),
     "listener": frozenset(
         (*_LINK, "authenticatePeer", "requireSsl", "policyVhost", "http", "healthz", "metrics", "websockets")
     ),
@@ -53,6 +53,8 @@ class RouterPlan:
 
     :param entities: in the order in which they are written.
     :param users: who may log in with a password; ``admin`` is one of them, and the agent itself.
+    :param client_files: certificate and key that the router's clients, and so the agent, show; empty when they need
+        none.
     :param requires: files that must be there before the router starts.
     :param mesh_password: what its certificate for other routers is made from; None when that is the operator's own, or
         there are no others.
@@ -68,6 +70,7 @@ class RouterPlan:
     entities: tuple[Entity, ...]
     users: tuple[SaslUser, ...]
     admin: SaslUser
+    client_files: tuple[str, ...]
     requires: tuple[layout.Required, ...]
     mesh_password: model.Secret | None
     interiors: tuple[str, ...]
@@ -92,7 +95,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
     interior = node.router is model.RouterMode.INTERIOR
     entities: list[Entity] = [_router(d, node, host, where)]
     if d.router.tls:
-        entities.append(_ssl_profile(d, host, where))
+        entities.append(_ssl_profile(d, host, where, any(b.client_files for b in carried)))
     if meshed:
         entities.append(_mesh_profile(d, host, where))
     by_port = {port: [b for b in carried if b.port == port] for port in (b.port for b in carried)}
@@ -115,7 +118,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
     entities += policy.entities(d, {_listener_name(b[0]): b for b in by_port.values()}, edges)
     admin = SaslUser(model.ADMIN_USER, REALM, d.router.admin_password)
     accounts = {a.username: a.password for b in carried for a in b.accounts.values()}
-    users = [SaslUser(name, REALM, accounts[name]) for name in sorted(accounts)]
+    users = [SaslUser(name, REALM, accounts[name]) for name in sorted(accounts) if accounts[name].reveal()]
     return RouterPlan(
         engine=d.router.engine,
         node=node,
@@ -123,6 +126,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
         entities=tuple(entities),
         users=(*users, admin),
         admin=admin,
+        client_files=carried[0].client_files,
         requires=_requires(d, meshed),
         mesh_password=d.router.mesh_password if meshed and not d.router.mesh_files else None,
         interiors=model.interiors(d),
@@ -137,8 +141,9 @@ def _servers(d: model.Deployment, node: model.Node, meshed: bool) -> typing.Iter
     if d.router.tls:
         yield layout.server("router", d.tls, (node.host,))
     if meshed and d.router.mesh_files:
-        files = (layout.Credential(f"router.{key}", path) for key, path in zip(model.MESH_FILES, d.router.mesh_files))
-        yield layout.Server("router", (node.host,), (), True, *files)
+        files = zip(model.MESH_FILES, d.router.mesh_files)
+        ca, certificate, key = (layout.Credential(f"router.{name}", path) for name, path in files)
+        yield layout.Server("router", (node.host,), (), True, ca, certificate, key)
 
 
 def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
@@ -182,10 +187,12 @@ def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
     return path if path in ("", tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
-def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
+def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout, external: bool) -> Entity:
     paths = [inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory)]
     kind, attributes = _profile(PROFILE, paths, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
-    return (kind, {**attributes, "ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else attributes)
+    ciphers = {"ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else {}
+    user = {"uidFormat": "n"} if external else {}  # who shows a certificate is who its common name says
+    return (kind, {**attributes, **ciphers, **user})
 
 
 def _mesh_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
@@ -204,6 +211,10 @@ def _profile(name: str, paths: typing.Sequence[str], protocols: str) -> Entity:
     return ("sslProfile", {"name": name, **files, "protocols": protocols})
 
 
+# PLAIN is how the agent logs in; who chooses another one tells services never to speak it.
+_MECHANISMS = {m: " ".join(dict.fromkeys((m.value, model.Mechanism.PLAIN.value))) for m in model.Mechanism}
+
+
 def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backend) -> Entity:
     listener: dict[str, str | int | bool] = {
         "name": _listener_name(backend),
@@ -211,7 +222,7 @@ def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backe
         "port": backend.port,
         "role": "normal",
         "authenticatePeer": True,
-        "saslMechanisms": "PLAIN",
+        "saslMechanisms": _MECHANISMS[backend.mechanism],
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
         # Without this the client's own Open frame would choose its vhost.

@@ -18,10 +18,12 @@ FAMILIES = ("debian", "redhat")
 # Every key of these sections that this project may ever write. Those that the present deployment does not want are
 # made absent, so that going to another backend and back ends where it began.
 _AMQP_KEYS = (
-    "ssl", "ssl_ca_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout", "pre_settled",
-    "default_reply_retry", "link_retry_delay", "connection_retry_interval_max",
+    "ssl", "ssl_ca_file", "ssl_cert_file", "ssl_key_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout",
+    "pre_settled", "default_reply_retry", "link_retry_delay", "connection_retry_interval_max",
 )  # fmt: skip
-_RABBIT_KEYS = ("ssl", "ssl_ca_file", "heartbeat_timeout_threshold")
+_RABBIT_KEYS = (
+    "ssl", "ssl_ca_file", "ssl_cert_file", "ssl_key_file", "rabbit_login_method", "heartbeat_timeout_threshold",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +229,7 @@ def _oslo_settings(d: model.Deployment, service: Service, host: layout.Host) -> 
 def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
     values: dict[str, str | None] = dict.fromkeys(_AMQP_KEYS)
     if used:
-        values["sasl_mechanisms"] = "PLAIN"
+        values.update(_login(used[0]))
         values["sasl_default_realm"] = None if all(b.external for b in used) else router.REALM
         values["idle_timeout"] = str(d.oslo.amqp_idle_timeout)
         # Stock: 10 s before a message is sent again that a router handed back because it knows no consumer yet, and
@@ -247,9 +249,18 @@ def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Ho
     return values
 
 
+def _login(backend: model.Backend) -> dict[str, str]:
+    """Return how a service logs in, as its driver is told; that of RabbitMQ uses PLAIN unless told otherwise."""
+    shown = dict(zip(("ssl_cert_file", "ssl_key_file"), backend.client_files))
+    if backend.scheme is model.Scheme.AMQP:
+        return {"sasl_mechanisms": backend.mechanism.value, **shown}
+    return {"rabbit_login_method": backend.mechanism.value, **shown} if shown else {}
+
+
 def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
     values: dict[str, str | None] = dict.fromkeys(_RABBIT_KEYS)
     if used:
+        values.update(_login(used[0]))
         values["heartbeat_timeout_threshold"] = str(d.oslo.rabbit_heartbeat)
     if any(b.tls for b in used):
         values["ssl"] = "true"
@@ -262,6 +273,8 @@ def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host)
     query = {}
     if d.notify.scheme is model.Scheme.AMQP and not d.notify.external:
         query["sasl_default_realm"] = router.REALM
+    if d.notify.mechanism is not model.Mechanism.PLAIN:
+        query.update(_login(d.notify))
     if d.notify.tls and ca_path(d.tls, host):
         query["ssl_ca_file"] = ca_path(d.tls, host)
     url = transport_url.build(d.notify, query).reveal()

@@ -1,0 +1,18 @@
+# This node's certificate for messaging. The users of router and broker may read its key; a router reads a new one when
+# it starts, RabbitMQ by itself.
+include certmonger
+ensure_resource('certmonger_certificate', 'messaging', {
+  'ensure'       => 'present',
+  'ca'           => 'IPA',
+  'hostname'     => hiera('fqdn_@NETWORK@'),
+  'dnsname'      => hiera('fqdn_@NETWORK@'),
+  'principal'    => join(['messaging/', hiera('fqdn_@NETWORK@')], ''),
+  'certfile'     => '@CERTIFICATE@',
+  'keyfile'      => '@KEY@',
+  'postsave_cmd' => join([
+      'sh -c "for user in qdrouterd skrouterd rabbitmq; do',
+      'if id -u $user; then setfacl -m u:$user:r @KEY@; fi; done >/dev/null 2>&1;',
+      'systemctl try-restart qdrouterd skrouterd"',
+    ], ' '),
+  'wait'         => true,
+})

@@ -1,0 +1,278 @@
+"""The whole loop on loopback: a Heat that makes stacks, and a node that polls it, configures itself and answers.
+
+Everything on the node is what is on a real one: os-collect-config, os-refresh-config, the element's scripts, om-agent,
+puppet, and behind them a router and a broker. What is not there is systemd; this module starts the backends in its
+place, when the node's own script asks for it in the middle of post-configure.d.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+import time
+import typing
+
+from heatclient import client
+from heatclient.common import template_utils
+
+from testbed import overcloud, processes, rabbitmq, sockets
+from tests import helpers
+
+PYTHON = helpers.ROOT / ".venv-heat/bin/python"
+TEMPLATE = helpers.ROOT / "heat/examples/deployed-servers.yaml"
+ELEMENT = helpers.ROOT / "elements/om-agent"
+ENGINE_SECONDS = 60.0
+STACK_SECONDS = 120.0
+ROUTER_CONFIG = "etc/om-devrouter/om-devrouter.json"
+
+Stack = typing.Any  # what heatclient gives
+
+
+class Heat:
+    """Heat's API and engine, and a client of theirs."""
+
+    def __init__(self, supervisor: processes.Supervisor, directory: pathlib.Path) -> None:
+        directory.mkdir()
+        self.log = directory / "heat.log"
+        program = pathlib.Path(__file__).with_name("loop_engine.py")
+        process = supervisor.start("heat", [str(PYTHON), str(program), str(directory)], piped=True)
+        assert process.popen.stdout
+        with contextlib.ExitStack() as stack:  # its standard error is the log; nothing ends a readline() that hangs
+            timer = stack.enter_context(_ended_after(supervisor, process, ENGINE_SECONDS))
+            line = process.popen.stdout.readline()
+            timer()
+        assert line, f"Heat did not start:\n{self.tail()}\n{process.tail()}"
+        ready = json.loads(line)
+        self.keystone: str = ready["keystone"]
+        print(f"Heat is ready after {ready['seconds']} s")
+        # noauth takes whoever it is told; heatclient tells it beside a token only when asked.
+        self.api = client.Client("1", ready["heat"], token="token", username="admin", password="x", include_pass=True)
+
+    def tail(self) -> str:
+        """Return the end of Heat's log."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-30:])
+
+    def create(self, name: str, parameters: dict[str, object]) -> None:
+        """Begin to create a stack of the example."""
+        self.api.stacks.create(stack_name=name, parameters=parameters, **self._template())
+
+    def update(self, name: str, parameters: dict[str, object]) -> None:
+        """Begin to update it."""
+        self.api.stacks.update(name, parameters=parameters, **self._template())
+
+    def stack(self, name: str) -> Stack:
+        """Return the stack as it is."""
+        return self.api.stacks.get(name)
+
+    def outputs(self, name: str) -> dict[str, typing.Any]:
+        """Return the stack's outputs by name."""
+        return {o["output_key"]: o.get("output_value") for o in self.stack(name).outputs}
+
+    def credentials(self, name: str, server: str) -> dict[str, str]:
+        """Return what a server's os-collect-config needs, as soon as the stack knows it."""
+        found: dict[str, str] = {}
+
+        def given() -> bool:
+            listed = self.outputs(name).get("os_collect_config") or []
+            for one in listed:  # each is null for as long as Heat is not done with that server
+                if one and one["name"] == server:
+                    found.update((one["os_collect_config"] or {}).get("heat", {}))
+            return bool(found)
+
+        processes.wait_until("the stack has its server", given, STACK_SECONDS, interval=0.2)
+        return found
+
+    @staticmethod
+    def _template() -> dict[str, typing.Any]:
+        files, template = template_utils.get_template_contents(str(TEMPLATE))
+        return {"template": template, "files": files}
+
+
+@contextlib.contextmanager
+def _ended_after(
+    supervisor: processes.Supervisor, process: processes.Process, seconds: float
+) -> typing.Iterator[typing.Callable[[], None]]:
+    """End a process that says nothing; what is yielded says that it did say something."""
+    import threading
+
+    timer = threading.Timer(seconds, process.popen.kill)
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
+
+
+class Node:
+    """A controller below a directory.
+
+    :param may_start: what its service manager does not refuse to start.
+    """
+
+    def __init__(self, supervisor: processes.Supervisor, base: pathlib.Path, name: str, address: str) -> None:
+        self.base, self.name, self.address = base, name, address
+        self.root = base / "root"
+        self.may_start = {"router", "broker"}
+        self._supervisor = supervisor
+        self._collector: processes.Process | None = None
+        self._running: dict[str, tuple[bytes, typing.Callable[[], None]]] = {}  # its configuration, and how to end it
+        for directory in ("root/etc/nova", "root/var/lib/os-collect-config", "bin"):
+            (base / directory).mkdir(parents=True)
+        self.conf.write_text("[DEFAULT]\ndebug = true\n")
+        for phase in ("configure.d", "post-configure.d"):
+            shutil.copytree(ELEMENT / "os-refresh-config" / phase, base / "orc" / phase)
+        log = f'echo "{{}}" >>"{base}/calls"'
+        self._script(base / "bin/om-agent", f'{log.format("$*")}\nexec "{sys.executable}" -m om_agent "$@"')
+        ask = f'touch "{base}/ask"\nwhile [ -e "{base}/ask" ]; do sleep 0.05; done'
+        self._script(base / "orc/post-configure.d/70-start-backends", f"{log.format('start')}\n{ask}")
+
+    @property
+    def conf(self) -> pathlib.Path:
+        """The file of its only service."""
+        return self.root / "etc/nova/nova.conf"
+
+    @staticmethod
+    def _script(path: pathlib.Path, text: str) -> None:
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of everything that runs on the node."""
+        path = [str(self.base / "bin"), str(pathlib.Path(sys.executable).parent), "/usr/sbin:/usr/bin:/sbin:/bin"]
+        # rabbitmqctl, too, finds the broker without a port mapper: see `testbed.rabbitmq`.
+        own = self.address.rpartition(".")[0].replace(".", ",") + ",99"
+        return {
+            **overcloud.python_environment(),
+            "PATH": ":".join(path),
+            "PYTHONWARNINGS": "ignore",
+            "LC_ALL": "C",
+            "HOME": str(self.base),
+            "OS_REFRESH_CONFIG_BASE_DIR": str(self.base / "orc"),
+            "OM_AGENT_ARGS": f"--root {self.root} --node {self.name} --relocate --no-services",
+            "ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port 25672 -kernel inet_dist_use_interface {{{own}}}",
+        }
+
+    def connect(self, credentials: dict[str, str]) -> None:
+        """Begin to poll Heat, every second, as the server that these credentials are of."""
+        self.disconnect()
+        escaped = {key: str(value).replace("$", "$$") for key, value in credentials.items() if value}
+        lines = [
+            "[DEFAULT]",
+            f"command = os-refresh-config --lockfile {self.base}/orc.lock --timeout 120",
+            "collectors = heat",
+            f"cachedir = {self.root}/var/lib/os-collect-config",
+            f"backup_cachedir = {self.base}/backup",
+            "[heat]",
+            *(f"{key} = {value}" for key, value in escaped.items()),
+        ]
+        config = self.base / "os-collect-config.conf"
+        config.touch(0o600)
+        config.write_text("\n".join(lines) + "\n")
+        argv = ["os-collect-config", "--config-file", str(config), "--polling-interval", "1"]
+        program = str(pathlib.Path(sys.executable).parent / argv[0])
+        self._collector = self._supervisor.start("node", [program, *argv[1:]], self.environment())
+
+    def disconnect(self) -> None:
+        """Poll no more."""
+        if self._collector:
+            self._supervisor.end(self._collector)
+            self._collector = None
+
+    def calls(self) -> list[str]:
+        """Return which commands of the agent ran, and when the backends were started, and forget them."""
+        path = self.base / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [line.partition(" --root")[0] for line in lines]
+
+    def wait(self, what: str, check: typing.Callable[[], bool], seconds: float = STACK_SECONDS) -> None:
+        """Wait until something is so, and start the node's backends whenever it asks for that."""
+
+        def step() -> bool:
+            if (self.base / "ask").exists():
+                self._start_backends()
+                (self.base / "ask").unlink()
+            return check()
+
+        start = time.monotonic()
+        processes.wait_until(what, step, seconds, [self._collector] if self._collector else [], interval=0.1)
+        print(f"{what}: after {time.monotonic() - start:.1f} s")
+
+    # -- in the place of systemd -------------------------------------------------------------------------------------
+
+    def _start_backends(self) -> None:
+        """Start what has a configuration, start anew what has another one, and end what has none any more."""
+        for name, path, start in (
+            ("router", ROUTER_CONFIG, self._start_router),
+            ("broker", "etc/rabbitmq/definitions.json", self._start_broker),
+        ):
+            file = self.root / path
+            config = file.read_bytes() if file.exists() else b""
+            before, end = self._running.get(name, (b"", lambda: None))
+            if config == before:
+                continue
+            end()
+            self._running.pop(name, None)
+            if config and name in self.may_start:
+                self._running[name] = (config, start())
+
+    def _start_router(self) -> typing.Callable[[], None]:
+        argv = [sys.executable, "-m", "om_devrouter", "-c", str(self.root / ROUTER_CONFIG)]
+        process = self._supervisor.start("router", argv, overcloud.python_environment())
+        return lambda: self._supervisor.end(process)
+
+    def _start_broker(self) -> typing.Callable[[], None]:
+        deployment = overcloud.load([self.root / "var/lib/os-collect-config/heat.json"])
+        host = overcloud.Host(deployment.nodes[0], self.root, ())
+        cluster = rabbitmq.Cluster(self._supervisor, overcloud.Overcloud(deployment, (host,)))
+        cluster.start()
+        cluster.wait()
+        return cluster.end
+
+    def end_backends(self) -> None:
+        """End what was started."""
+        for _, end in self._running.values():
+            end()
+        self._running.clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """Both ends."""
+
+    heat: Heat
+    node: Node
+
+    def wait(self, stack: str, status: str) -> Stack:
+        """Wait until a stack is so; returns it. When it comes to be otherwise, what everybody said is in the error."""
+        seen: list[Stack] = []
+
+        def settled() -> bool:
+            seen[:] = [self.heat.stack(stack)]
+            return not seen[0].stack_status.endswith("IN_PROGRESS")
+
+        self.node.wait(f"stack {stack} is {status}", settled)
+        found = seen[0]
+        said = (self.node.base.parent / "logs/node.log").read_text(errors="replace")
+        text = f"{found.stack_status}: {found.stack_status_reason}\n{said[-6000:]}\n{self.heat.tail()}"
+        assert found.stack_status == status, text
+        return found
+
+
+@contextlib.contextmanager
+def loop(directory: pathlib.Path, name: str, address: str) -> typing.Iterator[Loop]:
+    """Start Heat and prepare a node; at the end of the ``with`` all that was started is ended."""
+    assert not sockets.is_open((address, 31459)), "the address is in use"
+    with processes.Supervisor(directory / "logs") as supervisor:
+        node = Node(supervisor, directory / "node", name, address)
+        made = Loop(Heat(supervisor, directory / "heat"), node)
+        try:
+            yield made
+        finally:
+            node.disconnect()
+            node.end_backends()
