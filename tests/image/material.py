@@ -154,6 +154,9 @@ while True:
         made = ask(base, {"stack_name": name, "template": template, "timeout_mins": 10})
         break
     except Exception as e:
+        if getattr(e, "code", 0) == 409:  # made by a request whose answer came too late: the machine was busy
+            made = {"stack": ask(f"{base}?name={name}")["stacks"][0]}
+            break
         if time.monotonic() > deadline:
             said = e.read().decode() if hasattr(e, "read") else e
             raise SystemExit(f"no stack: {said}")
