@@ -43,7 +43,8 @@ def cloud(supervisor: processes.Supervisor, directory: pathlib.Path, engine: mod
     """One controller, its files written by the agent."""
     raw = helpers.dual(1, 0)
     raw["nodes"][0].update(address=ADDRESS, host=ADDRESS)
-    raw |= {"router": {"engine": engine.value}, "broker": {"cluster": False}}
+    raw["router"]["engine"] = engine.value
+    raw["broker"]["cluster"] = False
     path = directory / "metadata.json"
     path.write_text(json.dumps({"oslo_messaging": raw}))
     made = overcloud.create([path], directory / "nodes")
