@@ -5,7 +5,7 @@
 SHELL = /bin/bash
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test lint image image-test clean
+.PHONY: help demo test lint bench image image-test clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -22,6 +22,10 @@ test: ## every test that can run on this machine, linters included
 lint: ## the linters alone
 	@tools/bootstrap test
 	@$(PYTHON) -m pytest tests/unit/test_linters.py $(ARGS)
+
+bench: ## routers and RabbitMQ side by side, what the agent costs, how far a mesh goes; as root, with a real router
+	@tools/bootstrap test
+	@$(PYTHON) -m tests.bench $(ARGS)
 
 image: ## an overcloud image built here, and what the elements cost; as root
 	@tools/image build $(ARGS)

@@ -29,6 +29,7 @@ _PEERS = 9
 _EDGES = 24
 _CALM_SECONDS = 4.0
 _PASSWORD = "footprint-secret"
+_MESH_PASSWORD = "mesh-secret"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +75,9 @@ class Bench:
         self._count += 1
         nodes = [f"ctl-{i}" for i in range(controllers)] + [f"cmp-{i}" for i in range(computes)]
         raw: dict[str, typing.Any] = {
-            "rpc": {"scheme": rpc, "username": "rpc", "password": _PASSWORD},
+            "rpc": {"scheme": rpc, "username": "rpc", "password": _PASSWORD, "tls": False},
             "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORD},
-            "router": {"engine": engine, "worker_threads": 2, "http_port": 0},
+            "router": {"engine": engine, "worker_threads": 2, "http_port": 0, "mesh_password": _MESH_PASSWORD},
             "nodes": [
                 {"name": n, "address": f"127.0.77.{i + 1}", "role": "controller" if n[1] == "t" else "compute"}
                 for i, n in enumerate(nodes)

@@ -112,11 +112,12 @@ def create(files: collections.abc.Sequence[pathlib.Path], directory: pathlib.Pat
     return Overcloud(deployment, tuple(hosts))
 
 
-def without_services(hosts: collections.abc.Iterable[Host]) -> None:
-    """Take the services off nodes again, whose apply then needs no puppet."""
+def without_services(hosts: collections.abc.Iterable[Host], keep: collections.abc.Container[str] = ()) -> None:
+    """Take the services off nodes again but for those to ``keep``; without any, an apply needs no puppet."""
     for host in hosts:
         for service in SERVICES:
-            shutil.rmtree(host.service_file(service).parent)
+            if service not in keep:
+                shutil.rmtree(host.service_file(service).parent)
 
 
 def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pathlib.Path) -> list[pathlib.Path]:

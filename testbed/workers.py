@@ -97,7 +97,27 @@ class Worker:
             raise errors.TestbedError(f"{self.name} has ended.", self.process.tail()) from None
 
 
-class Server(Worker):
+class Receiver(Worker):
+    """What receives, and keeps the names of all that came."""
+
+    def got(self, kind: str) -> Got:
+        """Return what has come so far: of ``call``, ``cast``, ``fanout`` or ``notify``."""
+        self.tell(do="report")
+        report = self.expect("report", _SLACK_SECONDS)
+        return Got(dict(report["seen"].get(kind, ())), report["again"].get(kind, 0))
+
+    def forget(self) -> None:
+        """Let it forget what has come so far."""
+        self.tell(do="forget")
+
+    def finish(self) -> dict[str, list[str]]:
+        """End it as its unit's stop does; returns the names of all that it got, by kind."""
+        self.process.signal(signal.SIGTERM)
+        report = self.expect("last", _SLACK_SECONDS)
+        return {kind: [name for name, _ in seen] for kind, seen in report["seen"].items()}
+
+
+class Server(Receiver):
     """An RPC server, configured by ``service``'s file on ``host``."""
 
     def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, service: str, topic: str) -> None:
@@ -106,16 +126,8 @@ class Server(Worker):
         options = ("--config", config, "--exchange", service, "--topic", topic, "--server", host.name)
         super().__init__(supervisor, host, f"server-{service}", "serve", *options)
 
-    def got(self, kind: str) -> Got:
-        """Return what has come so far: of ``call``, ``cast`` or ``fanout``."""
-        return _got(self, kind)
 
-    def finish(self) -> dict[str, list[str]]:
-        """End it as its unit's stop does; returns the names of all that it got, by kind."""
-        return _finish(self)
-
-
-class Listener(Worker):
+class Listener(Receiver):
     """A listener to the notifications of ``services``, configured by ``service``'s file on ``host``."""
 
     def __init__(
@@ -128,13 +140,9 @@ class Listener(Worker):
         options = ("--config", str(host.service_file(service)), "--exchange", service, *services)
         super().__init__(supervisor, host, f"listener-{service}", "listen", *options)
 
-    def got(self) -> Got:
+    def got(self, kind: str = "notify") -> Got:
         """Return what has come so far."""
-        return _got(self, "notify")
-
-    def finish(self) -> dict[str, list[str]]:
-        """End it as its unit's stop does; returns the names of all that it got, by kind."""
-        return _finish(self)
+        return super().got(kind)
 
 
 class Client(Worker):
@@ -193,18 +201,6 @@ class Crowd(Worker):
         self.tell(do="report")
         found = self.expect("report", _SLACK_SECONDS)
         return found["open"], found["last"]
-
-
-def _got(worker: Worker, kind: str) -> Got:
-    worker.tell(do="report")
-    report = worker.expect("report", _SLACK_SECONDS)
-    return Got(dict(report["seen"].get(kind, ())), report["again"].get(kind, 0))
-
-
-def _finish(worker: Worker) -> dict[str, list[str]]:
-    worker.process.signal(signal.SIGTERM)
-    report = worker.expect("last", _SLACK_SECONDS)
-    return {kind: [name for name, _ in seen] for kind, seen in report["seen"].items()}
 
 
 def check_oslo_messaging() -> str:

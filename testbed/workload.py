@@ -51,6 +51,12 @@ class Received:
         with self._lock:
             return {"again": self._again, "seen": {kind: list(s.items()) for kind, s in self._seen.items()}}
 
+    def forget(self) -> None:
+        """Forget it."""
+        with self._lock:
+            self._seen.clear()
+            self._again.clear()
+
 
 class RpcEndpoint:
     """What the RPC server offers."""
@@ -126,8 +132,11 @@ def _run_server(server: typing.Any, transport: typing.Any, received: Received) -
     server.start()
     say("ready")
     try:
-        for _ in commands():
-            say("report", **received.report())
+        for command in commands():
+            if command["do"] == "forget":
+                received.forget()
+            else:
+                say("report", **received.report())
     finally:
         server.stop()
         server.wait()

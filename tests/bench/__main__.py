@@ -1,0 +1,112 @@
+"""``make bench``: routers and RabbitMQ side by side, what the agent costs, and how far a mesh goes."""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc
+import dataclasses
+import datetime
+import functools
+import json
+import pathlib
+import sys
+import time
+import typing
+
+from om_agent import model
+
+from testbed import console, errors, processes, rabbitmq, routers, workers
+from testbed.recovery import network
+from tests.bench import agent, figures, machine, page, run, scale, sides
+
+_ENGINES = [model.Engine.QDROUTERD.value, model.Engine.SKROUTERD.value]
+_KINDS = ("calls", "burst", "connections", "storm", "failover")
+_PARTS: dict[str, run.Part] = {
+    **{name: functools.partial(run.pair, name=name) for name in sides.KINDS},
+    "agent": agent.measure,
+    "scale": scale.measure,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--engine", choices=_ENGINES, default=_ENGINES[0], help="the router (default: %(default)s)")
+    parser.add_argument("--part", action="append", choices=_PARTS, help="this alone; may be given several times")
+    parser.add_argument("--work", action="append", choices=_KINDS, help="of the pairs, this alone; likewise")
+    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("build/bench"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--page-of", type=pathlib.Path, metavar="FILE", help="make the page of a run's JSON, no more")
+    return parser
+
+
+def main(argv: collections.abc.Sequence[str] | None = None) -> int:
+    """Run what is wanted, and write JSON and the page after each part; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    out = console.Console(0)
+    processes.stop_on_signals()
+    try:
+        if args.page_of:
+            page.write(json.loads(args.page_of.read_text()), args.out)
+            return 0
+        _check(args.engine)
+        network.enter("tests.bench")
+        network.loopback()
+        with network.directory(None) as directory, processes.Supervisor(directory / "logs") as supervisor:
+            _run(out, supervisor, directory, args)
+    except errors.TestbedError as e:
+        out.fail(str(e), e.detail)
+        return 1
+    except errors.Stopped as e:
+        return e.exit_code
+    return 0
+
+
+def _check(engine: str) -> None:
+    if not routers.find(model.Engine(engine)):
+        variable = f"OM_{engine.upper()}"
+        raise errors.TestbedError(
+            f"The benchmark compares a real router, and {engine} is neither on PATH nor named by {variable}."
+        )
+    workers.check_oslo_messaging()
+    rabbitmq.find_server()
+
+
+def _run(
+    out: console.Console, supervisor: processes.Supervisor, directory: pathlib.Path, args: argparse.Namespace
+) -> None:
+    begun = time.monotonic()
+    found: dict[str, typing.Any] = {
+        "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "machine": machine.describe(),
+        "engine": args.engine,
+        "samples": [],
+        "found": {},
+    }
+
+    def say(text: str) -> None:
+        out.line(f"{time.monotonic() - begun:5.0f} s  {text}")
+
+    def show(sample: figures.Sample) -> None:
+        found["samples"].append(dataclasses.asdict(sample))
+        shown = ", ".join(f"{figures.number(v)} {k}" for k, v in sample.values.items())
+        say(
+            f"{sample.pair} {sample.work} #{sample.repetition + 1} {sample.side}: {shown}; "
+            f"others used {sample.foreign:.2f} cores"
+        )
+
+    for part in args.part or _PARTS:
+        where = directory / part
+        where.mkdir()
+        wanted = args.work or _KINDS
+        context = run.Context(supervisor, where, model.Engine(args.engine), args.repetitions, wanted, show, say)
+        found["found"].update(_PARTS[part](context))
+        found["seconds"] = round(time.monotonic() - begun)
+        page.write(found, args.out)
+    out.line(f"The page is {args.out / 'performance.rst'}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Sides do the same work in turn, A B A B, while the others of the pair stand idle."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import pathlib
+import typing
+
+from om_agent import model
+
+from testbed import processes
+from tests.bench import figures, machine, sides, work
+
+_PAUSE_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a part of the benchmark is given.
+
+    :param directory: a new one, for this part alone.
+    :param repetitions: of each piece of work, at most.
+    :param kinds: of the pairs' work, those to do.
+    :param show: takes each sample as soon as there is one.
+    :param say: takes a line on how far it is.
+    """
+
+    supervisor: processes.Supervisor
+    directory: pathlib.Path
+    engine: model.Engine
+    repetitions: int
+    kinds: collections.abc.Container[str]
+    show: collections.abc.Callable[[figures.Sample], None]
+    say: collections.abc.Callable[[str], None]
+
+
+Part = collections.abc.Callable[[Context], dict[str, typing.Any]]
+
+
+def pair(context: Context, name: str) -> dict[str, typing.Any]:
+    """Run a pair's work; what it finds are its samples."""
+    made: list[sides.Side] = []
+    try:
+        for number, kind in enumerate(sides.KINDS[name]):
+            context.say(f"starting {kind.words}")
+            made.append(sides.Side(context.supervisor, context.directory, kind, context.engine, number))
+            made[-1].start()
+        for one in work.plan(name):
+            if one.name.partition("/")[0] not in context.kinds:
+                continue
+            for repetition in range(min(context.repetitions, one.repetitions)):
+                for side in made:
+                    context.show(_sample(name, one, side, repetition, made))
+    finally:
+        for side in made:
+            side.end()
+    return {}
+
+
+def _sample(pair: str, one: work.Work, side: sides.Side, repetition: int, everyone: list[sides.Side]) -> figures.Sample:
+    side.forget()
+    sides.settle(_PAUSE_SECONDS)
+    own = [process for other in everyone for process in other.own()]
+    before = machine.Usage.now((), own)
+    values = one.do(side)
+    after = machine.Usage.now((), own)
+    return figures.Sample(pair, one.name, side.kind.name, repetition, values, before.foreign(after))

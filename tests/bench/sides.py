@@ -1,0 +1,192 @@
+"""What is compared: overclouds of one or three controllers, rendered by the agent, with the services that use them."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import json
+import pathlib
+import time
+import typing
+
+from om_agent import model
+from om_agent.plan import router as router_plan
+
+from testbed import errors, overcloud, processes, rabbitmq, routers, workers
+
+_PASSWORDS = {"rpc": "bench-rpc-secret", "notify": "bench-notify-secret"}
+_TOPIC = "compute"
+_SERVICE = "nova"
+_BACK_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A way to have messaging.
+
+    :param scheme: what RPC goes over.
+    :param words: what people call it.
+    :param rpc: keys of the metadata's ``rpc``.
+    :param broker: keys of the metadata's ``broker``.
+    :param queues: keys of ``[oslo_messaging_rabbit]`` that this project does not write; none for what it renders.
+    """
+
+    name: str
+    words: str
+    scheme: model.Scheme
+    nodes: int
+    rpc: dict[str, str] = dataclasses.field(default_factory=dict)
+    broker: dict[str, bool] = dataclasses.field(default_factory=dict)
+    queues: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+_AMQP, _RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
+_FAST = {"delivery": "pre_settled"}
+KINDS = {
+    "one": (
+        Kind("router", "one router", _AMQP, 1),
+        Kind("router-fast", "one router, pre-settled", _AMQP, 1, _FAST),
+        Kind("rabbit", "one RabbitMQ", _RABBIT, 1),
+    ),
+    "three": (
+        Kind("mesh", "three routers", _AMQP, 3),
+        Kind("mesh-fast", "three routers, pre-settled", _AMQP, 3, _FAST),
+        Kind("mirrored", "three RabbitMQ, mirrored", _RABBIT, 3, broker={"mirrored_queues": True}),
+        Kind("classic", "three RabbitMQ, classic", _RABBIT, 3, broker={"mirrored_queues": False}),
+        Kind(
+            "quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"mirrored_queues": False},
+            queues={"rabbit_quorum_queue": "true", "amqp_durable_queues": "true"},
+        ),
+    ),
+}  # fmt: skip
+
+
+class Side:
+    """One overcloud that runs, with RPC servers, clients and a listener to its notifications.
+
+    :param number: tells its addresses from those of others.
+    """
+
+    def __init__(
+        self, supervisor: processes.Supervisor, directory: pathlib.Path, kind: Kind, engine: model.Engine, number: int
+    ) -> None:
+        self.kind = kind
+        self.supervisor = supervisor
+        self.cloud = self._apply(directory, engine, number)
+        self.mesh = routers.Mesh(supervisor, self.cloud)
+        self.cluster = rabbitmq.Cluster(supervisor, self.cloud)
+        self.servers: list[workers.Server] = []
+        self.clients: list[workers.Client] = []
+        self.listener: workers.Listener
+
+    def _apply(self, directory: pathlib.Path, engine: model.Engine, number: int) -> overcloud.Overcloud:
+        kind = self.kind
+        raw: dict[str, typing.Any] = {
+            "rpc": {
+                "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": False, **kind.rpc,
+            },
+            "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORDS["notify"]},
+            "router": {"engine": engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret"},
+            "broker": {"erlang_cookie": "bench-cookie", **kind.broker},
+            "nodes": [
+                {"name": f"{kind.name}-{i}", "address": f"127.0.{100 + number}.{i + 1}", "role": "controller"}
+                for i in range(kind.nodes)
+            ],
+        }  # fmt: skip
+        if kind.scheme is _RABBIT:
+            del raw["notify"]  # the same brokers and user, as the default is
+        metadata = directory / f"{kind.name}.json"
+        metadata.write_text(json.dumps({"oslo_messaging": raw}))
+        cloud = overcloud.create([metadata], directory / kind.name)
+        overcloud.without_services(cloud.hosts, keep=[_SERVICE])
+        overcloud.apply_all(self.supervisor, cloud, f"apply-{kind.name}")
+        for host in cloud.hosts if kind.queues else ():
+            path = host.service_file(_SERVICE)
+            keys = "".join(f"{k} = {v}\n" for k, v in kind.queues.items())
+            text = path.read_text()
+            if text.count("[oslo_messaging_rabbit]\n") != 1:
+                raise errors.TestbedError(f"{path} has no section for the keys of {kind.name}.")
+            path.write_text(text.replace("[oslo_messaging_rabbit]\n", "[oslo_messaging_rabbit]\n" + keys))
+        return cloud
+
+    @property
+    def intermediaries(self) -> tuple[processes.Process, ...]:
+        """What carries RPC: the routers, or the brokers."""
+        if self.kind.scheme is _AMQP:
+            return tuple(r.process for r in self.mesh.routers if r.process)
+        return self.cluster.processes
+
+    @property
+    def stores(self) -> tuple[processes.Process, ...]:
+        """What carries notifications: the brokers."""
+        return self.cluster.processes
+
+    def start(self) -> None:
+        """Start all of it; with one node there are two servers and two clients on it, else one of each on each."""
+        self.cluster.start()
+        self.mesh.start()
+        self.cluster.wait()
+        hosts = self.cloud.hosts if len(self.cloud.hosts) > 1 else _twice(self.cloud.hosts[0])
+        self.servers = [workers.Server(self.supervisor, host, _SERVICE, _TOPIC) for host in hosts]
+        for server in self.servers:
+            server.expect("ready", workers.READY_SECONDS)
+        self.clients = [workers.Client(self.supervisor, host, _SERVICE) for host in hosts]
+        self.listener = workers.Listener(self.supervisor, hosts[0], _SERVICE, [_SERVICE])
+        for worker in (*self.clients, self.listener):
+            worker.expect("ready", workers.READY_SECONDS)
+        if self.mesh.routers:
+            self.mesh.wait_for_consumers(f"multicast/{_SERVICE}/{_TOPIC}", len(self.servers))
+
+    def forget(self) -> None:
+        """Let servers and listener forget what they received."""
+        receivers: list[workers.Receiver] = [*self.servers, self.listener]
+        for receiver in receivers:
+            receiver.forget()
+
+    def kill(self, node: int) -> None:
+        """End a node's intermediary as a crash does."""
+        found = [r.process for r in self.mesh.routers] if self.mesh.routers else [n.process for n in self.cluster.nodes]
+        process = found[node]
+        if process:
+            self.supervisor.end(process, grace=0)
+
+    def revive(self, node: int) -> None:
+        """Start a node's intermediary again, and do not wait."""
+        (self.mesh.routers[node] if self.mesh.routers else self.cluster.nodes[node]).start()
+
+    def wait(self) -> None:
+        """Wait until all intermediaries are there and know each other."""
+        if self.mesh.routers:
+            for router in self.mesh.routers:
+                router.wait()
+            self.mesh.wait()
+        else:
+            self.cluster.wait(_BACK_SECONDS)
+
+    def crowd(self, first: int, count: int) -> workers.Crowd:
+        """Connect that many more clients to the first node, numbered from ``first``."""
+        d = self.cloud.deployment
+        return workers.Crowd(
+            self.supervisor, self.cloud.hosts[0], first, scheme=self.kind.scheme.value,
+            hosts=[self.cloud.hosts[0].node.host], port=d.rpc.port, password=d.rpc.password.reveal(), count=count,
+            user=f"{d.rpc.username}@{router_plan.REALM}" if self.kind.scheme is _AMQP else d.rpc.username,
+        )  # fmt: skip
+
+    def own(self) -> tuple[processes.Process, ...]:
+        """Return every process of this side."""
+        services = [w.process for w in (*self.servers, *self.clients)]
+        return (*{*self.intermediaries, *self.stores}, *services, *([self.listener.process] if services else []))
+
+    def end(self) -> None:
+        """End all of it."""
+        self.supervisor.end(*self.own(), grace=1)
+        self.cluster.end()
+
+
+def _twice(host: overcloud.Host) -> collections.abc.Sequence[overcloud.Host]:
+    return [dataclasses.replace(host, node=dataclasses.replace(host.node, name=f"{host.name}-{i}")) for i in (1, 2)]
+
+
+def settle(seconds: float) -> None:
+    """Let what is under way come to an end."""
+    time.sleep(seconds)

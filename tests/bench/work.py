@@ -1,0 +1,205 @@
+"""What a side is made to do, and the figures of it."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import time
+
+from testbed import errors, processes, workers
+from tests.bench import figures, machine, sides
+
+CALLERS = (1, 4, 12, 16, 32, 64)
+CONNECTIONS = (100, 500, 1000, 2000)
+STORM = 500
+_WARM_SECONDS = 1.0
+_CALL_SECONDS = 5.0
+_TIMEOUT = 30.0
+_BURST_SECONDS = 60.0
+_BURST = {"cast": 4000, "fanout": 2000, "notify": 3000}
+_BURST_THREADS = 4
+_SETTLE_SECONDS = 3.0  # without a change, until what is missing is lost
+_OPEN_SECONDS = 180.0
+_IDLE_SECONDS = 10.0
+_FAILOVER_SECONDS = 20.0
+_FAILURE_AT = 3.0
+_BACK_AFTER = 1.0  # as the units restart what has crashed
+_FAILOVER_TIMEOUT = 10.0
+_MANY = 10_000_000
+
+Values = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One row of the benchmark."""
+
+    name: str
+    do: collections.abc.Callable[[sides.Side], Values]
+    repetitions: int
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    return [total // parts + (i < total % parts) for i in range(min(total, parts))]
+
+
+def calls(side: sides.Side, callers: int) -> Values:
+    """Call as fast as so many threads can, spread over the clients; servers answer at once."""
+    used = list(zip(side.clients, _shares(callers, len(side.clients))))
+    for seconds in (_WARM_SECONDS, _CALL_SECONDS):
+        before = machine.Usage.now(side.intermediaries, ())
+        for client, threads in used:
+            client.begin("call", _MANY, seconds, side.servers[0], timeout=_TIMEOUT, threads=threads)
+        sent = [one for client, _ in used for one in client.result()]
+        after = machine.Usage.now(side.intermediaries, ())
+    good = [one for one in sent if not one.error]
+    if not good:
+        raise errors.TestbedError(f"No call of {side.kind.words} was answered.", side.clients[0].process.tail())
+    took = [1000 * one.seconds for one in good]
+    return {
+        "calls/s": len(good) / (max(one.done for one in good) - min(one.begun for one in sent)),
+        "p50 ms": figures.percentile(took, 50),
+        "p99 ms": figures.percentile(took, 99),
+        "CPU s/10k": 10_000 * (after.asked - before.asked) / len(good),
+        "memory MiB": machine.resident(side.intermediaries),
+        "failed": len(sent) - len(good),
+    }
+
+
+def burst(side: sides.Side, kind: str) -> Values:
+    """Send as fast as one process with a few threads can, and see what arrives."""
+    carriers = side.stores if kind == "notify" else side.intermediaries
+    client = side.clients[0]
+    target = None if kind == "notify" else side.servers[0]
+    before = machine.Usage.now(carriers, ())
+    client.begin(kind, _BURST[kind], _BURST_SECONDS, target, timeout=_TIMEOUT, threads=_BURST_THREADS)
+    sent = client.result()
+    good = {one.ident: one.begun for one in sent if not one.error}
+    arrived = _arrived(side, kind, good)
+    after = machine.Usage.now(carriers, ())
+    begun = min(one.begun for one in sent)
+    copies = len(side.servers) if kind == "fanout" else 1
+    wanted = copies * len(good)
+    return {
+        "sent/s": len(good) / (max(one.done for one in sent) - begun),
+        "arrived/s": len(arrived) / (max(arrived, default=begun) - begun + 1e-9),
+        "CPU s/10k": 10_000 * (after.asked - before.asked) / max(1, len(arrived)),
+        "lost": wanted - len(arrived),
+        "lost %": 100 * (wanted - len(arrived)) / max(1, wanted),
+        "refused": len(sent) - len(good),
+    }
+
+
+def _arrived(side: sides.Side, kind: str, good: dict[str, float]) -> list[float]:
+    """Wait until all are there or no more come; returns when each did."""
+    if kind == "notify":
+        read: list[collections.abc.Callable[[], workers.Got]] = [side.listener.got]
+    else:
+        read = [lambda server=server: server.got(kind) for server in side.servers]  # type: ignore[misc]
+    wanted = len(good) * (len(read) if kind == "fanout" else 1)
+    found: list[float] = []
+    changed = time.monotonic()
+    while len(found) < wanted and time.monotonic() < changed + _SETTLE_SECONDS:
+        time.sleep(0.3)
+        before = len(found)
+        found = [good[i] + late for got in read for i, late in got().seconds.items() if i in good]
+        if len(found) != before:
+            changed = time.monotonic()
+    return found
+
+
+def connections(side: sides.Side) -> Values:
+    """Connect more and more clients that say nothing, each with what a service process has."""
+    values: Values = {}
+    crowds: list[workers.Crowd] = []
+    try:
+        alone = machine.resident(side.intermediaries)
+        began = machine.Usage.now(side.intermediaries, ())
+        have = 0
+        for count in CONNECTIONS:
+            while have < count:
+                more = min(count - have, 250)
+                crowds.append(side.crowd(have, more))
+                have += more
+            _complete(crowds, count)
+            sides.settle(2)
+            after = machine.Usage.now(side.intermediaries, ())
+            memory = machine.resident(side.intermediaries)
+            values[f"memory MiB at {count}"] = memory
+            values[f"KiB each at {count}"] = 1024 * (memory - alone) / count
+            values[f"CPU s to open {count}"] = after.asked - began.asked
+        before = machine.Usage.now(side.intermediaries, ())
+        sides.settle(_IDLE_SECONDS)
+        idle = machine.Usage.now(side.intermediaries, ())
+        values[f"idle CPU % at {have}"] = 100 * (idle.asked - before.asked) / (idle.at - before.at)
+    finally:
+        side.supervisor.end(*(c.process for c in crowds), grace=0)
+    return values
+
+
+def storm(side: sides.Side) -> Values:
+    """Kill what hundreds are connected to, start it again, and wait until all are complete again."""
+    crowds = [side.crowd(first, 250) for first in range(0, STORM, 250)]
+    try:
+        _complete(crowds, STORM)
+        killed = time.monotonic()
+        side.kill(0)
+        side.revive(0)
+        begun = machine.Usage.now(side.intermediaries, ())
+        processes.wait_until("clients notice", lambda: _open(crowds)[0] < STORM, 30, interval=0.2)
+        _complete(crowds, STORM)
+        last = max(crowd.report()[1] for crowd in crowds)
+        after = machine.Usage.now(side.intermediaries, ())
+        side.wait()
+        return {"until all are back s": last - killed, "CPU s": after.asked - begun.asked}
+    finally:
+        side.supervisor.end(*(c.process for c in crowds), grace=0)
+
+
+def _open(crowds: list[workers.Crowd]) -> tuple[int, float]:
+    reports = [crowd.report() for crowd in crowds]
+    return sum(count for count, _ in reports), max(last for _, last in reports)
+
+
+def _complete(crowds: list[workers.Crowd], count: int) -> None:
+    what = f"{count} clients are connected"
+    processes.wait_until(what, lambda: _open(crowds)[0] == count, _OPEN_SECONDS, interval=0.5)
+
+
+def failover(side: sides.Side) -> Values:
+    """Kill -9 the first node's router or broker under calls from every node; it is started again a second later."""
+    begun = time.monotonic()
+    for client in side.clients:
+        client.begin(
+            "call", _MANY, _FAILOVER_SECONDS, side.servers[0], timeout=_FAILOVER_TIMEOUT, threads=2, interval=0.02
+        )
+    time.sleep(_FAILURE_AT)
+    side.kill(0)
+    killed = time.monotonic()
+    time.sleep(_BACK_AFTER)
+    side.revive(0)
+    sent = [client.result() for client in side.clients]
+    side.wait()
+    ended = min(max(one.done for one in by_client) for by_client in sent)
+    gaps = [_gap([begun, *(one.done for one in by if not one.error), ended]) for by in sent]
+    disturbed = [one.done for by in sent for one in by if one.error or one.seconds > 1]
+    return {
+        "calls lost": sum(bool(one.error) for by in sent for one in by),
+        "longest outage s": max(gaps),
+        "disturbed until s": max(disturbed, default=killed) - killed,
+        "calls": sum(not one.error for by in sent for one in by),
+    }
+
+
+def _gap(times: list[float]) -> float:
+    ordered = sorted(times)
+    return max(later - one for one, later in zip(ordered, ordered[1:]))
+
+
+def plan(pair: str) -> list[Work]:
+    """Return the work for the sides of a pair, in order: what disturbs most comes last."""
+    every = [Work(f"calls/{n}", lambda side, n=n: calls(side, n), 3) for n in CALLERS]  # type: ignore[misc]
+    every += [Work(f"burst/{k}", lambda side, k=k: burst(side, k), 3) for k in _BURST]  # type: ignore[misc]
+    if pair == "one":
+        return [*every, Work("connections", connections, 1), Work("storm", storm, 3)]
+    return [*every, Work("failover", failover, 3)]
