@@ -47,10 +47,12 @@ def pair(context: Context, name: str) -> dict[str, typing.Any]:
             made.append(sides.Side(context.supervisor, context.directory, kind, context.engine, number))
             made[-1].start()
         for one in work.plan(name):
-            if one.name.partition("/")[0] not in context.kinds:
+            what = one.name.partition("/")[0]
+            if what not in context.kinds:
                 continue
+            taking_part = [side for side in made if what in (side.kind.works or (what,))]
             for repetition in range(min(context.repetitions, one.repetitions)):
-                for side in made:
+                for side in taking_part:
                     context.show(_sample(name, one, side, repetition, made))
     finally:
         for side in made:

@@ -27,7 +27,9 @@ class Kind:
     :param scheme: what RPC goes over.
     :param words: what people call it.
     :param rpc: keys of the metadata's ``rpc``.
+    :param router: keys of the metadata's ``router``.
     :param broker: keys of the metadata's ``broker``.
+    :param works: the kinds of work that it takes part in; empty for all.
     :param queues: keys of ``[oslo_messaging_rabbit]`` that this project does not write; none for what it renders.
     """
 
@@ -36,16 +38,20 @@ class Kind:
     scheme: model.Scheme
     nodes: int
     rpc: dict[str, str] = dataclasses.field(default_factory=dict)
+    router: dict[str, int] = dataclasses.field(default_factory=dict)
     broker: dict[str, bool] = dataclasses.field(default_factory=dict)
     queues: dict[str, str] = dataclasses.field(default_factory=dict)
+    works: tuple[str, ...] = ()
 
 
 _AMQP, _RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
 _FAST = {"delivery": "pre_settled"}
+_STOCK = {"link_capacity": 250}  # the engines' own; pre-settled casts and answers are the driver's
 KINDS = {
     "one": (
         Kind("router", "one router", _AMQP, 1),
         Kind("router-fast", "one router, pre-settled", _AMQP, 1, _FAST),
+        Kind("router-stock", "one router, stock settings", _AMQP, 1, _FAST, _STOCK, works=("burst",)),
         Kind("rabbit", "one RabbitMQ", _RABBIT, 1),
     ),
     "three": (
@@ -86,7 +92,7 @@ class Side:
                 "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": False, **kind.rpc,
             },
             "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORDS["notify"]},
-            "router": {"engine": engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret"},
+            "router": {"engine": engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret", **kind.router},
             "broker": {"erlang_cookie": "bench-cookie", **kind.broker},
             "nodes": [
                 {"name": f"{kind.name}-{i}", "address": f"127.0.{100 + number}.{i + 1}", "role": "controller"}

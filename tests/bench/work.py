@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
 import time
 
 from testbed import errors, processes, workers
@@ -16,8 +17,7 @@ _WARM_SECONDS = 1.0
 _CALL_SECONDS = 5.0
 _TIMEOUT = 30.0
 _BURST_SECONDS = 60.0
-_BURST = {"cast": 4000, "fanout": 2000, "notify": 3000}
-_BURST_THREADS = 4
+_BURSTS = (("cast", 4, 4000), ("cast", 32, 6000), ("fanout", 4, 2000), ("notify", 4, 3000))  # kind, threads, messages
 _SETTLE_SECONDS = 3.0  # without a change, until what is missing is lost
 _OPEN_SECONDS = 180.0
 _IDLE_SECONDS = 10.0
@@ -66,13 +66,13 @@ def calls(side: sides.Side, callers: int) -> Values:
     }
 
 
-def burst(side: sides.Side, kind: str) -> Values:
-    """Send as fast as one process with a few threads can, and see what arrives."""
+def burst(side: sides.Side, kind: str, threads: int, count: int) -> Values:
+    """Send as fast as one process with so many threads can, and see what arrives."""
     carriers = side.stores if kind == "notify" else side.intermediaries
     client = side.clients[0]
     target = None if kind == "notify" else side.servers[0]
     before = machine.Usage.now(carriers, ())
-    client.begin(kind, _BURST[kind], _BURST_SECONDS, target, timeout=_TIMEOUT, threads=_BURST_THREADS)
+    client.begin(kind, count, _BURST_SECONDS, target, timeout=_TIMEOUT, threads=threads)
     sent = client.result()
     good = {one.ident: one.begun for one in sent if not one.error}
     arrived = _arrived(side, kind, good)
@@ -198,8 +198,11 @@ def _gap(times: list[float]) -> float:
 
 def plan(pair: str) -> list[Work]:
     """Return the work for the sides of a pair, in order: what disturbs most comes last."""
-    every = [Work(f"calls/{n}", lambda side, n=n: calls(side, n), 3) for n in CALLERS]  # type: ignore[misc]
-    every += [Work(f"burst/{k}", lambda side, k=k: burst(side, k), 3) for k in _BURST]  # type: ignore[misc]
+    every = [Work(f"calls/{n}", functools.partial(calls, callers=n), 3) for n in CALLERS]
+    every += [
+        Work(f"burst/{kind} {threads}", functools.partial(burst, kind=kind, threads=threads, count=count), 3)
+        for kind, threads, count in _BURSTS
+    ]
     if pair == "one":
         return [*every, Work("connections", connections, 1), Work("storm", storm, 3)]
     return [*every, Work("failover", failover, 3)]

@@ -1,0 +1,81 @@
+"""Pictures of a run, drawn by gnuplot."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import pathlib
+import subprocess
+
+from testbed import errors
+
+_SECONDS = 30
+_COLOURS = ("#1b6ca8", "#7fb7e0", "#c0504d", "#e0a030", "#7a5195")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Lines over a number.
+
+    :param lines: name -> (x, y) in the order of x.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
+    logarithmic: bool = False
+
+
+def script(plot: Plot) -> str:
+    """Return what gnuplot is told; names are this project's own, and quoted nevertheless."""
+    lines = [
+        'set terminal svg size 640,360 font "Helvetica,12" background rgb "white"',
+        f"set title {_quoted(plot.title)} noenhanced",
+        f"set xlabel {_quoted(plot.x)} noenhanced",
+        f"set ylabel {_quoted(plot.y)} noenhanced",
+        "set key outside right noenhanced",
+        "set grid ytics",
+        "set logscale x 2" if plot.x == "callers" else "",
+        "set logscale y" if plot.logarithmic else "set yrange [0:*]",
+    ]
+    xs = dict.fromkeys(x for points in plot.lines.values() for x, _ in points)
+    lines.append("set xtics (" + ", ".join(f"'{x:g}' {x:g}" for x in xs) + ")")
+    drawn = []
+    for number, (name, points) in enumerate(plot.lines.items()):
+        rows = "\n".join(f"{x:g} {y:g}" for x, y in points)
+        lines.append(f"$d{number} << END\n{rows}\nEND")
+        colour = _COLOURS[number % len(_COLOURS)]
+        drawn.append(f"$d{number} with linespoints lw 2 pt 7 ps 0.6 lc rgb '{colour}' title {_quoted(name)}")
+    return "\n".join([*lines, "plot " + ", ".join(drawn), ""])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def draw(plot: Plot, path: pathlib.Path) -> None:
+    """Write the picture, SVG.
+
+    :raises testbed.errors.TestbedError: when gnuplot is missing or cannot.
+    """
+    try:
+        done = subprocess.run(
+            ["gnuplot"], input=script(plot), capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        raise errors.TestbedError("gnuplot, which draws the plots, is missing: run tools/bootstrap test.") from None
+    if done.returncode or not done.stdout.startswith("<?xml"):
+        raise errors.TestbedError(f"gnuplot could not draw {plot.title}.", done.stderr)
+    path.write_text("\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n")
+
+
+def over(
+    name: collections.abc.Callable[[str], str],
+    medians: collections.abc.Mapping[tuple[str, float], float],
+) -> dict[str, list[tuple[float, float]]]:
+    """Return a plot's lines of medians by (side, x)."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for (side, x), y in medians.items():
+        lines.setdefault(name(side), []).append((x, y))
+    return {side: sorted(points) for side, points in lines.items()}
