@@ -13,6 +13,7 @@ from tests.bench import figures, plots, sides, targets
 _TITLES = {
     "one": "One router and one RabbitMQ",
     "three": "Three routers and three RabbitMQ",
+    "settings": "Settings of a router and its drivers",
     "agent": "The agent",
     "scale": "The mesh",
 }

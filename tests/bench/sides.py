@@ -56,13 +56,20 @@ KINDS = {
     ),
     "three": (
         Kind("mesh", "three routers", _AMQP, 3),
-        Kind("mesh-fast", "three routers, pre-settled", _AMQP, 3, _FAST),
         Kind("mirrored", "three RabbitMQ, mirrored", _RABBIT, 3, broker={"mirrored_queues": True}),
         Kind("classic", "three RabbitMQ, classic", _RABBIT, 3, broker={"mirrored_queues": False}),
         Kind(
             "quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"mirrored_queues": False},
             queues={"rabbit_quorum_queue": "true", "amqp_durable_queues": "true"},
         ),
+    ),
+    "settings": (
+        Kind("rendered", "as rendered", _AMQP, 1),
+        Kind("workers-1", "worker_threads 1", _AMQP, 1, router={"worker_threads": 1}),
+        Kind("workers-2", "worker_threads 2", _AMQP, 1, router={"worker_threads": 2}),
+        Kind("capacity-250", "link_capacity 250", _AMQP, 1, router=_STOCK),
+        Kind("settled", "pre-settled", _AMQP, 1, _FAST),
+        Kind("settled-250", "pre-settled, link_capacity 250", _AMQP, 1, _FAST, _STOCK),
     ),
 }  # fmt: skip
 

@@ -59,7 +59,7 @@ TARGETS = (
 )
 
 # Sides whose settings are known to lose what is sent faster than it is taken.
-PRE_SETTLED = ("router-fast", "router-stock", "mesh-fast")
+PRE_SETTLED = ("router-fast", "router-stock", "settled", "settled-250")
 
 
 def lost(samples: collections.abc.Iterable[figures.Sample]) -> float:

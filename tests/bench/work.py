@@ -10,7 +10,7 @@ import time
 from testbed import errors, processes, workers
 from tests.bench import figures, machine, sides
 
-CALLERS = (1, 4, 12, 16, 32, 64)
+_CALLERS = {"one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (1, 12)}
 CONNECTIONS = (100, 500, 1000, 2000)
 STORM = 500
 _WARM_SECONDS = 1.0
@@ -198,11 +198,14 @@ def _gap(times: list[float]) -> float:
 
 def plan(pair: str) -> list[Work]:
     """Return the work for the sides of a pair, in order: what disturbs most comes last."""
-    every = [Work(f"calls/{n}", functools.partial(calls, callers=n), 3) for n in CALLERS]
+    every = [Work(f"calls/{n}", functools.partial(calls, callers=n), 3) for n in _CALLERS[pair]]
     every += [
         Work(f"burst/{kind} {threads}", functools.partial(burst, kind=kind, threads=threads, count=count), 3)
         for kind, threads, count in _BURSTS
+        if pair != "settings" or kind != "notify"
     ]
-    if pair == "one":
-        return [*every, Work("connections", connections, 1), Work("storm", storm, 3)]
-    return [*every, Work("failover", failover, 3)]
+    last = {
+        "one": [Work("connections", connections, 1), Work("storm", storm, 3)],
+        "three": [Work("failover", failover, 3)],
+    }
+    return [*every, *last.get(pair, ())]
