@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-import importlib.resources
+import io
 import json
 import os
 import pathlib
@@ -227,7 +227,9 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    if isinstance(args, _Answer):
+        return _give(args)
     handlers = {number: signal.getsignal(number) for number in proc.ENDING}
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:  # as nohup wants it
@@ -258,6 +260,8 @@ def _say(text: str, where: str = "stdout") -> None:
     stream: typing.TextIO | None = getattr(sys, where)
     if stream is None:
         return
+    if where == "stderr":  # where a sentence may repeat what another program said; pictures have a format of their own
+        text = report.printable(text)
     try:
         stream.write(text + "\n")
         stream.flush()
@@ -336,8 +340,13 @@ def _failed(
 
 
 def _catalogue() -> dict[str, services.Service]:
-    text = importlib.resources.files("om_agent").joinpath("data/services.yaml").read_text("utf-8")
-    return services.parse_catalogue(text)
+    path = pathlib.Path(__file__).with_name("data") / "services.yaml"
+    return services.parse_catalogue(path.read_text("utf-8"))
+
+
+def _service_names(raw: object) -> typing.Collection[str]:
+    """Return the names of the catalogue where the metadata names services; else nobody asks for them."""
+    return _catalogue() if isinstance(raw, dict) and "services" in raw else ()
 
 
 def _tell(findings: typing.Sequence[errors.Problem]) -> None:
@@ -406,7 +415,8 @@ def _local(d: model.Deployment, asked: str | None) -> model.Node:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    d = parse.deployment(_raw(args.files, pathlib.Path("/")), _catalogue())
+    raw = _raw(args.files, pathlib.Path("/"))
+    d = parse.deployment(raw, _service_names(raw))
     asked = [name for name in (args.node, d.node) if name]
     node = model.local_node(d, asked) if asked else None
     problems = list(_check_pem(d, node))
@@ -485,9 +495,9 @@ def _apply(args: argparse.Namespace) -> int:
         ready, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
     except metadata.NoData as e:
         return _no_data(args, e)
-    except errors.AgentError as e:
+    except (errors.AgentError, OSError) as e:
         if args.signal:
-            _tell_of_failure(e, args)
+            _tell_of_failure(e if isinstance(e, errors.AgentError) else errors.ApplyFailed(f"{apply.reason(e)}."), args)
         raise
     planned = ready.plan
     if args.json:
@@ -523,7 +533,15 @@ def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.See
         mesh = observe.mesh(ready.deployment, ready.plan.router, config, args.root)
     if ready.plan.broker:
         broker = observe.rabbit(ready.plan, ready.plan.broker, ready.host, args.root, count)
-    return verify.Seen(tuple(map(str, work.changes)), mesh, broker)
+    seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker)
+    stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready, args))
+    return dataclasses.replace(seen, stale=tuple(stale))
+
+
+def _is_stale(shown: verify.Shown, ready: _Prepared, args: argparse.Namespace) -> bool:
+    """Return whether a listener shows another certificate than its file has, which somebody else may have renewed."""
+    disk = pathlib.Path(shown.file) if ready.host.prefix else files.on_disk(args.root, shown.file)
+    return running.shows_another(shown.host, shown.port, disk)
 
 
 def _prepared_for_look(args: argparse.Namespace) -> _Prepared:
@@ -584,8 +602,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _topology(args: argparse.Namespace) -> int:
-    catalogue = _catalogue()
-    d = parse.deployment(_existing_raw(args.files, args.root), catalogue)
+    raw = _existing_raw(args.files, args.root)
+    d = parse.deployment(raw, _service_names(raw))
     mesh = topology.mesh(d)
     findings = (*d.findings, *topology.findings(d, mesh))
     if not mesh.interiors:
@@ -593,7 +611,7 @@ def _topology(args: argparse.Namespace) -> int:
     live = None
     if args.live:
         node = _local(d, args.node)
-        host = facts.gather(catalogue, args.root, args.relocate, args.services)
+        host = facts.gather(_catalogue(), args.root, args.relocate, args.services)
         local = router.build(d, node, host, mesh)
         if not local:
             raise errors.NotReady([errors.problem(node.name, "no-router")])
@@ -621,7 +639,8 @@ def _draw(text: str) -> str:
 
 
 def _capacity(args: argparse.Namespace) -> int:
-    d = parse.deployment(_existing_raw(args.files, pathlib.Path("/")), _catalogue())
+    raw = _existing_raw(args.files, pathlib.Path("/"))
+    d = parse.deployment(raw, _service_names(raw))
     known = sorted({n.role for n in d.nodes})
     unknown = [role for role, _ in args.processes if role not in known]
     if unknown:
@@ -687,19 +706,37 @@ def _hook(args: argparse.Namespace) -> int:
     """Heat takes the verdict from ``deploy_status_code``; the exit code is always 0, as heat-config wants it."""
 
     def get() -> heat.Deployment:
-        deployment = metadata.parse_text(sys.stdin.buffer.read() if sys.stdin else b"", "deployment")
-        if not isinstance(deployment, dict):
-            raise errors.InvalidInput([errors.problem("deployment", "not-a-mapping", type="single value")])
-        return deployment
+        return metadata.parse_deployment(sys.stdin.buffer.read() if sys.stdin else b"")
 
     try:
         answer = _answer(get, args)
     except KeyboardInterrupt:
         answer = _Answer(errors.EXIT_APPLY_FAILED, stderr=f"interrupted; {_left(args)}.")
+    return _give(answer)
+
+
+def _give(answer: _Answer) -> int:
+    """Print what heat-config is to tell Heat."""
     if answer.stderr:
         _say(answer.stderr, "stderr")
     _say(answer.text)
     return errors.EXIT_OK
+
+
+def _parse(argv: typing.Sequence[str]) -> argparse.Namespace | _Answer:
+    """Return the arguments; of a hook that has wrong ones what is to be answered all the same, with which Heat does not
+    wait for its timeout."""
+    if list(argv[:1]) != ["hook"]:
+        return build_parser().parse_args(argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):  # argparse prints what is wrong, and keeps it from its caller
+            return build_parser().parse_args(argv)
+    except SystemExit as e:
+        if not e.code:  # --help
+            raise
+    what = said.getvalue().strip().rpartition(": error: ")[2]
+    return _Answer(errors.EXIT_INVALID, stderr=str(errors.problem("arguments", "bad-arguments", what=what)))
 
 
 def _answer(get: typing.Callable[[], heat.Deployment], args: argparse.Namespace) -> _Answer:
@@ -766,6 +803,8 @@ def _tell_of_failure(error: errors.AgentError, args: argparse.Namespace) -> None
         _tell_heat(deployment, _Answer(error.exit_code, stderr=str(error)), args)
     except errors.AgentError as e:
         _say(f"om-agent: {e}", "stderr")
+    except OSError as e:  # it was told, and the disk has no room to note it
+        _say(f"om-agent: {apply.reason(e)}.", "stderr")
 
 
 def _tell_heat(deployment: heat.Deployment, answer: _Answer, args: argparse.Namespace) -> None:

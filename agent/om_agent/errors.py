@@ -31,6 +31,8 @@ WARNING = "warning"
 AS_BEFORE = "the node is as it was before"
 APPLIED = "what the metadata says is applied, and whether messaging works was not seen to the end"
 NOTHING_CHANGED = "it had changed nothing"
+# What stands at the end of a text that is too long for Heat.
+CUT_OFF = "... cut off, {left} characters before the end: om-agent plan and om-agent verify, on the node, say all of it"
 HALF_DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that"
 
 _MAX_ECHO = 60  # characters of a name that a sentence repeats
@@ -118,8 +120,12 @@ def _shown(value: object) -> str:
     """Return ``value`` fit for one line of text: control characters escaped, long ones cut."""
     text = value if isinstance(value, str) else str(value)
     cut = text[:_MAX_SHOWN]
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
-    return printable if cut == text else printable + "..."
+    return printable(cut) if cut == text else printable(cut) + "..."
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything escaped that would do something to a terminal, or not be seen there."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def quoted(name: object) -> str:
@@ -170,6 +176,22 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "no-config": (
         "standard input is not a heat-config deployment: there is no config, and no input called oslo_messaging",
         "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
+    ),
+    "no-deployment": (
+        "there is nothing on standard input, where a heat-config deployment is needed",
+        "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
+    ),
+    "deployment-not-json": (
+        "what came on standard input is not JSON, as a heat-config deployment is",
+        "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
+    ),
+    "not-a-deployment": (
+        "what came on standard input is a {type}, where a heat-config deployment is a mapping with config and inputs",
+        "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply",
+    ),
+    "bad-arguments": (
+        "om-agent hook was called with what it does not take: {what}",
+        "Mend OM_AGENT_ARGS, with which heat-config's hook calls it; om-agent hook --help says what there is",
     ),
     "not-seconds": ("this is no number of seconds from 0 to 604800", "Give such a number, as in 300"),
     "two-deliveries": (
@@ -381,6 +403,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "this holds a comma, or begins or ends with white space, which a router's policy takes for the end of a name",
         "Choose a user name without",
     ),
+    "router-everybody": (
+        "this is *, which a router's policy takes for whoever can log in, with any certificate of the CA too",
+        "Choose another user name",
+    ),
     "router-vhost": (
         "this holds one of * # , $ or a space, which mean something in a router's policy",
         "Choose a virtual host without them",
@@ -583,6 +609,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "router-certificate": (
         "the certificate that the router at {where} shows is expired, of another authority or for another name",
         "Run openssl x509 -noout -enddate -issuer -ext subjectAltName -in {file}",
+    ),
+    "stale-certificate": (
+        "the router at {where} shows another certificate than the one that is in {file} by now",
+        "Run om-agent drain, then systemctl restart {unit}",
+    ),
+    "stale-broker-certificate": (
+        "the broker at {where} shows another certificate than the one that is in {file} by now",
+        "Wait two minutes, or run rabbitmqctl eval 'ssl:clear_pem_cache().'",
     ),
     "router-stranger": (
         "what listens at {where} calls itself {name}, which is not this node's router",

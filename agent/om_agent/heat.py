@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import json
 import pathlib
 import re
 import typing
-import urllib.error
 import urllib.parse
-import urllib.request
 
 from om_agent import errors
 from om_agent.apply import files
@@ -116,13 +113,6 @@ def _heat_config(root: pathlib.Path, name: str) -> pathlib.Path:
 # -- telling ---------------------------------------------------------------------------------------------------------
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A signal goes where Heat said, or nowhere: what a redirect names was not in the metadata."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 def wants_signal(deployment: Deployment) -> bool:
     """Return whether Heat waits to be told: not with ``signal_transport: NO_SIGNAL``."""
     given = inputs(deployment)
@@ -176,11 +166,22 @@ def _log_in(given: typing.Mapping[str, str]) -> tuple[str, str]:
 def _request(who: str, verb: str, url: str, body: bytes, token: str = "") -> tuple[typing.Mapping[str, str], bytes]:
     if not url.lower().startswith(("http://", "https://")):
         raise _untold(who, "its address in the deployment's inputs is no http or https URL")
+    # With email and ssl, which these import, a third of what the agent would have to import otherwise.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        """A signal goes where Heat said, or nowhere: what a redirect names was not in the metadata."""
+
+        def redirect_request(self, *_: object) -> None:
+            return None
+
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     headers |= {"X-Auth-Token": token} if token else {}
     try:
         request = urllib.request.Request(url, body, headers, method=verb)
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=_SECONDS) as response:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=_SECONDS) as response:
             return response.headers, response.read(_MAX_ANSWER)
     except urllib.error.HTTPError as e:
         raise _untold(who, f"it answered {e.code}") from None

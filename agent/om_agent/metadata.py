@@ -7,6 +7,7 @@ file wins, lists are replaced: os_apply_config/collect_config.py merge_configs).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
@@ -230,6 +231,28 @@ def newest_deployment(merged: dict[str, object]) -> dict[str, object] | None:
     return max(reversed(own), key=lambda d: str(d.get("creation_time") or ""), default=None)
 
 
+def parse_deployment(data: bytes) -> dict[str, object]:
+    """Return the deployment that heat-config gives its hook, which is JSON and nothing else.
+
+    :raises om_agent.errors.InvalidInput: when it is none.
+    """
+
+    def refuse(code: str, **values: str) -> errors.InvalidInput:
+        return errors.InvalidInput([errors.problem("deployment", code, errors.ERROR, **values)])
+
+    if not data.strip():
+        raise refuse("no-deployment")
+    with contextlib.suppress(RecursionError):
+        try:
+            found = json.loads(data, parse_int=float)  # of any length
+        except ValueError:
+            raise refuse("deployment-not-json") from None
+        if not isinstance(found, dict):
+            raise refuse("not-a-deployment", type="list" if isinstance(found, list) else "single value")
+    # Once more, as all metadata is read: no key twice, not too deep.
+    return typing.cast("dict[str, object]", parse_text(data, "deployment"))
+
+
 def from_deployment(deployment: dict[str, object]) -> object:
     """Return the messaging metadata of one heat-config deployment: its config, overlaid with its inputs of that name.
 
@@ -264,6 +287,9 @@ _HIERA = {
     "use_ssl": "tls",
     "hosts": "hosts",
 }
+# What puppet-tripleo is to write into URLs for a router of ours: users have the realm in their names there
+# (om_agent.plan.transport_url), and in the metadata not.
+_REALM = "@overcloud"
 _HIERA_TLS = {
     "ca_file": "tripleo::profile::base::qdr::listener_ssl_cert_db",
     "certificate_file": "tripleo::profile::base::qdr::listener_ssl_cert_file",
@@ -297,6 +323,9 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
         names = data.get(prefix + "node_names") if "hosts" not in section else None
         if names is not None:
             section["nodes"] = names
+        user = section.get("username")
+        if section.get("scheme") == "amqp" and "hosts" not in section and isinstance(user, str):
+            section["username"] = user[: -len(_REALM)] if user.endswith(_REALM) else user
         if section:
             result[half] = section
         for node in _hiera_nodes(names, data.get(prefix + "node_ips")):

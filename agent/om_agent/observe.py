@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.client
 import json
 import pathlib
 import re
@@ -196,6 +195,8 @@ def _metrics(p: plan.Plan, b: broker.BrokerPlan) -> str:
 
     ``rabbitmqctl list_queues`` would ask every member of the cluster, and wait a minute for one that is not well.
     """
+    import http.client  # only here, and it imports much
+
     settings = dict(b.settings)
     address = settings.get("prometheus.tcp.ip", p.node.address)
     connection = http.client.HTTPConnection(address, int(settings["prometheus.tcp.port"]), timeout=_METRICS_SECONDS)

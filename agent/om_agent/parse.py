@@ -21,6 +21,7 @@ _READS = {
     "rabbit-slash": r"scheme",
     "rabbit-vhost": r"scheme",
     "router-username": r"scheme",
+    "router-everybody": r"scheme",
     "router-vhost": r"scheme",
     "router-temp": r"nodes|scheme",
     "unknown-service": r"^$",
@@ -132,7 +133,8 @@ def _place_routers(
             return model.RouterMode.INTERIOR
         return model.RouterMode.EDGE if edges and node.router is not model.RouterMode.NONE else model.RouterMode.NONE
 
-    return tuple(dataclasses.replace(n, router=mode(n)) for n in nodes)
+    placed = ((n, mode(n)) for n in nodes)
+    return tuple(n if n.router is wanted else dataclasses.replace(n, router=wanted) for n, wanted in placed)
 
 
 def _check_interiors(top: fields.Section, d: model.Deployment) -> None:
@@ -375,8 +377,8 @@ def _parse_tls(section: fields.Section) -> model.Tls:
         ca_file=section.text("ca_file", check=fields.check_path),
         certificate_file=section.text("certificate_file", check=fields.check_path),
         key_file=section.text("key_file", check=fields.check_path),
-        ca=section.text("ca", check=fields.check_certificate),
-        certificate=section.text("certificate", check=fields.check_certificate),
+        ca=fields.certificates(section.text("ca", check=fields.check_certificate)),
+        certificate=fields.certificates(section.text("certificate", check=fields.check_certificate)),
         key=model.Secret(section.text("key", check=fields.check_key)),
         min_version=model.TlsVersion(
             section.word("min_version", model.TlsVersion.TLS_1_2.value, [v.value for v in model.TlsVersion])

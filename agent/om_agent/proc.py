@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from om_agent import errors
 # Each of these ends a run. The command line turns them into KeyboardInterrupt, wherever the program is just then.
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
+# Of this program's variables, what one that runs as somebody else (rabbitmqctl) is given: others may hold passwords.
+_FOR_OTHERS = re.compile("PATH|LANG|LC_.*|TZ|ERL_.*|RABBITMQ_.*")
 _DRAIN = 5.0  # seconds for the pipes of a killed program to close; a daemon that it started may keep them open
 
 
@@ -26,6 +29,14 @@ class Result:
     returncode: int
     stdout: str
     stderr: str
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """As whom a program runs that another user has a say in; in no group but this one."""
+
+    uid: int
+    gid: int
 
 
 def find(program: str, also: typing.Sequence[str] = ()) -> str | None:
@@ -40,6 +51,7 @@ def run(
     env: typing.Mapping[str, str] | None = None,
     more: typing.Mapping[str, str] | None = None,
     keep_open: typing.Sequence[int] = (),
+    user: User | None = None,
 ) -> Result:
     """Run a program to its end.
 
@@ -48,6 +60,7 @@ def run(
     :param env: its whole environment; by default this program's own.
     :param more: variables beside this program's own.
     :param keep_open: file descriptors that the program inherits.
+    :param user: as whom it runs, which only root can ask for; it is not given all of this program's variables then.
     :raises om_agent.errors.ProcessFailed: when it cannot be started or runs out of time; not for its exit code.
     """
     process: subprocess.Popen[bytes] | None = None
@@ -58,9 +71,13 @@ def run(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=dict(env) if env is not None else {**os.environ, **more} if more else None,
+                env=dict(env) if env is not None else {**_environment(user), **(more or {})},
                 pass_fds=tuple(keep_open),
                 start_new_session=True,
+                cwd="/" if user else None,  # where this program is may be closed to them
+                user=user.uid if user else None,
+                group=user.gid if user else None,
+                extra_groups=[] if user else None,
             )
         out, err = process.communicate(stdin, timeout=timeout)
     except BaseException as e:
@@ -76,6 +93,10 @@ def run(
             ) from None
         raise
     return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _environment(user: User | None) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if user is None or _FOR_OTHERS.fullmatch(k)}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,9 @@
-"""What people, Heat and programs are told; every value that goes out here passes `mask` first."""
+"""What people, Heat and programs are told; every value that goes out here passes `mask` first, and every line that may
+hold something of a file, a router or a broker is made printable."""
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import json
 import re
 import typing
@@ -11,14 +12,21 @@ from om_agent import apply, drain, errors, model, plan, verify
 from om_agent.plan import broker, capacity
 
 # A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
-_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
+# Where there is no login, what looks like a host and its port may be a user and a password, if it is not plainly one.
+_ADDRESS = r"(?:[0-9]+(?:\.[0-9]+){3}|\[[0-9A-Fa-f:.]+\])"
+_HOST = rf"(?:[A-Za-z0-9._-]+|{_ADDRESS})(?::[0-9]+)?"
+_PORT = rf"(?:5671|{model.RABBIT_PORT}|{model.AMQP_PORT})"
+_PLAIN_HOST = rf"(?:{_ADDRESS}(?::[0-9]+)?|[A-Za-z0-9._-]+(?::{_PORT})?)"
 _USER = r"[A-Za-z0-9._~%-]*"
 _QUERY = r"(?:ssl|ssl_ca_file|sasl_default_realm)=[^&@\s]*"  # any other option may be a password
 _LOGIN = rf"{_USER}:[^@/,:\s]*@"
 _URL = re.compile(
-    rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_HOST}(?:,{_HOST})*)(?:/[^@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
+    rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_PLAIN_HOST}(?:,{_PLAIN_HOST})*)"
+    rf"(?:/[^:@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
 )
+_URLS = ("transport_url", "url")  # keys that hold nothing else
 _REASONS = 3  # sentences in a stack's reason
+_MOST_TOLD = 2**16  # bytes of a text that Heat is told; it takes no more than 1 MiB of all (max_json_body_size)
 _MESH = ("duplicate", "link", "other", "peer", "router", "uplink")  # how the codes of findings about routers begin
 _UNIT = ("restart", "reconcile", "stop")  # what is done to a unit, not to a file or key
 _PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
@@ -31,6 +39,22 @@ def mask(value: str) -> str:
     return "***" if "://" in value or "@" in value else value
 
 
+def _mask_key(detail: str, value: str) -> str:
+    """Return the value of a key, called ``[section] key``, without passwords: of a URL that is none nothing is shown,
+    since it takes no more than a forgotten slash for a password to stand where none is looked for."""
+    url = detail.rpartition(" ")[2] in _URLS
+    return "***" if url and value and not _URL.fullmatch(value) else mask(value)
+
+
+def printable(text: str) -> str:
+    """Return a text of several lines with whatever would do something to a terminal escaped."""
+    return _text(text.split("\n"))
+
+
+def _text(lines: typing.Iterable[str]) -> str:
+    return "\n".join(map(errors.printable, lines))
+
+
 def _mask_line(line: str) -> str:
     """Return a line of a diff. What is taken away was perhaps not written by this program: only its key is shown."""
     if not line.startswith("-"):
@@ -41,7 +65,7 @@ def _mask_line(line: str) -> str:
 
 def problems_text(problems: typing.Sequence[errors.Problem]) -> str:
     """Return problems for people, a line each."""
-    return "\n".join(f"{p.severity}: {p}" for p in problems)
+    return _text(f"{p.severity}: {p}" for p in problems)
 
 
 def problems_json(problems: typing.Sequence[errors.Problem]) -> list[dict[str, str]]:
@@ -71,7 +95,7 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
     live = [c for c in work.changes if c.action == "reconcile"]
     lines += [f"change {c.path} while it runs" for c in live[:1]] + [f"  {c.detail}" for c in live]
     lines += [str(c) for c in work.changes if c.action in ("restart", "stop")]
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def summary(p: plan.Plan, work: apply.Comparison) -> str:
@@ -98,6 +122,8 @@ def _file_diff(target: apply.Target, old: bytes | None) -> list[str]:
         return [f"{verb} {name} ({note}; secret, not shown)"]
     before = [] if old is None else old.decode(errors="replace").splitlines()
     after = target.content.decode(errors="replace").splitlines()
+    import difflib  # apply shows none
+
     diff = list(difflib.unified_diff(before, after, name, name, lineterm="", n=2))[2:]
     return [f"{verb} {name} ({note})", *("  " + _mask_line(line) for line in diff)]
 
@@ -105,11 +131,11 @@ def _file_diff(target: apply.Target, old: bytes | None) -> list[str]:
 def _key_diff(change: apply.Change) -> list[str]:
     lines = []
     if change.action in ("change", "remove") and not change.detail.startswith("mode "):
-        lines.append(f"  - {change.detail} = {mask(change.old)}")
+        lines.append(f"  - {change.detail} = {_mask_key(change.detail, change.old)}")
     if change.detail.startswith("mode "):
         return [f"  ~ {change.detail}"]
     if change.action != "remove":
-        lines.append(f"  + {change.detail} = {mask(change.new)}")
+        lines.append(f"  + {change.detail} = {_mask_key(change.detail, change.new)}")
     return lines
 
 
@@ -121,7 +147,7 @@ def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
     lines = [f"{node}: applied, {count} change{'' if count == 1 else 's'}", *outcome.notes]
     if verbose:
         lines += [f"  {c}" for c in outcome.changes] + [f"  puppet: {line}" for line in outcome.puppet]
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def deployed_text(node: str, outcome: apply.Outcome, changes: int) -> str:
@@ -152,7 +178,17 @@ def signal(status: int, stdout: str, stderr: str, outputs: typing.Mapping[str, s
         lines = stderr.splitlines()
         more = f" (and {len(lines) - _REASONS} more: see deploy_stderr)" if len(lines) > _REASONS else ""
         answer["problem"] = " ".join(lines[:_REASONS]) + more
-    return json.dumps(answer)
+    return json.dumps({name: _cut_off(v) if isinstance(v, str) else v for name, v in answer.items()})
+
+
+def _cut_off(text: str) -> str:
+    """Return a text that is no longer than Heat may be told, as JSON has it: whole lines of one that was."""
+    if len(json.dumps(text)) <= _MOST_TOLD:
+        return text
+    sizes = itertools.accumulate(len(json.dumps(character)) - len('""') for character in text)
+    end = sum(1 for _ in itertools.takewhile(lambda size: size < _MOST_TOLD - len(errors.CUT_OFF) - 20, sizes))
+    kept = text[:end].rpartition("\n")[0] or text[:end]
+    return f"{kept}\n{errors.CUT_OFF.format(left=len(text) - len(kept))}"
 
 
 def mesh_state(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
@@ -311,7 +347,7 @@ def status_text(d: model.Deployment, p: plan.Plan, seen: verify.Seen) -> str:
         rows += [("", f"ALARM: {alarm}") for alarm in status["alarms"]]
         rows += [("", f"PARTITION: {name}") for name in status["partitions"]]
     width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(f"{name:{width}}{text}".rstrip() for name, text in rows)
+    return _text(f"{name:{width}}{text}".rstrip() for name, text in rows)
 
 
 def _span(seconds: int) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 import typing
 
 from om_agent import errors, fields, model
+
+# IPv4 addresses that are no single host's: unspecified, link-local, multicast, broadcast.
+_NOBODY = re.compile(r"0\.0\.0\.0\Z|169\.254\.|2(?:2[4-9]|3[0-9])\.|255\.255\.255\.255\Z")
+_EVERYBODY = "*"  # among a policy's users, where one who logs in by certificate has no realm behind his name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +32,18 @@ class Given:
 
 def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     """Addresses that no node can have for itself, and one address in two spellings."""
-    seen: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    spelled = set()
     for i, node in enumerate(d.nodes):
         if not fields.is_address(node.address):
             continue
-        path, ip = f"nodes[{i}].address", ipaddress.ip_address(node.address)
-        if ip.is_unspecified or ip.is_multicast or ip.is_link_local or str(ip) == "255.255.255.255":
+        path, ip = f"nodes[{i}].address", ipaddress.IPv6Address(node.address) if ":" in node.address else None
+        if ip.is_unspecified or ip.is_multicast or ip.is_link_local if ip else _NOBODY.match(node.address):
             yield errors.problem(path, "no-own-address")
-        first = seen.setdefault(str(ip), path)
-        if first != path and node.address not in [n.address for n in d.nodes[:i]]:
-            yield errors.problem(path, "twice", name=errors.quoted(node.address), first=first)
+        first = seen.setdefault(str(ip) if ip else node.address, i)  # one of IPv4 has one spelling
+        if first != i and node.address not in spelled:
+            yield errors.problem(path, "twice", name=errors.quoted(node.address), first=f"nodes[{first}].address")
+        spelled.add(node.address)
 
 
 def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
@@ -215,6 +222,8 @@ def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
         for path, account in b.accounts.items():
             if "," in account.username or account.username != account.username.strip():
                 yield errors.problem(f"{path}.username", "router-username")
+            if account.username == _EVERYBODY:
+                yield errors.problem(f"{path}.username", "router-everybody")
         if set("*#,$ ") & set(b.virtual_host):
             yield errors.problem(f"{b.half}.virtual_host", "router-vhost")
     for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*", so "temp/$management" is one too many
@@ -293,8 +302,9 @@ def _check_ports(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
     """Yield one node of each kind: those of one kind listen on the same ports."""
     seen = set()
+    carrying = [frozenset(b.nodes) for b in d.halves]
     for node in d.nodes:
-        kind = (node.router, *(node.name in b.nodes for b in d.halves))
+        kind = (node.router, *(node.name in names for names in carrying))
         if kind not in seen:
             seen.add(kind)
             yield node.name

@@ -119,6 +119,20 @@ class Broker:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shown:
+    """A listener that speaks TLS, and the file with the certificate that it has to show.
+
+    :param half: ``router`` or ``broker``.
+    :param file: as the server's own configuration names it.
+    """
+
+    half: str
+    host: str
+    port: int
+    file: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Probe:
     """One message there and back.
 
@@ -142,12 +156,14 @@ class Seen:
     :param changes: what apply would change on disk, a line each.
     :param mesh: None when the node runs no router.
     :param broker: None when the node runs no broker.
+    :param stale: those that show another certificate than the one in their file.
     :param findings: what came up while looking.
     """
 
     changes: tuple[str, ...] = ()
     mesh: Mesh | None = None
     broker: Broker | None = None
+    stale: tuple[Shown, ...] = ()
     probes: tuple[Probe, ...] = ()
     findings: tuple[errors.Problem, ...] = ()
 
@@ -180,6 +196,7 @@ def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
         found += _router_findings(p.router, seen.mesh)
     if p.broker and seen.broker:
         found += _broker_findings(p, p.broker, seen.broker)
+    found += (_stale(p, shown) for shown in seen.stale)
     for probe in seen.probes:
         if probe.error:
             to = f"the router on {probe.to}" if probe.to else "its backend"
@@ -207,6 +224,35 @@ def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
 def can_send(found: typing.Iterable[errors.Problem]) -> bool:
     """Return whether a message may get through at all: not when this node's own router takes none."""
     return not any(f.code.startswith("router-") and f.code != "router-drift" for f in found)
+
+
+# -- certificates ----------------------------------------------------------------------------------------------------
+
+
+def shown(p: plan.Plan, seen: Seen) -> tuple[Shown, ...]:
+    """Return the listeners whose certificates can be looked at: those of what answers on this node."""
+    found: list[Shown] = []
+    if p.router and seen.mesh and seen.mesh.own.login == OPEN:
+        listeners = [a for kind, a in p.router.entities if kind == "listener" and a.get("sslProfile")]
+        found += (
+            Shown("router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"])))
+            for a in listeners
+        )
+    if p.broker and seen.broker and not seen.broker.why:
+        file = dict(p.broker.settings).get("ssl_options.certfile", "")
+        values = [v for k, v in p.broker.settings if k.startswith("listeners.ssl.")]
+        for host, _, port in (value.rpartition(":") for value in values):
+            found.append(Shown("broker", host or p.node.address, int(port), file))
+    return tuple(found)
+
+
+def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
+    """A file was renewed and the server has not read it: all is well until the old certificate expires."""
+    at, where = f"{one.half} on {p.node.name}", f"{one.host}:{one.port}"
+    if one.half == "broker":
+        return errors.warning(at, "stale-broker-certificate", where=where, file=one.file)
+    unit = p.router.paths.unit if p.router else ""
+    return errors.warning(at, "stale-certificate", where=where, file=one.file, unit=unit)
 
 
 # -- routers ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -18,15 +19,21 @@ import typing
 
 from heatclient import client
 from heatclient.common import template_utils
+from om_agent import model
 
-from testbed import overcloud, processes, rabbitmq, sockets
+from testbed import errors, overcloud, processes, rabbitmq, sockets
 from tests import helpers
 
 PYTHON = helpers.ROOT / ".venv-heat/bin/python"
 TEMPLATE = helpers.ROOT / "heat/examples/deployed-servers.yaml"
 ELEMENT = helpers.ROOT / "elements/om-agent"
-ENGINE_SECONDS = 60.0
-STACK_SECONDS = 120.0
+ENGINE_SECONDS = 180.0
+ROUTER_SECONDS = 60.0
+STACK_SECONDS = 300.0  # a quiet machine takes a tenth
+PORTS = {  # that the node's router and broker take, on its own address
+    model.AMQP_PORT: "RPC", model.ROUTER_HTTP_PORT: "the router's HTTP", model.RABBIT_PORT: "notifications",
+    model.RABBIT_DIST_PORT: "Erlang", model.RABBIT_METRICS_PORT: "RabbitMQ's metrics",
+}  # fmt: skip
 ROUTER_CONFIG = "etc/om-devrouter/om-devrouter.json"
 
 Stack = typing.Any  # what heatclient gives
@@ -120,7 +127,8 @@ class Node:
         self.may_start = {"router", "broker"}
         self._supervisor = supervisor
         self._collector: processes.Process | None = None
-        self._running: dict[str, tuple[bytes, typing.Callable[[], None]]] = {}  # its configuration, and how to end it
+        # Its configuration, the process, and how to end it.
+        self._running: dict[str, tuple[bytes, processes.Process, typing.Callable[[], None]]] = {}
         for directory in ("root/etc/nova", "root/var/lib/os-collect-config", "bin"):
             (base / directory).mkdir(parents=True)
         self.conf.write_text("[DEFAULT]\ndebug = true\n")
@@ -163,7 +171,7 @@ class Node:
         escaped = {key: str(value).replace("$", "$$") for key, value in credentials.items() if value}
         lines = [
             "[DEFAULT]",
-            f"command = os-refresh-config --lockfile {self.base}/orc.lock --timeout 120",
+            f"command = os-refresh-config --lockfile {self.base}/orc.lock --timeout {STACK_SECONDS:.0f}",
             "collectors = heat",
             f"cachedir = {self.root}/var/lib/os-collect-config",
             f"backup_cachedir = {self.base}/backup",
@@ -191,17 +199,33 @@ class Node:
         return [line.partition(" --root")[0] for line in lines]
 
     def wait(self, what: str, check: typing.Callable[[], bool], seconds: float = STACK_SECONDS) -> None:
-        """Wait until something is so, and start the node's backends whenever it asks for that."""
+        """Wait until something is so, and start the node's backends whenever it asks for that.
+
+        :raises AssertionError: with what everybody on the node said, when it does not come to be or a backend ended.
+        """
 
         def step() -> bool:
             if (self.base / "ask").exists():
                 self._start_backends()
                 (self.base / "ask").unlink()
+            for name, (_, process, _) in self._running.items():
+                if process.poll() is not None:
+                    raise errors.TestbedError(f"The {name} ended with {process.poll()} before {what}.")
             return check()
 
         start = time.monotonic()
-        processes.wait_until(what, step, seconds, [self._collector] if self._collector else [], interval=0.1)
+        try:
+            processes.wait_until(what, step, seconds, [self._collector] if self._collector else [], interval=0.1)
+        except errors.TestbedError as e:
+            raise AssertionError(f"{e}\n{self.said()}") from None
         print(f"{what}: after {time.monotonic() - start:.1f} s")
+
+    def said(self) -> str:
+        """Return the end of the log of the agent, and of each backend that was started."""
+        logs = (*self._supervisor.logs.glob("router.log"), *self._supervisor.logs.glob("rabbitmq-*.log"))
+        ends = [(path, 3000) for path in logs] + [(self._supervisor.logs / "node.log", 8000)]
+        texts = [(path.name, path.read_text(errors="replace")[-n:]) for path, n in ends if path.exists()]
+        return "\n".join(f"---- the end of {name} ----\n{text}" for name, text in texts)
 
     # -- in the place of systemd -------------------------------------------------------------------------------------
 
@@ -213,32 +237,39 @@ class Node:
         ):
             file = self.root / path
             config = file.read_bytes() if file.exists() else b""
-            before, end = self._running.get(name, (b"", lambda: None))
-            if config == before:
+            if name not in self.may_start:
+                config = b""
+            if config == (self._running[name][0] if name in self._running else b""):
                 continue
-            end()
-            self._running.pop(name, None)
-            if config and name in self.may_start:
-                self._running[name] = (config, start())
+            self._end(name)
+            if config:
+                self._running[name] = (config, *start())
 
-    def _start_router(self) -> typing.Callable[[], None]:
+    def _start_router(self) -> tuple[processes.Process, typing.Callable[[], None]]:
         argv = [sys.executable, "-m", "om_devrouter", "-c", str(self.root / ROUTER_CONFIG)]
         process = self._supervisor.start("router", argv, overcloud.python_environment())
-        return lambda: self._supervisor.end(process)
+        address = (self.address, model.AMQP_PORT)
+        processes.wait_until("the router listens", lambda: sockets.is_open(address), ROUTER_SECONDS, [process])
+        return process, lambda: self._supervisor.end(process)
 
-    def _start_broker(self) -> typing.Callable[[], None]:
+    def _start_broker(self) -> tuple[processes.Process, typing.Callable[[], None]]:
         deployment = overcloud.load([self.root / "var/lib/os-collect-config/heat.json"])
         host = overcloud.Host(deployment.nodes[0], self.root, ())
         cluster = rabbitmq.Cluster(self._supervisor, overcloud.Overcloud(deployment, (host,)))
         cluster.start()
         cluster.wait()
-        return cluster.end
+        (process,) = cluster.processes
+        return process, cluster.end
+
+    def _end(self, name: str) -> None:
+        if name in self._running:
+            _, _, end = self._running.pop(name)
+            end()
 
     def end_backends(self) -> None:
         """End what was started."""
-        for _, end in self._running.values():
-            end()
-        self._running.clear()
+        for name in tuple(self._running):
+            self._end(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,16 +289,33 @@ class Loop:
 
         self.node.wait(f"stack {stack} is {status}", settled)
         found = seen[0]
-        said = (self.node.base.parent / "logs/node.log").read_text(errors="replace")
-        text = f"{found.stack_status}: {found.stack_status_reason}\n{said[-6000:]}\n{self.heat.tail()}"
+        text = f"{found.stack_status}: {found.stack_status_reason}\n{self.node.said()}\n{self.heat.tail()}"
         assert found.stack_status == status, text
         return found
 
 
+def free_address() -> str:
+    """Return an address of this machine that has every one of `PORTS` free.
+
+    :raises testbed.errors.TestbedError: when there is none: whoever listens on all addresses has one of the ports.
+    """
+    last: errors.TestbedError | None = None
+    for i in range(64):  # from another one on for each process, should several look at the same time
+        address = f"127.66.{(os.getpid() + i) % 256}.10"
+        try:
+            sockets.check_free({(address, port): what for port, what in PORTS.items()})
+        except errors.TestbedError as e:
+            last = e
+        else:
+            return address
+    assert last
+    raise last
+
+
 @contextlib.contextmanager
-def loop(directory: pathlib.Path, name: str, address: str) -> typing.Iterator[Loop]:
+def loop(directory: pathlib.Path, name: str) -> typing.Iterator[Loop]:
     """Start Heat and prepare a node; at the end of the ``with`` all that was started is ended."""
-    assert not sockets.is_open((address, 31459)), "the address is in use"
+    address = free_address()
     with processes.Supervisor(directory / "logs") as supervisor:
         node = Node(supervisor, directory / "node", name, address)
         made = Loop(Heat(supervisor, directory / "heat"), node)

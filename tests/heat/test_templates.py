@@ -164,6 +164,11 @@ def test_servers_of_nova(examples: dict[str, engine.Result]) -> None:
     assert [n["role"] for n in examples["no computes"]["resources"]["messaging"]["properties"]["nodes"]] == [
         "controller"
     ] * 3
+    for name, attribute in (("said", "deploy_stdouts"), ("generation", "generation"), ("mesh", "mesh")):
+        assert examples["servers"]["outputs"][name] == {
+            group: [f"<{i}.{attribute}>" for i in range(count)]
+            for group, count in (("controllers", 3), ("computes", 1))
+        }
 
 
 def test_servers_that_are_there_already(examples: dict[str, engine.Result]) -> None:
@@ -349,6 +354,13 @@ def test_roles_get_their_services(tool: typing.Any) -> None:
     assert [line for line in made.splitlines() if "OsloMessaging" not in line] == [
         line for line in ROLES.splitlines() if "OsloMessaging" not in line
     ]
+
+
+def test_roles_are_what_tripleo_takes_for_roles() -> None:
+    """Its yaml-validate.py and ``openstack overcloud roles`` read every file there."""
+    for path in sorted((engine.HEAT / "roles").iterdir()):
+        for role in yaml.safe_load(path.read_text()):
+            assert {"name", "ServicesDefault"} <= set(role), path
 
 
 # -- tripleo-quickstart ----------------------------------------------------------------------------------------------

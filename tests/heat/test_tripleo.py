@@ -9,6 +9,7 @@ import subprocess
 import typing
 
 import pytest
+import yaml
 from om_agent import ini
 
 from tests import helpers, tls
@@ -78,6 +79,7 @@ def half(scheme: str, half_name: str, user: str, password: str, port: int, use_s
     return {f"oslo_messaging_{half_name}_{key}": value for key, value in values.items()}
 
 
+ROUTERS_USER = "guest@overcloud"  # as routers of this project know RpcUserName
 RPC, NOTIFY = overcloud.PASSWORDS["RpcPassword"], overcloud.PASSWORDS["NotifyPassword"]
 FILES = {
     "ca_file": "/etc/ipa/ca.crt",
@@ -90,10 +92,10 @@ FILES = {
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("dual", half("amqp", "rpc", "guest", RPC, 31459) | half("rabbit", "notify", "guest", NOTIFY, 5672)),
+        ("dual", half("amqp", "rpc", ROUTERS_USER, RPC, 31459) | half("rabbit", "notify", "guest", NOTIFY, 5672)),
         (
             "dual with TLS",
-            half("amqp", "rpc", "guest", RPC, 31459, True)
+            half("amqp", "rpc", ROUTERS_USER, RPC, 31459, True)
             | half("rabbit", "notify", "guest", NOTIFY, 5672, True)
             | {"oslo_messaging_tls": FILES},
         ),
@@ -181,6 +183,41 @@ def test_puppet_tripleo_is_told_of_the_local_router_on_the_nodes_that_have_one(
     assert settings(resolved, release, "dual")["tripleo::profile::base::swift::proxy::oslomsg_rpc_port"] == (
         "%{hiera('oslo_messaging_notify_port')}"
     )
+
+
+def parameters_of(release: str) -> set[str]:
+    """The parameters of puppet's classes that messaging is configured with, as hiera names them."""
+    groups = yaml.safe_load((engine.HERE / "puppet-parameters.yaml").read_text())[release]
+    return {f"{c}::{p}" for g in groups for c in g["classes"] for p in g["parameters"]}
+
+
+@pytest.mark.parametrize("name", ["dual", "dual with TLS", "shared", "separate", "both external"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_puppet_tripleo_is_told_everything(resolved: Resolved, release: str, name: str) -> None:
+    """What it is not told it takes from Queens' own RabbitMQ, or removes from the services' files."""
+    found = settings(resolved, release, name)
+    for outputs in resolved[release, name].values():
+        found |= outputs["config_settings"]
+    tls = "TLS" in name or name == "both external"
+    amqp = found["oslo_messaging_rpc_scheme"] == "amqp"
+    wanted = {key for key in parameters_of(release) if amqp or "amqp_" not in key}
+    assert {key for key in wanted if tls or not key.endswith("amqp_ssl_ca_file")} <= set(found)
+    assert {found[k] for k in found if k.endswith("::amqp_sasl_mechanisms")} == ({"PLAIN"} if amqp else set())
+    authorities = {found[k] for k in found if k.endswith("::amqp_ssl_ca_file")}
+    assert authorities == ({FILES["ca_file"]} if amqp and tls else set())
+
+
+def test_puppets_classes_are_told_nothing_that_they_do_not_know(resolved: Resolved) -> None:
+    """A class of either release; hiera passes over a key that nobody asks for, and a misspelt one."""
+    classes = {key.rpartition("::")[0] for release in RELEASES for key in parameters_of(release)}
+    known = set().union(*map(parameters_of, RELEASES))
+    # Every class of a list gets all the names; that it lacks one of them does no harm.
+    urls_of = {key.rpartition("::")[2] for key in known if "::oslomsg_" in key}
+    known |= {f"{c}::{parameter}" for c in classes for parameter in urls_of}
+    for release, name in resolved:
+        for outputs in resolved[release, name].values():
+            keys = {*outputs["global_config_settings"], *outputs["config_settings"]}
+            assert {key for key in keys if "::" in key} <= known
 
 
 def test_certificates_are_asked_for_with_tls_alone(resolved: Resolved) -> None:
@@ -337,6 +374,7 @@ REFUSED: dict[str, tuple[str, dict[str, object], str]] = {
     "an unknown choice of clients": (DUAL, {"RpcRouterClients": "all"}, "RpcRouterClients"),
     "too many threads": (DUAL, {"RpcRouterWorkerThreads": 65}, "RpcRouterWorkerThreads"),
     "a reserved user": (DUAL, {"RpcUserName": "router-admin"}, "RpcUserName"),
+    "a user who is everybody": (DUAL, {"RpcUserName": "*"}, "RpcUserName"),
     "a user with a realm": (DUAL, {"RpcUserName": "a@b"}, "RpcUserName"),
     "a cookie with a blank": (SHARED, {"RabbitCookie": "cookie secret"}, "RabbitCookie"),
     "a short cookie": (SHARED, {"RabbitCookie": "cookie"}, "RabbitCookie"),

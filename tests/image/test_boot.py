@@ -110,7 +110,7 @@ def test_no_secret_is_readable_by_all(node: image_node.Node) -> None:
 
 def test_what_the_services_read(node: image_node.Node) -> None:
     heat = (node.root / "etc/heat/heat.conf").read_text().splitlines()
-    assert f"transport_url = amqp://rpc:rpc-secret@{material.ADDRESS}:31459/?ssl=0" in heat
+    assert f"transport_url = amqp://rpc%40overcloud:rpc-secret@{material.ADDRESS}:31459/?ssl=0" in heat
     assert f"transport_url = rabbit://notify:notify-secret@{material.ADDRESS}:5672/?ssl=0" in heat
     assert "flavor = noauth" in heat  # somebody else's line
     glance = (node.root / "etc/glance/glance-api.conf").read_text()

@@ -251,7 +251,7 @@ def test_oslo_config_reads_the_very_values(story: Story, tmp_path: pathlib.Path,
     assert conf.transport_url == url_of(DUAL, "rpc")
     assert conf.rpc_response_timeout == 90
     assert conf.oslo_messaging_amqp.sasl_mechanisms == "PLAIN"
-    assert conf.oslo_messaging_amqp.sasl_default_realm == "overcloud"
+    assert conf.oslo_messaging_amqp.sasl_default_realm is None  # the realm is in the URL
     assert conf.oslo_messaging_notifications.transport_url == url_of(DUAL, "notify")
     assert conf.oslo_messaging_notifications.driver == ["messagingv2"]
     assert conf.oslo_messaging_rabbit.heartbeat_timeout_threshold == 30
@@ -280,7 +280,7 @@ def test_passwords_come_out_of_the_urls_as_they_went_in(story: Story, tmp_path: 
     for name in OSLO_FILES:
         conf = read_with_oslo(write_out(story, "dual", name, tmp_path))
         for text, user, password, hosts in (
-            (conf.transport_url, "rpc user", NASTY, ["192.0.2.10"]),
+            (conf.transport_url, "rpc user@overcloud", NASTY, ["192.0.2.10"]),
             (conf.oslo_messaging_notifications.transport_url, "notify", NASTY_TOO, ["192.0.2.10", "192.0.2.11"]),
         ):
             url = messaging.TransportURL.parse(cfg.ConfigOpts(), text)
@@ -351,7 +351,7 @@ FAILURES = {
     "a directory is in the way": (
         f"rm {CONF_PATH}; mkdir {CONF_PATH}",
         f"rmdir {CONF_PATH}",
-        r"exit code [46]\): .*neutron\.conf.*[Ii]s a directory",
+        r"exit code [46]\): .*neutron\.conf is a symbolic link, or no file at all",
     ),
     "the hieradata is damaged": (
         "echo '{{\"canary' >{root}/etc/om-agent/hieradata/messaging.json",
@@ -376,3 +376,23 @@ def test_everything_is_as_it_was(applied: Node, failure: str) -> None:
     assert applied.services() == before
     assert_secrets_are_kept(applied, run)
     assert "nothing to do" in applied.apply(RABBIT).output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_service_exchanges_its_file_for_a_link_in_the_last_moment(applied: Node) -> None:
+    """Nothing is read, written or given away through it, whatever the agent had seen there before puppet came."""
+    victim = applied.bin / "victim"
+    victim.write_text("[DEFAULT]\nsecret = of root alone\n")
+    victim.chmod(0o600)
+    path, state = applied.root / "etc/nova/nova.conf", victim.stat()
+    for own in (path, path.parent):
+        os.chown(own, 65534, 65534)
+    before = applied.services()
+    applied.meddle(f"mv {path} {path}.away; ln -s {victim} {path}", f"rm {path}.away")
+    run = applied.apply(DUAL)
+    applied.meddle("", "")
+    assert run.code == 1 and f"{path} is a symbolic link" in run.output, run.output
+    found = victim.stat()
+    assert victim.read_text() == "[DEFAULT]\nsecret = of root alone\n"
+    assert (found.st_mode, found.st_uid, found.st_gid) == (state.st_mode, state.st_uid, state.st_gid)
+    assert applied.services() == before and path.stat().st_uid == 65534

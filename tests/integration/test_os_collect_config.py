@@ -129,7 +129,7 @@ HOOKS_RAN = ["apply --signal", "apply --json", "signal"]
 
 
 def url(password: str) -> str:
-    return f"transport_url = amqp://openstack:{password}@192.0.2.20:31459/?ssl=0"
+    return f"transport_url = amqp://openstack%40overcloud:{password}@192.0.2.20:31459/?ssl=0"
 
 
 def test_metadata_comes_changes_goes_bad_and_is_mended(node: Node) -> None:

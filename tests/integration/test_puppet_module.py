@@ -190,15 +190,11 @@ def test_edits_only_its_keys_and_then_nothing(sandbox: Sandbox) -> None:
     if os.geteuid() == 0:
         os.chown(nova, 65534, 65534)
     before = nova.stat()
-    real = sandbox.conf("real.conf", b"[a]\nk = v\n")
-    link = sandbox.conf("link.conf")
-    link.symlink_to(real.name)
     settings: Settings = {"a": {"k": "w"}}
     sandbox.data(
         manage_service=False,
         config_files={
             str(nova): {"settings": nova_settings(), "units": ["nova-compute"]},
-            str(link): {"settings": settings, "mode": "0600"},
             str(sandbox.conf("new.conf")): {"settings": settings},
             str(sandbox.conf("closed.conf")): {"settings": settings, "mode": "0600"},
             str(sandbox.conf("unwanted.conf")): {"settings": {"a": {"k": None}}, "mode": "0600"},
@@ -216,7 +212,6 @@ def test_edits_only_its_keys_and_then_nothing(sandbox: Sandbox) -> None:
     assert nova.read_bytes().split(b"\n", 1)[0] == NOVA.split(b"\n", 1)[0]
     assert nova.read_bytes().split(b"\n", 1)[1].decode() == NOVA_WANTED.format(nasty=NASTY, blank=" ", blanks="   ")
     assert (after.st_ino, after.st_mode, after.st_uid) == (before.st_ino, before.st_mode, before.st_uid)
-    assert link.is_symlink() and real.read_bytes() == b"[a]\nk = w\n" and mode(real) == 0o600
     assert sandbox.conf("new.conf").read_bytes() == b"[a]\nk = w\n"
     assert mode(sandbox.conf("new.conf")) == 0o640 and mode(sandbox.conf("closed.conf")) == 0o600
     assert not sandbox.conf("unwanted.conf").exists()
@@ -227,6 +222,47 @@ def test_edits_only_its_keys_and_then_nothing(sandbox: Sandbox) -> None:
     second = sandbox.apply()
     assert second.code == NOTHING_CHANGED, second.output
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_links_are_refused(sandbox: Sandbox) -> None:
+    """Whoever owns the directory would be given the file that one leads to."""
+    victim = sandbox.root / "victim"
+    victim.write_bytes(b"[a]\nk = secret\n")
+    victim.chmod(0o600)
+    paths = [sandbox.conf(name) for name in ("link.conf", "dangling.conf", "hard.conf", "bare.conf")]
+    paths[0].symlink_to(victim)
+    paths[1].symlink_to(sandbox.root / "made")
+    os.link(victim, paths[2])
+    paths[3].symlink_to(victim)
+    file = {"settings": {"a": {"k": "w"}}, "owner": "65534", "mode": "0644"}
+    bare = {"settings": {"a": {"k": None}}}
+    before = victim.stat()
+    sandbox.data(manage_service=False, config_files={str(p): bare if p == paths[3] else file for p in paths})
+    run = sandbox.apply()
+    assert run.code == FAILED, run.output
+    assert all(f"{path} is a symbolic link" in run.output for path in (paths[0], paths[1], paths[3]))
+    assert f"{paths[2]} has 2 names (hard links)" in run.output
+    after = victim.stat()
+    assert victim.read_bytes() == b"[a]\nk = secret\n" and not (sandbox.root / "made").exists()
+    assert (after.st_uid, after.st_mode, after.st_mtime_ns) == (before.st_uid, before.st_mode, before.st_mtime_ns)
+
+
+def test_owner_group_and_mode(sandbox: Sandbox) -> None:
+    old, new = sandbox.conf("old.conf", b""), sandbox.conf("new.conf")
+    own = {"owner": str(os.geteuid()), "group": str(os.getegid())}
+    given = {"owner": "nobody", "group": "65534"} if os.geteuid() == 0 else own
+    files = {str(path): {"settings": {"a": {"k": "v"}}, "mode": "u=rw,g=r,o=", **given} for path in (old, new)}
+    sandbox.data(manage_service=False, config_files=files)
+    first = sandbox.apply()
+    assert first.code == CHANGED, first.output
+    for path in (old, new):
+        state = path.stat()
+        assert mode(path) == 0o640 and (given is own or (state.st_uid, state.st_gid) == (65534, 65534))
+    assert sandbox.apply().code == NOTHING_CHANGED
+    files[str(old)]["owner"] = "no-such-user"
+    sandbox.data(manage_service=False, config_files=files)
+    run = sandbox.apply()
+    assert run.code == FAILED and "there is no user no-such-user" in run.output
 
 
 ORIGINALS = {

@@ -15,6 +15,7 @@ import typing
 import warnings
 
 import pytest
+from om_agent.apply import router as running_router
 from om_agent.plan import layout
 
 from testbed import errors, overcloud, processes, rabbitmq, workers
@@ -255,6 +256,19 @@ def test_who_may_join(lenient: Brokers, tmp_path: pathlib.Path) -> None:
     assert not ping(lenient, *visitor(tmp_path, other.issue("visitor"), ca.pem))
     assert not ping(lenient, *visitor(tmp_path, ca.issue("visitor"), other.pem))
     assert ping(lenient, *visitor(tmp_path, ca.issue("visitor"), ca.pem))
+
+
+def test_a_broker_that_has_not_read_its_file_anew_is_told_from_one_that_has(
+    lenient: Brokers, tmp_path: pathlib.Path
+) -> None:
+    """As verify looks at it."""
+    name, address = lenient.servers[0].name, lenient.servers[0].address
+    renewed = tmp_path / "renewed.pem"
+    renewed.write_text(tls.authority().issue(name).certificate)
+    own = lenient.hosts[name].path(f"{layout.RABBIT_DIR}/tls/certificate.pem")
+    assert not running_router.shows_another(*address, own)
+    assert running_router.shows_another(*address, renewed)
+    assert not running_router.shows_another(*address, tmp_path / "none.pem")
 
 
 # -- renewal ---------------------------------------------------------------------------------------------------------

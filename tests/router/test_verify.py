@@ -18,6 +18,7 @@ from om_agent.plan import layout
 
 from testbed import overcloud, processes, routers
 from testbed.recovery import network
+from tests import tls
 from tests.router import cloud as clouds
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(240)]
@@ -31,6 +32,13 @@ class Made(typing.NamedTuple):
 
     cloud: clouds.Cloud
     metadata: pathlib.Path
+
+
+@pytest.fixture(params=(*clouds.ENGINES, model.Engine.EMBEDDED), ids=lambda e: e.value)
+def any_engine(request: pytest.FixtureRequest) -> model.Engine:
+    """The development router too."""
+    clouds.need(request.param)
+    return typing.cast("model.Engine", request.param)
 
 
 @pytest.fixture
@@ -154,6 +162,39 @@ def test_a_drain_that_is_interrupted(made: Made) -> None:
     assert "router-drained" in cloud.verify(name, made.metadata)[1]
     assert cloud.agent(name, "drain", made.metadata, "--undo").returncode == 0
     assert set(cloud.verify(name, made.metadata)[1]) == {"peer-down"}
+
+
+def test_a_certificate_by_path_that_was_renewed(
+    any_engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
+) -> None:
+    """Whoever renews it may not know of the router: told until it is restarted, where it does not read files anew."""
+    name = "c-1"
+    paths = {key: tmp_path / key for key in ("ca_file", "certificate_file", "key_file")}
+
+    def renew() -> None:
+        pair = tls.authority().issue(name)
+        for path, text in zip(paths.values(), (tls.authority().pem, pair.certificate, pair.key)):
+            path.write_text(text)
+
+    renew()
+    # Under a command of its own nodes are known by their names, which TLS wants; nobody looks this one up.
+    given = {"rpc": {"scheme": "amqp", "username": "rpc", "password": "rpc-secret", "port": clouds.PORT, "tls": True}}
+    given["tls"] = {key: str(path) for key, path in paths.items()}
+    cloud = clouds.Cloud(supervisor, tmp_path, any_engine, "127.0.65", {name: "controller"}, ("env",), True, **given)
+    metadata = cloud.metadata(name)
+    cloud.apply(name, metadata)
+    cloud.start(name)
+    assert "stale-certificate" not in warnings(cloud.verify(name, metadata)[2])
+    renew()
+    told = warnings(cloud.verify(name, metadata)[2])
+    reads_anew = any_engine is model.Engine.QDROUTERD  # for every connection
+    assert ("stale-certificate" in told) is not reads_anew
+    if not reads_anew:
+        shown = f"at 127.0.65.10:{clouds.PORT} shows another certificate than the one that is in"
+        assert f"{shown} {paths['certificate_file']}" in told["stale-certificate"]
+    cloud.stop(name)
+    cloud.start(name)
+    assert "stale-certificate" not in warnings(cloud.verify(name, metadata)[2])
 
 
 def test_two_routers_with_one_id(made: Made) -> None:

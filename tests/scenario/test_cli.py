@@ -144,7 +144,7 @@ def test_apply_and_again(node: helpers.Machine) -> None:
     result = apply(node, helpers.dual(), "--verbose")
     assert result.returncode == 0 and result.stdout.startswith("ctl-0: applied, ")
     (url,) = value(node, "etc/nova/nova.conf", "DEFAULT", "transport_url")
-    assert url.startswith("amqp://rpc:rpc-secret@172.17.0.11:31459/")
+    assert url.startswith("amqp://rpc%40overcloud:rpc-secret@172.17.0.11:31459/")
     (url,) = value(node, "etc/swift/proxy-server.conf", "filter:ceilometer", "url")
     assert url.startswith("rabbit://notify:notify-secret@")
     assert value(node, "etc/neutron/neutron.conf", "oslo_messaging_rabbit", "ssl") == []
@@ -191,7 +191,8 @@ def test_a_compute_node(node: helpers.Machine) -> None:
     assert not (node.root / "etc/rabbitmq").exists()
     entities = json.loads((node.root / "etc/qpid-dispatch/qdrouterd.json").read_text())
     assert [a["mode"] for kind, a in entities if kind == "router"] == ["edge"]
-    assert value(node, "etc/nova/nova.conf", "oslo_messaging_amqp", "sasl_default_realm") == ["overcloud"]
+    (url,) = value(node, "etc/nova/nova.conf", "DEFAULT", "transport_url")
+    assert url.startswith("amqp://rpc%40overcloud:")
 
 
 def test_names_that_contain_one_another(node: helpers.Machine) -> None:
@@ -495,6 +496,41 @@ def test_hook_with_bad_input(node: helpers.Machine, stdin: bytes) -> None:
     assert answer["deploy_status_code"] == 2 and answer["deploy_stderr"]
     assert answer["problem"].splitlines()[0] in answer["deploy_stderr"].replace("\n", " ") + " "
     assert node.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("stdin", "said"),
+    [
+        *((text, "there is nothing on standard input") for text in (b"", b" \n")),
+        *((text, "is not JSON") for text in (b"{", b"hello", b"config: {}", b"\xff\xfe", b'{"a": "\xff"}', b"7 8")),
+        (b"[]", "is a list, where"),
+        *((text, "is a single value, where") for text in (b"null", b'"x"', b"7", b"-1.5", b"true", b"false")),
+        (b"{}", "is not a heat-config deployment"),
+    ],
+)
+def test_hook_says_what_came_in_the_place_of_a_deployment(node: helpers.Machine, stdin: bytes, said: str) -> None:
+    problem = hook(node, stdin)["problem"]
+    assert said in problem and "top-level key" not in problem
+    assert "Give the deployment's JSON as heat-config does; for plain metadata use om-agent apply." in problem
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--root"], "argument --root: expected one argument"),
+        (["--root", "/nowhere/at all"], "argument --root: /nowhere/at all is not a directory"),
+        (["--lock-timeout", "soon"], "argument --lock-timeout: a number of seconds from 0 to 604800 is needed"),
+        (["--services", "--no-services"], "argument --no-services: not allowed with argument --services"),
+    ],
+)
+def test_hook_answers_when_its_arguments_are_wrong(node: helpers.Machine, more: list[str], said: str) -> None:
+    before = node.tree()
+    answer = hook(node, deployment(helpers.dual()), *more)
+    assert answer["deploy_status_code"] == 2 and f"does not take: {said}. Mend OM_AGENT_ARGS" in answer["problem"]
+    assert node.tree() == before
+    assert node.run("signal", *more).returncode == 2, "without a deployment there is nobody to tell"
+    assert node.run("hook", "--help").stdout.startswith("usage:")
 
 
 def test_hook_when_apply_fails(node: helpers.Machine) -> None:

@@ -4,6 +4,7 @@ refusal is a sentence that names what to mend."""
 from __future__ import annotations
 
 import collections.abc
+import errno
 import os
 import pathlib
 import shutil
@@ -402,6 +403,31 @@ def test_the_original_is_exchanged_for_a_link_in_the_last_moment(
         files.begin(tmp_path, ["/etc/rabbitmq/file"], [])
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_mounted_file_is_put_back_by_its_content(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """And not through a link that takes its place."""
+    victim, path, old = (tmp_path / name for name in ("victim", "file", ".file.om-agent-old"))
+    victim.write_text("of root alone")
+    victim.chmod(0o600)
+    old.write_text("old")
+    old.chmod(0o640)
+    path.symlink_to(victim) if linked else path.write_text("new and longer")
+
+    def busy(*names: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    if linked:
+        with pytest.raises(OSError, match="symbolic links"):
+            files._replace(old, path)
+        assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
+        return
+    files._replace(old, path)
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), old.exists()) == ("old", 0o640, False)
 
 
 def test_hazards_of_a_sound_tree(tmp_path: pathlib.Path) -> None:

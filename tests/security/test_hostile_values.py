@@ -21,7 +21,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from om_agent import apply, errors, ini, model, parse, plan, render
-from om_agent.plan import broker, router
+from om_agent.plan import broker, router, services, transport_url
 
 from tests import helpers
 
@@ -50,32 +50,68 @@ NAME = st.one_of(TEXT, st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullma
 _PLAIN = st.text("/!%&()*+,-.:;<=>?@[]^_{|}~aZ0", max_size=30)
 PATH = st.one_of(TEXT, TEXT.map("/".__add__), _PLAIN.map("/".__add__))
 
+
+def around(block: str) -> st.SearchStrategy[str]:
+    """A PEM block among other text."""
+    return st.one_of(TEXT, st.builds(lambda a, b: f"{a}\n{block}{b}", TEXT, TEXT))
+
+
 FIELDS: dict[str, st.SearchStrategy[str]] = {
     "rpc.username": TEXT,
     "rpc.password": TEXT,
     "rpc.virtual_host": TEXT,
+    "rpc.also_accept.0.username": TEXT,
+    "rpc.also_accept.0.password": TEXT,
+    "rpc.sasl_mechanism": st.one_of(TEXT, st.sampled_from([m.value for m in model.Mechanism])),
+    "rpc.client_certificate_file": PATH,
+    "rpc.client_key_file": PATH,
     "notify.username": TEXT,
     "notify.password": TEXT,
     "notify.virtual_host": TEXT,
+    "notify.also_accept.0.username": TEXT,
+    "notify.also_accept.0.password": TEXT,
+    "notify.client_certificate_file": PATH,
     "router.mesh_password": TEXT,
     "router.admin_password": TEXT,
     "broker.erlang_cookie": st.one_of(TEXT, st.text("aZ0_+/=-", min_size=8, max_size=255)),
     "tls.ca_file": PATH,
     "tls.certificate_file": PATH,
     "tls.key_file": PATH,
+    "tls.ca": around(helpers.CERTIFICATE),
+    "tls.certificate": around(helpers.CERTIFICATE),
+    "tls.key": around(helpers.KEY),
     "nodes.0.name": NAME,
     "nodes.0.host": NAME,
     "nodes.0.site": NAME,
     "nodes.0.role": NAME,
     "nodes.1.address": NAME,
+    "sites.links.0.between.0": NAME,
     "services": NAME,
     "node": NAME,
 }
 TLS = {"ca_file": "/etc/ca.pem", "certificate_file": "/etc/node.pem", "key_file": "/etc/node.key"}
-BASES = {
+PEM = {"ca": helpers.CERTIFICATE, "certificate": helpers.CERTIFICATE, "key": helpers.KEY}
+BASES: dict[str, helpers.Raw] = {
     "dual": {**helpers.dual(2), "tls": TLS},
     "rabbit": {**helpers.default(2), "tls": TLS, "notify": {"username": "notify", "password": "notify-secret"}},
-}
+    "pem": {**helpers.dual(2), "tls": PEM},
+    "former users": helpers.put(
+        helpers.put({**helpers.dual(2), "tls": TLS}, "rpc.also_accept", [{"username": "rpc-1", "password": "former"}]),
+        "notify.also_accept", [{"username": "notify-1", "password": "former"}],
+    ),
+    "certificates": {**helpers.dual(2), "tls": TLS},
+    "sites": {**helpers.dual(2), "tls": TLS, "sites": {"links": [{"between": ["a", "b"]}]}},
+}  # fmt: skip
+for _half in ("rpc", "notify"):
+    BASES["certificates"][_half] = {
+        **{k: v for k, v in BASES["certificates"][_half].items() if k != "password"},
+        "sasl_mechanism": "EXTERNAL",
+        "client_certificate_file": "/etc/c.pem",
+        "client_key_file": "/etc/c.key",
+        "tls": True,
+    }
+for _i, _site in enumerate("aab"):
+    BASES["sites"] = helpers.put(BASES["sites"], f"nodes.{_i}.site", _site)
 
 
 class Example(typing.NamedTuple):
@@ -215,8 +251,8 @@ def assert_url(parsed: typing.Any, backend: model.Backend, hosts: typing.Sequenc
     assert parsed.transport == backend.scheme.value
     assert (parsed.virtual_host or "") == backend.virtual_host
     password = backend.password.reveal()
-    wanted = [(h, backend.port, backend.username, password) for h in hosts]
-    assert [(h.hostname, h.port, h.username, h.password) for h in parsed.hosts] == wanted
+    wanted = [(h, backend.port, transport_url.login(backend), password) for h in hosts]
+    assert [(h.hostname, h.port, h.username, h.password or "") for h in parsed.hosts] == wanted
 
 
 def hosts_of(example: Example, backend: model.Backend) -> tuple[str, ...]:
@@ -241,14 +277,16 @@ def test_oslo_reads_the_very_values_and_no_other_keys(
         conf.register_opts([cfg.StrOpt("transport_url"), cfg.BoolOpt("debug")])
         conf.register_opt(cfg.StrOpt("transport_url"), group="oslo_messaging_notifications")
         for group in ("oslo_messaging_amqp", "oslo_messaging_rabbit"):
-            conf.register_opts([cfg.StrOpt("ssl_ca_file"), cfg.BoolOpt("ssl")], group=group)
+            texts = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+            conf.register_opts([*map(cfg.StrOpt, texts), cfg.BoolOpt("ssl")], group=group)
         conf(args=[], default_config_files=[str(path)], default_config_dirs=[])
         assert conf.debug is True
         for b, url in ((d.rpc, conf.transport_url), (d.notify, conf.oslo_messaging_notifications.transport_url)):
             assert_url(messaging.TransportURL.parse(cfg.ConfigOpts(), url), b, hosts_of(example, b))
         for b in d.halves:
             group = conf["oslo_messaging_amqp" if b.scheme is model.Scheme.AMQP else "oslo_messaging_rabbit"]
-            assert group.ssl_ca_file == (d.tls.ca_file if b.tls and d.tls.ca_file else None)
+            assert group.ssl_ca_file == (services.ca_path(d.tls, helpers.host()) or None if b.tls else None)
+            assert (group.ssl_cert_file, group.ssl_key_file) == (b.client_files or (None, None))
         (file,) = [c for c in example.rendered.config_files if c.service == "nova"]
         ours = {(s.section, s.key): s.value.reveal() for s in file.settings if s.value}
         found = ini.read(text)
@@ -277,7 +315,10 @@ def test_paste_reads_the_very_values_and_no_other_keys(
         url = messaging.TransportURL.parse(cfg.ConfigOpts(), context.local_conf["url"])
         assert_url(url, d.notify, d.notify.hosts)
         query = {"ssl": "1" if d.notify.tls else "0"}
-        query.update({"ssl_ca_file": d.tls.ca_file} if d.notify.tls and d.tls.ca_file else {})
+        ca = services.ca_path(d.tls, helpers.host())
+        query.update({"ssl_ca_file": ca} if d.notify.tls and ca else {})
+        query.update(dict(zip(("ssl_cert_file", "ssl_key_file"), d.notify.client_files)))
+        query.update({"rabbit_login_method": "EXTERNAL"} if d.notify.client_files else {})
         assert url.query == query
         assert loadwsgi.ConfigLoader(str(path)).parser.sections() == ["pipeline:main", "filter:ceilometer"]
 
@@ -353,7 +394,7 @@ def test_rabbitmq_reads_the_very_values_and_no_other_keys(
         names = [f"{{host,{address},[{name}]}}".replace(" ", "") for address, name in hosts]
         assert [t for t in terms if t.startswith("{host")] == names
         assert {t for t in terms if not t.startswith("{host")} <= {"{lookup,[file,native]}", "{inet6,true}"}
-        assert [w[1] for w in found if w[0] == "plugins"] == [f"[{','.join(broker.PLUGINS)}]"]
+        assert [w[1] for w in found if w[0] == "plugins"] == [f"[{','.join(planned.plugins)}]"]
         SEEN["rabbit"] += 1
     assert_environment(batch, directories)
 
@@ -379,19 +420,21 @@ def assert_environment(batch: list[Example], directories: list[pathlib.Path]) ->
 def test_json_documents_hold_the_very_values_and_nothing_else(batch: list[Example]) -> None:
     for example in batch:
         d = example.deployment
+        assert_certificates_alone(example)
         if example.plan.broker:
             read = json.loads(example.text("/definitions.json"), object_pairs_hook=unique)
             assert set(read) == {"users", "vhosts", "permissions", "policies"}
             halves = [b for b in d.halves if b.scheme is model.Scheme.RABBIT]
-            assert {u["name"] for u in read["users"]} == {b.username for b in halves}
+            passwords = {a.username: a.password.reveal() for b in halves for a in b.accounts.values()}
+            assert {u["name"] for u in read["users"]} == set(passwords)
             assert {v["name"] for v in read["vhosts"]} == {b.virtual_host or "/" for b in halves}
-            passwords = {b.username: b.password.reveal() for b in halves}
             for user in read["users"]:
                 hashed = base64.b64decode(user["password_hash"])
                 given = passwords[user["name"]].encode()
-                assert hashed[4:] == hashlib.sha256(hashed[:4] + given).digest() and user["tags"] == []
+                made = hashed[:4] + hashlib.sha256(hashed[:4] + given).digest()
+                assert hashed == (made if given else b"") and user["tags"] == []  # without one there is a certificate
             assert {(p["user"], p["vhost"]) for p in read["permissions"]} == {
-                (b.username, b.virtual_host or "/") for b in halves
+                (a.username, b.virtual_host or "/") for b in halves for a in b.accounts.values()
             }
         if example.plan.router:
             entities = json.loads(example.text("/qdrouterd.json"), object_pairs_hook=unique)
@@ -404,6 +447,15 @@ def test_json_documents_hold_the_very_values_and_nothing_else(batch: list[Exampl
             shown = json.dumps(entities, ensure_ascii=False)
             for secret in (d.rpc.password, d.router.mesh_password, d.router.admin_password):
                 assert len(secret.reveal()) < 12 or secret.reveal() not in shown
+
+
+def assert_certificates_alone(example: Example) -> None:
+    """Of what is given as text, whatever stands around it."""
+    tls = example.deployment.tls
+    assert {tls.ca.strip(), tls.certificate.strip()} <= {"", helpers.CERTIFICATE.strip()}
+    for file in example.rendered.files:
+        if file.path.endswith(("/tls/ca.pem", "/tls/certificate.pem")):
+            assert file.content and file.content.decode().strip() == helpers.CERTIFICATE.strip()
 
 
 # -- Cyrus SASL ------------------------------------------------------------------------------------------------------
@@ -496,3 +548,21 @@ def test_paths_that_not_every_reader_understands(path: str, key: str) -> None:
         parse.deployment(raw, helpers.catalogue())
     assert [(p.path, p.code) for p in told.value.problems] == [(f"tls.{key}", "bad-text")]
     assert path not in str(told.value) and str(told.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("external", "key"), [(True, "rpc.username"), (False, "rpc.username"), (False, "rpc.also_accept.0.username")]
+)
+def test_no_user_of_a_router_is_everybody(external: bool, key: str) -> None:
+    """Where a user has no realm behind his name, engines take that one for whoever has a certificate of the CA."""
+    raw = helpers.put(helpers.with_tls(helpers.dual()), "rpc.also_accept", [{"username": "rpc-2", "password": "b"}])
+    for i, node in enumerate(raw["nodes"]):
+        raw = helpers.put(raw, f"nodes.{i}.host", f"{node['name']}.example.com")
+    if external:
+        raw["rpc"].update(sasl_mechanism="EXTERNAL", client_certificate_file="/etc/c.pem", client_key_file="/etc/c.key")
+        del raw["rpc"]["password"], raw["rpc"]["also_accept"]
+    parse.deployment(raw, helpers.catalogue())
+    with pytest.raises(errors.InvalidInput) as told:
+        parse.deployment(helpers.put(raw, key, "*"), helpers.catalogue())
+    path = key.replace(".0.", "[0].")
+    assert [(p.path, p.code) for p in told.value.problems] == [(path, "router-everybody")]

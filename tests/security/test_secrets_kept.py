@@ -12,6 +12,7 @@ import collections.abc
 import contextlib
 import dataclasses
 import fcntl
+import http.server
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import typing
 
@@ -261,16 +263,21 @@ def test_files_that_cannot_grow(size: int, tmp_path: pathlib.Path) -> None:
     assert not list(machine.root.rglob("*.om-agent-*"))
 
 
+def fill(root: pathlib.Path, pages: int = 0) -> None:
+    """Leave so much room and no more."""
+    with open(root / "ballast", "wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    size = (root / "ballast").stat().st_size
+    os.truncate(root / "ballast", max(0, size // 4096 - pages) * 4096)
+
+
 @pytest.mark.parametrize("pages", [0, 5, 12, 20])
 def test_full_disk(pages: int, tmp_path: pathlib.Path) -> None:
     (tmp_path / "root").mkdir()
     with mounted(tmp_path / "root", "size=2m,mode=0755"):
         machine, kept = make(tmp_path)
-        with open(machine.root / "ballast", "wb", buffering=0) as stream, contextlib.suppress(OSError):
-            while True:
-                stream.write(bytes(4096))
-        size = (machine.root / "ballast").stat().st_size
-        os.truncate(machine.root / "ballast", max(0, size // 4096 - pages) * 4096)
+        fill(machine.root, pages)
         kept.run(machine.command("apply", *APPLY, "-v"), 0, 1)
         assert not list(machine.root.rglob("*.om-agent-*"))
         os.truncate(machine.root / "ballast", 0)
@@ -349,32 +356,105 @@ def told() -> collections.abc.Iterator[None]:
     print(f"\n{dict(SEEN)}, {len(PROCESSES)} processes")
 
 
-def test_the_real_chain(tmp_path: pathlib.Path, told: None) -> None:
-    """os-collect-config, os-refresh-config, our hooks, puppet and saslpasswd2: then failures, then heat's hook."""
-    machine, kept = real(tmp_path)
-    local = tmp_path / "local-data"
+def chain(machine: helpers.Machine, kept: Kept) -> typing.Callable[..., str]:
+    """os-collect-config, os-refresh-config and our hooks, with what is the metadata by now; returns what runs them."""
+    base = kept.base
+    local, cache = base / "local-data", base / "cache"  # which has room when the node's disk has none
     local.mkdir(0o700)
-    shutil.move(tmp_path / "metadata.json", local / "metadata.json")
-    cache = tmp_path / "root/var/lib/os-collect-config"
+    shutil.move(base / "metadata.json", local / "metadata.json")
     cache.mkdir()
     for phase in ("configure.d", "post-configure.d"):
-        shutil.copytree(HOOKS / phase, tmp_path / "orc" / phase)
+        shutil.copytree(HOOKS / phase, base / "orc" / phase)
     (machine.bin / "om-agent").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m om_agent "$@"\n')
     (machine.bin / "om-agent").chmod(0o755)
-    (tmp_path / "occ.conf").write_text(
-        f"[DEFAULT]\ncommand = os-refresh-config --lockfile {tmp_path}/orc.lock --timeout 120\ncollectors = local\n"
-        f"cachedir = {cache}\nbackup_cachedir = {tmp_path}/backup\n[local]\npath = {local}\n"
+    (base / "occ.conf").write_text(
+        f"[DEFAULT]\ncommand = os-refresh-config --lockfile {base}/orc.lock --timeout 120\ncollectors = local\n"
+        f"cachedir = {cache}\nbackup_cachedir = {base}/backup\n[local]\npath = {local}\n"
     )
     kept.environment.update(
-        OS_REFRESH_CONFIG_BASE_DIR=str(tmp_path / "orc"), OM_AGENT_ARGS=f"--root {machine.root} --node ctl-0 -v"
+        OS_REFRESH_CONFIG_BASE_DIR=str(base / "orc"), OM_AGENT_ARGS=f"--root {machine.root} --node ctl-0 -v"
     )
-    theirs = {f"{d}/*": 0o600 for d in ("root/var/lib/os-collect-config", "backup", "local-data")}
-    said = kept.run(["os-collect-config", "--config-file", str(tmp_path / "occ.conf"), "--one-time"], 0, also=theirs)
+    theirs = {f"{d}/*": 0o600 for d in ("cache", "backup", "local-data")}
+    command = ["os-collect-config", "--config-file", str(base / "occ.conf"), "--one-time"]
+    return lambda *codes: kept.run(command, *codes, also=theirs)
+
+
+def test_the_real_chain(tmp_path: pathlib.Path, told: None) -> None:
+    """os-collect-config, os-refresh-config, our hooks, puppet and saslpasswd2."""
+    machine, kept = real(tmp_path)
+    said = chain(machine, kept)(0)
     assert "applied" in said, said
     assert passwords(machine.root / "etc/nova/nova.conf") == [canary.secret("rpc"), canary.secret("notify")]
     assert not list(machine.root.rglob("*.om-agent-*"))
     log = (machine.root / helpers.STATE / "puppet/log.jsonl").read_text()
     assert "transport_url" in log and (machine.bin / "seen").read_text().count("saslpasswd2") > 2
+
+
+class Heat(http.server.BaseHTTPRequestHandler):
+    """Takes signals."""
+
+    told: typing.ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.told.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def heat() -> collections.abc.Iterator[str]:
+    """Heat's address."""
+    Heat.told.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heat) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/signal?Signature={canary.STEM}signature"
+        server.shutdown()
+
+
+# What is said, to Heat too, when the chain fails.
+CHAIN_FAILS = {
+    "broken input": "rpc.port: ",
+    "no puppet": "puppet",
+    "puppet fails halfway": "z.conf cannot be made",
+    "full disk": "the disk is full",
+}
+
+
+@pytest.mark.parametrize("failure", CHAIN_FAILS)
+def test_the_real_chain_fails(failure: str, heat: str, tmp_path: pathlib.Path) -> None:
+    """With a deployment of Heat's, which is told why; and then heat-config's hook with the same."""
+    deployment = json.loads(shapes.heat())
+    deployment["inputs"].append({"name": "deploy_signal_id", "value": heat})
+    if failure == "broken input":
+        wrong = shapes.misplaced()["rpc.port is a text"]
+        deployment["config"] = json.dumps({"oslo_messaging": wrong})
+    with contextlib.ExitStack() as stack:
+        if failure == "full disk":
+            (tmp_path / "root").mkdir()
+            stack.enter_context(mounted(tmp_path / "root", "size=2m,mode=0755"))
+        machine, kept = real(tmp_path)
+        metadata(tmp_path, json.dumps({"deployments": [deployment], **shapes.others()}).encode())
+        collect = chain(machine, kept)
+        if failure == "puppet fails halfway":
+            before(machine, "puppet", loses_a_directory(machine))
+        elif failure == "full disk":
+            fill(machine.root)
+        else:
+            broken(failure, machine)
+        files = {n: (machine.root / n).read_bytes() for n in FILES}
+        said = collect(1)
+        assert CHAIN_FAILS[failure] in said.lower(), said
+        assert len(Heat.told) == 1 and not kept.searcher.find(Heat.told[0]), Heat.told
+        assert CHAIN_FAILS[failure] in json.loads(Heat.told[0])["deploy_stderr"].lower()
+        assert_as_before(machine, files)
+        if failure != "puppet fails halfway":  # `test_real_puppet_fails_halfway` has that
+            theirs = {f"{d}/*": 0o600 for d in ("cache", "backup", "local-data")}
+            told = kept.run(machine.command("hook", *NODE), 0, stdin=json.dumps(deployment).encode(), also=theirs)
+            assert f'"deploy_status_code": {2 if failure == "broken input" else 1}' in told
+            assert_as_before(machine, files)
+    SEEN["failures"] += 1
 
 
 def passwords(path: pathlib.Path) -> list[str]:
@@ -391,10 +471,10 @@ def passwords(path: pathlib.Path) -> list[str]:
 @pytest.fixture
 def failing(tmp_path: pathlib.Path) -> tuple[helpers.Machine, Kept, dict[str, bytes]]:
     machine, kept = real(tmp_path)
-    files = {n: (machine.root / n).read_bytes() for n in ("etc/neutron/neutron.conf", "etc/swift/proxy-server.conf")}
-    return machine, kept, files
+    return machine, kept, {n: (machine.root / n).read_bytes() for n in FILES}
 
 
+FILES = ("etc/neutron/neutron.conf", "etc/swift/proxy-server.conf")
 Failing = tuple[helpers.Machine, Kept, dict[str, bytes]]
 
 
@@ -403,16 +483,20 @@ def assert_as_before(machine: helpers.Machine, files: dict[str, bytes]) -> None:
     assert not list(machine.root.rglob("*.om-agent-*"))
 
 
-def test_real_puppet_fails_halfway(failing: Failing) -> None:
-    """Its last file is in a directory that is not there."""
-    machine, kept, files = failing
+def loses_a_directory(machine: helpers.Machine) -> str:
+    """Give puppet one file more, the last, in a directory that is not there."""
     hieradata = machine.root / "etc/om-agent/hieradata/messaging.json"
     code = (
         f"import json, pathlib; path = pathlib.Path('{hieradata}'); data = json.loads(path.read_text());"
         f"files = data['om_messaging::config_files']; files['{machine.root}/none/z.conf'] = list(files.values())[0];"
         "path.write_text(json.dumps(data))"
     )
-    before(machine, "puppet", f'{sys.executable} -c "{code}"')
+    return f'{sys.executable} -c "{code}"'
+
+
+def test_real_puppet_fails_halfway(failing: Failing) -> None:
+    machine, kept, files = failing
+    before(machine, "puppet", loses_a_directory(machine))
     with kept.watched({}):
         agent = kept.start(machine.command("hook", *NODE))
         said = kept.end(agent, shapes.heat())

@@ -13,7 +13,7 @@ import typing
 import pytest
 from om_agent import cli, proc
 
-from tests import helpers
+from tests import helpers, tls
 from tests.security import canary, shapes
 
 SEARCHER = canary.Searcher(*shapes.words())
@@ -135,6 +135,35 @@ def test_a_private_key_among_certificates_is_refused(where: str, tmp_path: pathl
     code, said = run("validate", str(path))
     assert_silent(code, said, 2)
     assert f"tls.{where}: the text holds a private key" in said
+
+
+NOISE = {
+    "a key whose marker is damaged": shapes.PEM_KEY.replace("KEY-----", "KEY ----"),
+    "a key in small letters": shapes.PEM_KEY.replace("PRIVATE KEY", "private key"),
+    "a key without its markers": "".join(shapes.PEM_KEY.splitlines(True)[1:-1]),
+    "a password": f"password: {canary.STEM}\n",
+    "a password in another alphabet": f"пароль: {canary.STEM}\n",
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("where", ["certificate", "ca"])
+def test_what_stands_around_a_certificate_is_dropped(where: str, noise: str, tmp_path: pathlib.Path) -> None:
+    """It would stand in a diff, and in a file that everybody may read."""
+    path, text = tmp_path / "metadata.json", NOISE[noise]
+    raw = shapes.dual()
+    clean = raw["tls"][where]
+    for given in (text + clean, clean + text, clean + text + tls.authority("another").pem):
+        path.write_text(json.dumps({"oslo_messaging": helpers.put(raw, f"tls.{where}", given)}))
+        assert_silent(*run("validate", str(path)), 0)
+        assert_silent(*run("plan", str(path), "--root", str(tmp_path), "--node", "ctl-0"), 0)
+    rendered = helpers.rendered(helpers.put(raw, f"tls.{where}", f"{text}{clean}{text}"), "ctl-0")
+    written = [f.content for f in rendered.files if f.path.endswith(f"/tls/{where}.pem")]
+    assert written and set(written) == {clean.encode()}
+    path.write_text(json.dumps({"oslo_messaging": helpers.put(raw, f"tls.{where}", text)}))
+    code, said = run("validate", str(path))
+    assert_silent(code, said, 2)
+    assert f"tls.{where}: the text is not PEM" in said
 
 
 def test_the_searcher_would_see_it(root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

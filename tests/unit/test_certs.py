@@ -12,7 +12,7 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from om_agent import certs, ciphers, errors, model
+from om_agent import certs, ciphers, errors, fields, model
 from om_agent.plan import layout
 
 from tests import helpers, tls
@@ -105,6 +105,42 @@ def test_intermediates() -> None:
     assert found(dataclasses.replace(pair, certificate=pair.certificate + between.pem)) == []
     assert found(pair, ca=CA.pem + between.pem) == []
     assert found(pair, ca=between.pem) == [("tls.certificate", "cert-not-signed")]  # OpenSSL wants the root
+
+
+ONE, TWO = GOOD.certificate, CA.pem
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (ONE, ONE),
+        (ONE + TWO, ONE + TWO),
+        (ONE + "\n" + TWO.rstrip("\n"), ONE + "\n" + TWO.rstrip("\n")),
+        (ONE.replace("\n", "\r\n"), ONE.replace("\n", "\r\n")),
+        (ONE.replace("CERTIFICATE", "TRUSTED CERTIFICATE"), ONE.replace("CERTIFICATE", "TRUSTED CERTIFICATE")),
+        (f"Certificate:\n    Data:\n        Version: 3 (0x2)\n{ONE}# é\n{TWO}password: x\n", ONE + TWO),
+        (f"\n{ONE}\n\n  x: y\n", ONE + "\n\n"),
+    ],
+)
+def test_certificates_alone_are_kept_and_as_they_are(text: str, kept: str) -> None:
+    assert fields.check_certificate(text) == ""
+    assert fields.certificates(text) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "password: x",
+        ONE.replace("-----END", "----END") + TWO,  # one that is damaged is not dropped: it may be what a peer needs
+        ONE.replace("\n", "\npassword: x\n", 1),
+        ONE + "  " + TWO,  # OpenSSL sees no marker that is not at the beginning of its line
+        ONE.replace("END CERTIFICATE", "END TRUSTED CERTIFICATE"),
+        ONE.rstrip("\n") + "x\n",
+    ],
+)
+def test_what_is_no_certificate_or_a_damaged_one_is_refused(text: str) -> None:
+    assert fields.check_certificate(text)
 
 
 def test_a_sentence_says_what_to_do() -> None:

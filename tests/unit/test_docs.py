@@ -86,6 +86,27 @@ def test_generated_tables_are_current(name: str) -> None:
     assert text == tool.regenerate(text, name), "run tools/doc-tables"
 
 
+def proofs() -> list[str]:
+    """The last column of the table of doc/security.rst, row by row."""
+    text = (ROOT / "doc/security.rst").read_text()
+    table = text[text.index("   * - What\n") : text.index("What to know\n")]
+    rows = [re.split(r"\n {5}- ", row) for row in table.split("\n   * - ")]
+    assert {len(row) for row in rows} == {5} and rows[0][-1] == "Proven by"
+    return [" ".join(row[-1].split()) for row in rows[1:]]
+
+
+@pytest.mark.parametrize("proof", proofs())
+def test_what_is_said_to_prove_security_is_where_it_is_said_to_be(proof: str) -> None:
+    """Each part between semicolons names files, and tests that are in every one of them."""
+    assert "ibid" not in proof
+    for part in proof.split(";"):
+        files = re.findall(r"tests/\S+\.py", part)
+        assert files and not re.search(r"(?<![/\w])\w+\.py", part), part
+        for file in files:
+            text = (ROOT / file).read_text()
+            assert [n for n in re.findall(r"``(test_\w+)``", part) if f"def {n}(" not in text] == [], file
+
+
 def test_every_problem_has_a_remedy() -> None:
     for code, (message, remedy) in errors.SENTENCES.items():
         assert message and remedy, code

@@ -239,8 +239,7 @@ UNITS: dict[str, tuple[str, dict[str, str | None]]] = {
         "om-agent/static/usr/lib/systemd/system/om-agent-apply.service",
         {
             "AmbientCapabilities": None,
-            "CapabilityBoundingSet": "CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_SETGID"
-            " CAP_SETUID",
+            "CapabilityBoundingSet": "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_KILL CAP_SETGID CAP_SETUID",
             "MemoryDenyWriteExecute": None,
             "ProcSubset": None,
             "ProtectHostname": None,

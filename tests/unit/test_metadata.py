@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 from om_agent import errors, metadata, model, parse
+from om_agent.plan import router, transport_url
 
 from tests import helpers
 
@@ -311,6 +312,24 @@ def test_tripleos_contract() -> None:
     assert [n.address for n in d.nodes] == ["172.17.0.11", "172.17.0.12"]
     assert d.node == "ctl-1.internalapi.localdomain"
     assert d.router.mesh_password.reveal() == "mesh-secret" and d.router.clients is model.Clients.MESH
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "guest"),
+        ({"user_name": "guest@overcloud"}, "guest"),
+        ({"user_name": "guest@overcloud", "scheme": "rabbit"}, "guest@overcloud"),
+        ({"user_name": "guest@overcloud", "hosts": ["router.example.com"]}, "guest@overcloud"),
+    ],
+)
+def test_a_user_of_our_routers_comes_with_the_realm(given: dict[str, object], name: str) -> None:
+    """As puppet-tripleo is to write it into URLs; whatever it was, the agent's URL has it."""
+    data = {**HIERA, **{f"oslo_messaging_rpc_{key}": value for key, value in given.items()}}
+    raw = metadata.from_hiera(data, "ctl-1")
+    assert typing.cast("dict[str, object]", raw["rpc"])["username"] == name
+    if name == "guest":
+        assert transport_url.login(parse.deployment(raw).rpc) == f"guest@{router.REALM}"
 
 
 @pytest.mark.parametrize("section", ["router", "broker", "tls", "sites"])

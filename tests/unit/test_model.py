@@ -198,6 +198,10 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
             ("rpc.also_accept[0].username", "router-username"),
         ],
     ),
+    "a second user who is everybody": (
+        put(DUAL_PINNED, "rpc.also_accept", [{**SECOND, "username": "*"}]),
+        [("rpc.also_accept[0].username", "router-everybody")],
+    ),
     "a second user with the agent's name": (
         put(DUAL_PINNED, "rpc.also_accept", [{**SECOND, "username": "router-admin"}]),
         [("rpc.also_accept[0].username", "username-taken")],
@@ -283,6 +287,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(put(DUAL, "rpc.username", "a,b"), "rpc.virtual_host", "a*"),
         [("rpc.username", "router-username"), ("rpc.virtual_host", "router-vhost")],
     ),
+    "a user who is everybody": (put(DUAL, "rpc.username", "*"), [("rpc.username", "router-everybody")]),
     "vhost of two lines": (put(D, "rpc.virtual_host", "a\nb"), [("rpc.virtual_host", "bad-text")]),
     "unknown scheme": (put(D, "rpc.scheme", "kafka"), [("rpc.scheme", "not-one-of")]),
     "scheme by case": (put(D, "rpc.scheme", "RABBIT"), [("rpc.scheme", "not-one-of")]),

@@ -57,7 +57,13 @@ def test_nor_one_that_somebody_wrote_without_encoding(middle: str) -> None:
         ("rabbit://u:p@a:1,u:p@[fd00::1]:1/v", "rabbit://u:***@a:1,u:***@[fd00::1]:1/v"),
         ("rabbit://:p@h/", "rabbit://:***@h/"),
         ("rabbit://h:5672/", "rabbit://h:5672/"),
-        ("rabbit://a:1,b:2/", "rabbit://a:1,b:2/"),
+        ("rabbit://a:5672,b:5671/v", "rabbit://a:5672,b:5671/v"),
+        ("amqp://ctl-0:31459,ctl-1", "amqp://ctl-0:31459,ctl-1"),
+        ("rabbit://10.0.0.1:1,[fd00::1]:2/", "rabbit://10.0.0.1:1,[fd00::1]:2/"),
+        ("rabbit://guest:12345", "***"),
+        ("rabbit://guest:12345/", "***"),
+        ("rabbit://a:5672,guest:1/", "***"),
+        ("rabbit://h:5672/guest:pw", "***"),
         ("rabbit://u:p/q@h/", "***"),
         ("rabbit://u:a,b:c@h/", "***"),
         ("rabbit://u:1,b:c@h/", "***"),
@@ -102,7 +108,7 @@ def test_a_plan_shows_no_secret_and_what_would_be_done(tmp_path: pathlib.Path, t
         assert secret not in text
     assert text.startswith("ctl-1 (controller, interior router and broker): ")
     assert "create /etc/qpid-dispatch/sasl2/users.sasldb (mode 0640 root:qdrouterd; secret, not shown)" in text
-    assert "+ [DEFAULT] transport_url = amqp://rpc:***@" in text
+    assert "+ [DEFAULT] transport_url = amqp://rpc%40overcloud:***@" in text
     assert "  +listeners." in text
 
 
@@ -148,6 +154,37 @@ def test_a_plan_shows_present_values_masked(tmp_path: pathlib.Path) -> None:
     assert "- [DEFAULT] transport_url = rabbit://guest:***@old:5672/" in text
     assert "- [oslo_messaging_rabbit] ssl = true\n" in text and "+ [oslo_messaging_rabbit] ssl" not in text
     assert text.startswith("cmp-0 (compute, edge router): ")
+
+
+BROKEN = ("rabbit:guest:Canary", "guest:Canary", "rabbit//guest:Canary", "rabbit:/guest:Canary/", "Canary", "12345")
+
+
+@pytest.mark.parametrize("url", [*BROKEN, "rabbit://guest:12345"])
+def test_of_a_url_that_is_none_nothing_is_shown(tmp_path: pathlib.Path, url: str) -> None:
+    for name, text in (
+        ("nova/nova.conf", f"[DEFAULT]\ntransport_url = {url}\n[oslo_messaging_notifications]\ntransport_url={url}\n"),
+        ("swift/proxy-server.conf", f"[filter:ceilometer]\nurl = {url}\n"),
+    ):
+        path = tmp_path / "etc" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    text = plan_of(secretive(), "cmp-0", tmp_path)
+    assert text.count("url = ***\n") == 3
+    assert "Canary" not in text and "12345" not in text
+
+
+def test_what_a_file_holds_does_nothing_to_a_terminal(tmp_path: pathlib.Path) -> None:
+    odd = "\x1b]0;x\x07\x9b31m\u202e\r"
+    for name, content in (
+        ("etc/nova/nova.conf", f"[oslo_messaging_rabbit]\nssl = {odd}\n[oslo_messaging_amqp]\nssl = {odd}x\n"),
+        ("etc/rabbitmq/rabbitmq.conf", f"{odd} = {odd}\na = {odd}b\n"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    text = plan_of(secretive(), "ctl-1", tmp_path)
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert r"- [oslo_messaging_rabbit] ssl = \x1b]0;x\x07\x9b31m\u202e" in text
 
 
 def test_a_plan_writes_nothing(tmp_path: pathlib.Path) -> None:
@@ -197,6 +234,9 @@ def test_outcome() -> None:
     assert report.outcome_text("ctl-0", outcome, False).startswith("ctl-0: applied, 2 changes")
     text = report.outcome_text("ctl-0", outcome, True)
     assert "create /etc/x" in text and "puppet: File[/etc/x]: created" in text and "secret" not in text
+    odd = apply.Outcome(CHANGES, ("File[/etc/x]: \x1b[31m",), ("note \x1b[31m",))
+    assert "\x1b" not in report.outcome_text("ctl-0", odd, True)
+    assert report.printable("a\x1b[31m\nb\n") == "a\\x1b[31m\nb\n"
 
 
 def test_signal() -> None:
@@ -207,3 +247,23 @@ def test_signal() -> None:
         "node": "n",
         "problem": "err\ud800",
     }
+
+
+@pytest.mark.parametrize("line", ["nodes[{}].address: it is missing. Set it.", "{}: ü\U0001f600", "{}" + "x" * 99])
+def test_signal_is_no_longer_than_heat_takes(line: str) -> None:
+    lines = [line.format(i) for i in range(20_000)]
+    text = "\n".join(lines)
+    signal = report.signal(2, text, text, {"mesh": "x" * 2**20})
+    assert len(signal) < 2**20 / 2
+    answer = json.loads(signal)
+    kept, _, said = answer["deploy_stderr"].rpartition("\n")
+    assert lines[: kept.count("\n") + 1] == kept.split("\n") and kept.count("\n") > 100, "whole lines"
+    assert said == (
+        f"... cut off, {len(text) - len(kept)} characters before the end: om-agent plan and om-agent verify, on the"
+        " node, say all of it"
+    )
+    assert answer["deploy_stdout"] == answer["deploy_stderr"] and answer["problem"].startswith(lines[0])
+    assert answer["mesh"].startswith("xxx") and "cut off" in answer["mesh"]
+    for size in (2**16 - 2, 2**16 - 1):
+        short = json.loads(report.signal(0, "x" * size, "", {}))["deploy_stdout"]
+        assert (short == "x" * size) == (size == 2**16 - 2)

@@ -131,7 +131,7 @@ class FakeBroker:
         self.calls: list[tuple[str, ...]] = []
         self.code = 0
 
-    def run(self, argv: typing.Sequence[str], timeout: float, stdin: bytes, more: dict[str, str]) -> proc.Result:
+    def run(self, argv: typing.Sequence[str], timeout: float, stdin: bytes, **options: object) -> proc.Result:
         command = tuple(argv[argv.index("rabbit@ctl-0") + 1 :])
         self.calls.append(command)
         assert not [word for word in argv if "word" in word or "hash" in word]

@@ -41,9 +41,10 @@ def codes(raw: object, machine: layout.Host | None = None) -> list[tuple[str, st
     return [(p.path, p.code) for p in caught.value.problems]
 
 
-RPC_URL = "amqp://rpc:rpc-secret@172.17.0.11:31459/?ssl=0"
+RPC_URL = "amqp://rpc%40overcloud:rpc-secret@172.17.0.11:31459/?ssl=0"
 MESH_URL = (
-    "amqp://rpc:rpc-secret@172.17.0.11:31459,rpc:rpc-secret@172.17.0.12:31459,rpc:rpc-secret@172.17.0.13:31459/?ssl=0"
+    "amqp://rpc%40overcloud:rpc-secret@172.17.0.11:31459,rpc%40overcloud:rpc-secret@172.17.0.12:31459,"
+    "rpc%40overcloud:rpc-secret@172.17.0.13:31459/?ssl=0"
 )
 NOTIFY_URL = (
     "rabbit://notify:notify-secret@172.17.0.11:5672,notify:notify-secret@172.17.0.12:5672,"
@@ -61,7 +62,7 @@ NOTIFY_URL = (
         ({"router.clients": "mesh"}, "ctl-1", MESH_URL),
         ({"router.clients": "mesh"}, "cmp-0", MESH_URL),
         ({"router.roles": {"compute": "none"}}, "cmp-0", MESH_URL),
-        ({"rpc.hosts": ["172.17.0.11"]}, "cmp-0", RPC_URL),
+        ({"rpc.hosts": ["172.17.0.11"]}, "cmp-0", RPC_URL.replace("%40overcloud", "")),
         ({"rpc.nodes": ["ctl-0"], "router.engine": "embedded"}, "cmp-0", RPC_URL),
         ({"rpc.nodes": ["ctl-0"], "router.engine": "embedded"}, "ctl-1", RPC_URL),
     ],
@@ -97,7 +98,6 @@ def test_both_drivers_are_told_what_they_need(service: str) -> None:
     rabbit = {key: value for (section, key), value in found.items() if section == "oslo_messaging_rabbit" and value}
     assert amqp == {
         "sasl_mechanisms": "PLAIN",
-        "sasl_default_realm": "overcloud",
         "idle_timeout": "5",
         "link_retry_delay": "1",
         "connection_retry_interval_max": "2",
@@ -132,7 +132,8 @@ def test_options() -> None:
 
 def test_an_external_router_has_realms_of_its_own() -> None:
     found = settings(put(helpers.dual(), "rpc.hosts", ["elsewhere"]), "nova")
-    assert found["oslo_messaging_amqp", "sasl_default_realm"] is None
+    assert "@elsewhere" in (found["DEFAULT", "transport_url"] or "")
+    assert "overcloud" not in (found["DEFAULT", "transport_url"] or "")
     assert found["oslo_messaging_amqp", "sasl_mechanisms"] == "PLAIN"
 
 
@@ -191,9 +192,9 @@ def test_percents_are_escaped_for_their_reader() -> None:
     assert "%%40" in url.replace("%", "%%") and "$" not in url
 
 
-def test_paste_over_amqp_takes_its_realm_from_the_url() -> None:
+def test_paste_over_amqp_doubles_the_percent_of_the_realm() -> None:
     url = settings(DEPLOYMENTS["amqp"], "swift")["filter:ceilometer", "url"]
-    assert url and url.endswith("/?sasl_default_realm=overcloud&ssl=0")
+    assert url and url.startswith("amqp://") and "%%40overcloud:" in url and url.endswith("/?ssl=0")
 
 
 @pytest.mark.parametrize("value", [s.value for f in build(helpers.dual()).values() for s in f.settings][:20])

@@ -60,6 +60,9 @@ CASES: dict[str, model.Backend] = {
     "three hosts, nasty": backend(NASTY, hosts=("ctl-1", "ctl-10", "ctl-11"), username=NASTY),
     "three hosts, mixed": backend(hosts=("ctl-0", "10.0.0.2", "fd00::3"), tls=True),
     "three hosts, no password": backend("", hosts=("a", "b", "c")),
+    "a router of ours": backend(scheme=model.Scheme.AMQP, nodes=("ctl-0",)),
+    "a router of ours, nasty": backend(scheme=model.Scheme.AMQP, nodes=("ctl-0",), username="a%/ b"),
+    "a broker of ours": backend(nodes=("ctl-0",)),
     "virtual host": backend(virtual_host="openstack"),
     "virtual host, unreserved": backend(virtual_host="a-b_c.d~e"),
     "another port": backend(port=1),
@@ -87,13 +90,18 @@ puts JSON.generate(cases.map { |c| FUNCTIONS['os_transport_url'].os_transport_ur
 FUNCTIONS = helpers.PUPPET_MODULES / "openstacklib/lib/puppet/functions"
 
 
+# Routers of ours know users with a realm, and puppet-tripleo is told the whole name (heat/).
+NAMES = {(scheme, external): "{}" for scheme in model.Scheme for external in (True, False)}
+NAMES[model.Scheme.AMQP, False] = "{}@overcloud"
+
+
 def parameters(b: model.Backend) -> dict[str, object]:
     """What puppet-tripleo gives the function."""
     return {
         "transport": b.scheme.value,
         "hosts": list(b.hosts),
         "port": b.port,
-        "username": b.username,
+        "username": NAMES[b.scheme, b.external].format(b.username),
         "password": b.password.reveal(),
         "virtual_host": b.virtual_host,
         "ssl": "1" if b.tls else "0",
@@ -165,6 +173,7 @@ BACKENDS = st.builds(
     virtual_host=st.one_of(st.just(""), TEXT),
     tls=st.booleans(),
     scheme=st.sampled_from(model.Scheme),
+    nodes=st.sampled_from([(), ("ctl-0",)]),
 )
 QUERIES = st.dictionaries(TEXT, TEXT, max_size=3)
 
@@ -177,7 +186,8 @@ def test_oslo_messaging_reads_the_same(b: model.Backend, query: dict[str, str]) 
     parsed = messaging.TransportURL.parse(config.ConfigOpts(), transport_url.build(b, query).reveal())
     assert parsed.transport == b.scheme.value
     assert (parsed.virtual_host or "") == b.virtual_host
-    wanted = [(h, b.port, b.username, b.password.reveal()) for h in b.hosts]
+    name = NAMES[b.scheme, b.external].format(b.username)
+    wanted = [(h, b.port, name, b.password.reveal()) for h in b.hosts]
     assert [(h.hostname, h.port, h.username, h.password) for h in parsed.hosts] == wanted
     assert parsed.query == {**query, "ssl": "1" if b.tls else "0"}
 

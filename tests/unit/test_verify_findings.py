@@ -129,6 +129,38 @@ def test_a_reached_router_that_does_not_answer_or_sees_less() -> None:
     assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, views=views))) == ["peer-partial"]
 
 
+def test_listeners_whose_certificates_are_looked_at() -> None:
+    """Those of what answers, each with the file that its own configuration names."""
+    raw = helpers.with_tls(helpers.dual())
+    for i, node in enumerate(raw["nodes"]):
+        raw = helpers.put(raw, f"nodes.{i}.host", f"{node['name']}.example.com")
+    planned = helpers.plan_for(raw, "ctl-0")
+    own, mesh = "/etc/pki/tls/node.pem", "/etc/qpid-dispatch/mesh/certificate.pem"
+    routers = [(31459, own), (31460, mesh), (31461, mesh)]
+    found = verify.shown(planned, GOOD)
+    assert [(s.port, s.file) for s in found if s.half == "router"] == routers
+    assert [(s.host, s.port, s.file) for s in found if s.half == "broker"] == [("172.17.0.11", 5672, own)]
+    assert {s.half for s in verify.shown(planned, with_own(login=verify.SILENT))} == {"broker"}
+    assert {s.half for s in verify.shown(planned, with_broker(why="it does not run"))} == {"router"}
+    assert {s.port for s in verify.shown(node_plan(), GOOD)} == {31460, 31461}  # routers always speak TLS to each other
+    assert verify.shown(node_plan(), verify.Seen()) == ()
+
+
+def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
+    stale = (
+        verify.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),
+        verify.Shown("broker", "172.17.0.11", 5672, "/etc/pki/node.pem"),
+    )
+    found = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
+    assert [(f.path, f.code, f.severity) for f in found] == [
+        ("router on ctl-0", "stale-certificate", errors.WARNING),
+        ("broker on ctl-0", "stale-broker-certificate", errors.WARNING),
+    ]
+    assert "172.17.0.11:31459 shows another certificate than the one that is in /etc/pki/node.pem" in found[0].message
+    assert "systemctl restart qdrouterd" in found[0].remedy and "clear_pem_cache" in found[1].remedy
+    assert verify.can_send(found) and verify.settled(found)
+
+
 @pytest.mark.parametrize(
     ("connections", "code"),
     [

@@ -485,7 +485,7 @@ def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
             old = [f"{v.text} ..." if v.continued else v.text for v in keys.get((s.section, s.key), [])]
             action = "remove" if value is None else "change" if old else "create"
             changes.append(Change(action, file.path, f"[{s.section}] {s.key}", "; ".join(old), value or ""))
-    if content is not None and path.stat().st_mode & 0o7777 != file.mode:
+    if content is not None and path.lstat().st_mode & 0o7777 != file.mode:
         changes.append(Change("change", file.path, f"mode 0{file.mode:o}"))
     return changes
 

@@ -17,6 +17,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import pwd
+import stat
 import typing
 
 from om_agent import errors, proc
@@ -65,8 +67,54 @@ class Door:
         argv += ["--longnames"] if settings.get("USE_LONGNAME") else []
         more = {"HOME": str(files.on_disk(self.root, layout.RABBIT_COOKIE).parent)}
         if self.relocated:
-            more["RABBITMQ_CONF_ENV_FILE"] = str(files.on_disk(self.root, f"{layout.RABBIT_DIR}/rabbitmq-env.conf"))
-        return proc.run([*argv, *command], CTL_SECONDS, stdin=stdin, more=more)
+            more["RABBITMQ_CONF_ENV_FILE"] = str(self._configuration / "rabbitmq-env.conf")
+        return proc.run([*argv, *command], CTL_SECONDS, stdin=stdin, more=more, user=self.user())
+
+    def user(self) -> proc.User | None:
+        """Return as whom rabbitmqctl runs, None for whom this program runs as.
+
+        It sources a shell script of its configuration directory, and Erlang takes commands from its home directory;
+        packages give both to the broker's own user, who must not become root that way.
+
+        :raises om_agent.errors.ProcessFailed: when others have a say in them and nobody is there to run it as.
+        """
+        if os.geteuid() != 0:
+            return None
+        cookie = files.on_disk(self.root, layout.RABBIT_COOKIE)
+        places = (cookie.parent, self._configuration, cookie, self._configuration / "rabbitmq-env.conf")
+        found = [(path, state) for path in places for state in _states(path)]
+        for _, state in found:
+            if state.st_uid != 0:
+                return proc.User(state.st_uid, _group(state))
+        for path, state in found:
+            others = stat.S_IWOTH | (stat.S_IWGRP if state.st_gid else 0)
+            if state.st_mode & others and not stat.S_ISLNK(state.st_mode):
+                raise errors.ProcessFailed(
+                    f"{path} is root's and others may write it: rabbitmqctl would do what they say. "
+                    f"Give it to the user {layout.RABBIT_USER}, or take that right away."
+                )
+        return None
+
+    @property
+    def _configuration(self) -> pathlib.Path:
+        return files.on_disk(self.root if self.relocated else pathlib.Path("/"), layout.RABBIT_DIR)
+
+
+def _states(path: pathlib.Path) -> list[os.stat_result]:
+    """Return what is there, and what it leads to if that is a link."""
+    found = []
+    for look in (os.lstat, os.stat):
+        with contextlib.suppress(OSError):
+            found.append(look(path))
+    return found
+
+
+def _group(state: os.stat_result) -> int:
+    """Return the group of an owner."""
+    try:
+        return pwd.getpwuid(state.st_uid).pw_gid
+    except KeyError:  # of another root directory
+        return state.st_gid or state.st_uid
 
 
 @dataclasses.dataclass(frozen=True)

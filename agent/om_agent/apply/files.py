@@ -231,9 +231,11 @@ def read(path: pathlib.Path) -> bytes | None:
         return None
 
 
-def open_regular(path: pathlib.Path) -> typing.BinaryIO:
-    """Open a regular file for reading: neither follow a link that was put there just now, nor wait for a pipe."""
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+def open_regular(path: pathlib.Path, writable: bool = False) -> typing.BinaryIO:
+    """Open a regular file: neither follow a link that was put there just now, nor wait for a pipe."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags | (os.O_RDWR if writable else os.O_RDONLY))
+    stream: typing.BinaryIO = os.fdopen(descriptor, "r+b" if writable else "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise OSError(errno.EINVAL, "it is no regular file any more", str(path))
@@ -524,12 +526,13 @@ def _replace(old: pathlib.Path, path: pathlib.Path) -> None:
     except OSError as e:
         if e.errno != errno.EBUSY:
             raise
-        with open(old, "rb") as source, open(path, "r+b") as target:
+        copystat: typing.Any = shutil.copystat  # takes descriptors too
+        with open_regular(old) as source, open_regular(path, writable=True) as target:
             shutil.copyfileobj(source, target)
             target.truncate()
             target.flush()
+            copystat(source.fileno(), target.fileno())
             os.fsync(target.fileno())
-        shutil.copystat(old, path)
         old.unlink()
     _sync_directory(path.parent)
 

@@ -10,8 +10,6 @@ import pathlib
 import sysconfig
 import typing
 
-import yaml
-
 from om_agent import errors, proc
 from om_agent.apply import files
 from om_agent.plan import layout
@@ -80,15 +78,10 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
     :raises om_agent.errors.ApplyFailed: when the exit code or the report tells of a failure.
     """
     work = files.state_dir(root) / "puppet"
-    log = _prepare(work, tools)
-    environment = {
-        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-        "HOME": str(work),
-        "LC_ALL": "C.UTF-8",  # puppet reads the hieradata and the files in the locale's encoding
-    }
+    log = prepare(work, tools)
     previous = os.umask(0o077)  # puppet's own files in its work directory are nobody else's business
     try:
-        result = proc.run(_command(tools, root, work, log), timeout, env=environment, keep_open=(lock,))
+        result = proc.run(command(tools, root, work, log), timeout, env=environment(work), keep_open=(lock,))
     finally:
         os.umask(previous)
     messages = _messages(log)
@@ -106,7 +99,7 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
     return tuple(m for level, m in messages if level == "notice")
 
 
-def _prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
+def prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
     """Make puppet's own small world; return the log file."""
     modules = work / "modules"
     modules.mkdir(parents=True, exist_ok=True)
@@ -130,7 +123,17 @@ def _forget(work: pathlib.Path) -> None:
             (work / name).unlink()
 
 
-def _command(tools: Tools, root: pathlib.Path, work: pathlib.Path, log: pathlib.Path) -> list[str]:
+def environment(work: pathlib.Path) -> dict[str, str]:
+    """Return all of puppet's environment."""
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": str(work),
+        "LC_ALL": "C.UTF-8",  # puppet reads the hieradata and the files in the locale's encoding
+    }
+
+
+def command(tools: Tools, root: pathlib.Path, work: pathlib.Path, log: pathlib.Path) -> list[str]:
+    """Return what starts puppet in its directory ``work``, where `prepare` has been."""
     user = _names()
     return [
         tools.puppet,
@@ -183,6 +186,8 @@ def _messages(log: pathlib.Path) -> list[tuple[str, str]]:
 
 def _failures(work: pathlib.Path) -> int:
     """Return how many resources failed or could not be restarted, from puppet's summary; 1 when there is none."""
+    import yaml
+
     try:
         summary = yaml.safe_load((work / "last_run_summary.yaml").read_bytes())
         resources = summary["resources"]

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import pathlib
 import socket
-import ssl
 import time
 import typing
 
@@ -573,14 +572,30 @@ def first_certificate(text: str) -> bytes | None:
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     if begin not in text or end not in text:
         return None
+    import ssl  # only where a running router or broker has a certificate
+
     try:
         return ssl.PEM_cert_to_DER_cert(text[text.index(begin) : text.index(end) + len(end)])
     except ValueError:
         return None
 
 
+def shows_another(host: str, port: int, file: pathlib.Path) -> bool:
+    """Return whether a TLS listener shows another certificate than the first one of a file; not when either of the two
+    cannot be had, which is told elsewhere."""
+    try:
+        content = file.read_bytes() if file.is_file() else b""
+    except OSError:
+        return False
+    wanted = first_certificate(content.decode(errors="replace"))
+    served = served_certificate(host, port) if wanted else None
+    return served is not None and served != wanted
+
+
 def served_certificate(host: str, port: int, seconds: float = _PORT_SECONDS) -> bytes | None:
     """Return the certificate that a TLS listener shows, as DER; None when there is none."""
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

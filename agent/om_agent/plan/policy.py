@@ -13,7 +13,7 @@ import typing
 from om_agent import model
 
 ROUTERS = "edge"  # the vhost of listeners for edge routers
-REALM = "overcloud"  # SASL realm of every user; clients are told with sasl_default_realm
+REALM = "overcloud"  # SASL realm of every user
 PREFIX = "openstack.org/om"
 
 # Where answers go, as the engines name the dynamic addresses of interior and of edge routers: "/" and "." part the
@@ -46,10 +46,10 @@ def entities(
     """
     found: list[Vhost] = [("policy", {"enableVhostPolicy": True, "maxConnections": d.router.max_connections})]
     for name, backends in listeners.items():
-        known = {b.username: b.username if b.client_files else _sasl(b.username) for b in backends}
-        groups = {"operator": {"users": _sasl(model.ADMIN_USER), **_ALL}}
+        known = {b.username: b.username if b.client_files else with_realm(b.username) for b in backends}
+        groups = {"operator": {"users": with_realm(model.ADMIN_USER), **_ALL}}
         for own, users in _by_halves(backends).items():
-            groups["-".join(b.half for b in own)] = _service([known.get(user, _sasl(user)) for user in users], own)
+            groups["-".join(b.half for b in own)] = _service([known.get(user, with_realm(user)) for user in users], own)
         found.append(("vhost", {"hostname": name, "allowUnknownUser": False, "groups": groups}))
     if edges:
         found.append(("vhost", {"hostname": ROUTERS, "allowUnknownUser": True, "groups": {"$default": _ALL}}))
@@ -87,5 +87,6 @@ def _addresses(backend: model.Backend) -> str:
     return f"{PREFIX}/{backend.half}{middle}/#"
 
 
-def _sasl(user: str) -> str:
-    return f"{user}@{REALM}"
+def with_realm(name: str) -> str:
+    """Return a user as SASL and the engines know it."""
+    return f"{name}@{REALM}"

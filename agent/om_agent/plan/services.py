@@ -6,10 +6,8 @@ import dataclasses
 import posixpath
 import typing
 
-import yaml
-
 from om_agent import errors, model
-from om_agent.plan import layout, router, transport_url
+from om_agent.plan import layout, transport_url
 
 OSLO = "oslo"
 PASTE = "paste"
@@ -84,6 +82,8 @@ class ConfigFile:
 
 def parse_catalogue(text: str) -> dict[str, Service]:
     """Return the services of ``data/services.yaml`` by name; KeyError and TypeError tell of a defect in that file."""
+    import yaml  # metadata that names no services is looked through without it
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     rows: dict[str, dict[str, typing.Any]] = yaml.load(text, Loader=loader)
     return {name: _service(name, row) for name, row in rows.items()}
@@ -230,7 +230,6 @@ def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Ho
     values: dict[str, str | None] = dict.fromkeys(_AMQP_KEYS)
     if used:
         values.update(_login(used[0]))
-        values["sasl_default_realm"] = None if all(b.external for b in used) else router.REALM
         values["idle_timeout"] = str(d.oslo.amqp_idle_timeout)
         # Stock: 10 s before a message is sent again that a router handed back because it knows no consumer yet, and
         # those behind it wait too; up to 30 s between two tries to connect. The local router is back in a second.
@@ -271,8 +270,6 @@ def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.
 def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host) -> typing.Iterator[Setting]:
     """A paste filter has no oslo sections: what the driver needs beside the URL goes into the URL's query."""
     query = {}
-    if d.notify.scheme is model.Scheme.AMQP and not d.notify.external:
-        query["sasl_default_realm"] = router.REALM
     if d.notify.mechanism is not model.Mechanism.PLAIN:
         query.update(_login(d.notify))
     if d.notify.tls and ca_path(d.tls, host):

@@ -2,7 +2,8 @@
 #
 # Other keys, comments, their order and the inode of the file stay as they are. The directory of the file must exist.
 # A file that does not exist is made, readable by its owner and group only, before the first key is written to it;
-# it is not made when no key has a value.
+# it is not made when no key has a value. A symbolic link is refused: whoever owns the directory could make it lead to
+# another's file at any time.
 #
 # @param settings
 #   Section, key, value. A key whose value is undef is removed, and so is a section that becomes empty by that.
@@ -37,30 +38,22 @@ define om_messaging::config_file (
   $has_attributes = [$owner, $group, $mode].any |$attribute| { $attribute =~ NotUndef }
   $common = { path => $path, provider => 'om_messaging', show_diff => false }
 
-  # Without section and setting this provider makes the file itself, empty and closed to others.
-  if $has_values {
-    ini_setting { "${path} exists":
-      * => $common,
-    }
-    $exists = [Ini_setting["${path} exists"]]
-  } else {
-    $exists = []
+  $ensure = $has_values ? {
+    true    => present,
+    default => undef,
   }
 
-  # Without `ensure`, which would replace a symbolic link by an empty file.
-  if $has_attributes {
-    file { $path:
-      owner     => $owner,
-      group     => $group,
-      mode      => $mode,
-      links     => follow,
-      show_diff => false,
-      backup    => false,
-      require   => $exists,
+  # Before the first key, which may be a secret.
+  if $has_values or $has_attributes {
+    om_messaging_file { $path:
+      ensure => $ensure,
+      owner  => $owner,
+      group  => $group,
+      mode   => $mode,
     }
-    $ready = $exists + [File[$path]]
+    $ready = [Om_messaging_file[$path]]
   } else {
-    $ready = $exists
+    $ready = []
   }
 
   $sections.each |$section, $keys| {

@@ -52,7 +52,7 @@ describe 'om_messaging' do
       is_expected.to contain_file(stamp)
         .with_content("#{digest}\n").with_mode('0600').with_show_diff(false).that_notifies('Service[qdrouterd]')
       is_expected.to contain_file('/var/lib/om-agent/units').with_ensure('directory').with_mode('0700')
-      is_expected.to have_file_resource_count(3)
+      is_expected.to have_file_resource_count(2)
     end
 
     it 'orders keys and stamps, routers and brokers, services' do

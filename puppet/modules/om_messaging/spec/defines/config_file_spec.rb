@@ -13,18 +13,18 @@ describe 'om_messaging::config_file' do
     end
 
     it { is_expected.to compile.with_all_deps }
+    # It follows links for the mode, whatever it is told.
     it { is_expected.to have_file_resource_count(0) }
 
     it 'makes the file before the first key' do
-      is_expected.to contain_ini_setting("#{title} exists")
-        .with_provider('om_messaging').without_section.without_setting
+      is_expected.to contain_om_messaging_file(title).with_ensure('present').without_owner.without_group.without_mode
     end
 
     it 'sets a key without showing it' do
       is_expected.to contain_ini_setting("#{title} [DEFAULT] transport_url")
         .with_ensure('present').with_value(sensitive('amqp://x/')).with_show_diff(false)
         .with_section('DEFAULT').with_setting('transport_url').with_key_val_separator(' = ')
-        .that_requires("Ini_setting[#{title} exists]")
+        .that_requires("Om_messaging_file[#{title}]")
     end
 
     it 'removes a key that is undef' do
@@ -35,7 +35,7 @@ describe 'om_messaging::config_file' do
   context 'with keys to remove only' do
     let(:params) { { 'settings' => sensitive('a' => { 'k' => undef_value }) } }
 
-    it { is_expected.not_to contain_ini_setting("#{title} exists") }
+    it { is_expected.to have_om_messaging_file_resource_count(0) }
   end
 
   context 'with an owner, a mode and a unit' do
@@ -46,13 +46,18 @@ describe 'om_messaging::config_file' do
 
     it { is_expected.to compile.with_all_deps }
 
-    it 'sets them before the first key, and does not make the file' do
-      is_expected.to contain_file(title).with_owner('nova').with_mode('0600').without_group.without_ensure
-        .with_show_diff(false).that_requires("Ini_setting[#{title} exists]")
-        .that_comes_before("Ini_setting[#{title} [a] k]")
+    it 'sets them before the first key' do
+      is_expected.to contain_om_messaging_file(title).with_ensure('present').with_owner('nova').with_mode('0600')
+        .without_group.that_comes_before("Ini_setting[#{title} [a] k]")
     end
 
     it { is_expected.to contain_ini_setting("#{title} [a] k").that_notifies('Service[nova-api]') }
+  end
+
+  context 'with a mode and nothing to set' do
+    let(:params) { { 'settings' => sensitive('a' => { 'k' => undef_value }), 'mode' => '0600' } }
+
+    it { is_expected.to contain_om_messaging_file(title).with_mode('0600').without_ensure }
   end
 
   context 'with settings that are not Sensitive' do
