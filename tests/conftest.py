@@ -6,6 +6,7 @@ import collections.abc
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import typing
 
@@ -18,6 +19,12 @@ ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}
 
 # What a developer's shell or a node may have set, and the agent or the programs it starts would listen to.
 FOREIGN_PREFIXES = ("ERL_", "FACTER_", "HEAT_", "OS_", "PN_", "PUPPET_", "RABBITMQ_", "SASL_")
+
+
+# Who starts the tests may ignore these, as behind "&" and nohup, and every program that a test starts would too.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def find_engine(name: str) -> str | None:

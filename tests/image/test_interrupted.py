@@ -16,10 +16,9 @@ from tests import helpers
 
 PREFIX = "om-image-interrupted"
 PROGRAM = f"""
-import pathlib, signal, sys
+import pathlib, sys
 from testbed import image, image_node
 image.raise_at_sigterm()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which who runs the tests may ignore, as with "&"
 with image.scratch("{PREFIX}") as work, image_node.Node(pathlib.Path(sys.argv[1]), work / "0") as node:
     node.boot()
     print(work, flush=True)
