@@ -119,8 +119,8 @@ def test_a_mesh_that_did_not_come_to_rest_is_no_part_of_a_model() -> None:
 
 def test_memory_is_planned_with_the_constants_of_capacity() -> None:
     assert models.planned_memory(models.Size(5, 0, 0)) == 25
-    assert models.planned_memory(models.Size(4, 0, 6)) == pytest.approx(25 + 3 * 754 / 1024)
-    assert models.planned_memory(models.Size(4, 8, 6)) == pytest.approx(25 + 3 * 754 / 1024 + 4 * 120 / 1024)
+    assert models.planned_memory(models.Size(4, 0, 6)) == pytest.approx(25 + 3 * 1386 / 1024)
+    assert models.planned_memory(models.Size(4, 8, 6)) == pytest.approx(25 + 3 * 1386 / 1024 + 4 * 215 / 1024)
 
 
 @pytest.mark.parametrize("least", [1, 2, 57, 100])

@@ -1,8 +1,8 @@
 """How many connections, descriptors and how much memory an overcloud of this size needs; pure.
 
 Every constant is measured: differences of resident memory and descriptors by ``python -m testbed.footprint`` with
-qdrouterd 1.19.0, skrouterd 3.4.2 and RabbitMQ 3.10.8, without TLS, the larger one of the two engines. What they are
-multiplied with, service processes a node, is for the operator to correct.
+qdrouterd 1.19.0, skrouterd 3.4.2 and RabbitMQ 3.10.8, clients without TLS, the larger one of the two engines. What they
+are multiplied with, service processes a node, is for the operator to correct.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ ROUTER = Constants(memory=25 * MIB, descriptors=12, client_memory=81 * KIB, clie
 # notifies has a bare one.
 RPC_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=512 * KIB, client_connections=6)
 NOTIFY_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=47 * KIB, client_connections=1)
-INTER_ROUTER_MEMORY = 754 * KIB
-EDGE_MEMORY = 120 * KIB
+# With TLS, which routers always speak with each other: fitted to meshes of 5 to 50 interiors (doc/scale.rst).
+INTER_ROUTER_MEMORY = 1386 * KIB
+EDGE_MEMORY = 215 * KIB
 # skrouterd opens another connection for data beside each one between interior routers.
 INTER_ROUTER_CONNECTIONS = {model.Engine.QDROUTERD: 1, model.Engine.SKROUTERD: 2, model.Engine.EMBEDDED: 1}
 
