@@ -21,7 +21,7 @@ import atheris
 
 with atheris.instrument_imports(include=["om_agent", "yaml"]):
     from om_agent import errors, fields, metadata, model, parse, plan, render, sense  # noqa: F401
-    from om_agent.plan import services, transport_url
+    from om_agent.plan import policy, services, transport_url
 
 from tests import helpers
 
@@ -63,7 +63,7 @@ def check_url(backend: model.Backend) -> None:
     for text, host in zip(netloc, backend.hosts):
         login, _, where = text.rpartition("@")
         user, _, password = (urllib.parse.unquote(t) for t in login.partition(":"))
-        assert (user, password) == (transport_url.login(backend), backend.password.reveal()), (login, backend)
+        assert (user, password) == (policy.login(backend), backend.password.reveal()), (login, backend)
         assert where == f"{transport_url.bracket(host)}:{backend.port}", (where, host)
 
 

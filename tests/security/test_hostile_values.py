@@ -21,7 +21,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from om_agent import apply, errors, ini, model, parse, plan, render
-from om_agent.plan import broker, router, services, transport_url
+from om_agent.plan import broker, policy, router, services
 
 from tests import helpers
 
@@ -251,7 +251,7 @@ def assert_url(parsed: typing.Any, backend: model.Backend, hosts: typing.Sequenc
     assert parsed.transport == backend.scheme.value
     assert (parsed.virtual_host or "") == backend.virtual_host
     password = backend.password.reveal()
-    wanted = [(h, backend.port, transport_url.login(backend), password) for h in hosts]
+    wanted = [(h, backend.port, policy.login(backend), password) for h in hosts]
     assert [(h.hostname, h.port, h.username, h.password or "") for h in parsed.hosts] == wanted
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 from om_agent import errors, metadata, model, parse
-from om_agent.plan import router, transport_url
+from om_agent.plan import policy, router
 
 from tests import helpers
 
@@ -329,7 +329,7 @@ def test_a_user_of_our_routers_comes_with_the_realm(given: dict[str, object], na
     raw = metadata.from_hiera(data, "ctl-1")
     assert typing.cast("dict[str, object]", raw["rpc"])["username"] == name
     if name == "guest":
-        assert transport_url.login(parse.deployment(raw).rpc) == f"guest@{router.REALM}"
+        assert policy.login(parse.deployment(raw).rpc) == f"guest@{router.REALM}"
 
 
 @pytest.mark.parametrize("section", ["router", "broker", "tls", "sites"])

@@ -46,7 +46,7 @@ def entities(
     """
     found: list[Vhost] = [("policy", {"enableVhostPolicy": True, "maxConnections": d.router.max_connections})]
     for name, backends in listeners.items():
-        known = {b.username: b.username if b.client_files else with_realm(b.username) for b in backends}
+        known = {b.username: login(b) for b in backends}
         groups = {"operator": {"users": with_realm(model.ADMIN_USER), **_ALL}}
         for own, users in _by_halves(backends).items():
             groups["-".join(b.half for b in own)] = _service([known.get(user, with_realm(user)) for user in users], own)
@@ -85,6 +85,13 @@ def _addresses(backend: model.Backend) -> str:
     (RoutableAddresser in oslo_messaging/_drivers/amqp1_driver/addressing.py)."""
     middle = f"/*/{backend.virtual_host}" if backend.virtual_host else ""
     return f"{PREFIX}/{backend.half}{middle}/#"
+
+
+def login(backend: model.Backend) -> str:
+    """Return as whom a backend's services are known to it: a router of ours puts the realm behind the name of a user who
+    logs in with a password, and takes the bare name from a certificate."""
+    ours = backend.scheme is model.Scheme.AMQP and not backend.external
+    return with_realm(backend.username) if ours and backend.username and not backend.client_files else backend.username
 
 
 def with_realm(name: str) -> str:

@@ -4,7 +4,7 @@ Where that one is wrong this one is right: ``virtual_host`` and the values of th
 empty host list is refused. Source: puppet-openstacklib 21.0.0 lib/puppet/functions/os_transport_url.rb.
 
 A user of a router of ours has the realm in the name (oslo.messaging leaves one with an ``@`` alone), so that the URL is
-all that a service needs to log in: puppet-nova and its like take ``sasl_default_realm`` out of the files.
+all that is needed to log in with a password: puppet-nova and its like take ``sasl_default_realm`` out of the files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def build(backend: model.Backend, query: typing.Mapping[str, str] | None = None)
     """
     if not backend.hosts:
         raise ValueError("a transport URL needs a host")
-    user = encode(login(backend))
+    user = encode(policy.login(backend))
     password = encode(backend.password.reveal())
     userinfo = f"{user}:{password}@" if password else f"{user}@"
     hosts = ",".join(f"{userinfo}{bracket(h)}:{backend.port}" for h in backend.hosts)
@@ -33,12 +33,6 @@ def build(backend: model.Backend, query: typing.Mapping[str, str] | None = None)
     options["ssl"] = "1" if backend.tls else "0"
     tail = "&".join(f"{encode(k)}={encode(v)}" for k, v in options.items())
     return model.Secret(f"{backend.scheme.value}://{hosts}/{encode(backend.virtual_host)}?{tail}")
-
-
-def login(backend: model.Backend) -> str:
-    """Return the name as which services log in."""
-    ours = backend.scheme is model.Scheme.AMQP and not backend.external
-    return policy.with_realm(backend.username) if ours and backend.username else backend.username
 
 
 def encode(text: str) -> str:
