@@ -88,8 +88,8 @@ def _addresses(backend: model.Backend) -> str:
 
 
 def login(backend: model.Backend) -> str:
-    """Return as whom a backend's services are known to it: a router of ours puts the realm behind the name of a user who
-    logs in with a password, and takes the bare name from a certificate."""
+    """Return as whom a backend knows its services: a router of ours puts the realm behind the name of one who logs in
+    with a password, and takes the bare name from a certificate."""
     ours = backend.scheme is model.Scheme.AMQP and not backend.external
     return with_realm(backend.username) if ours and backend.username and not backend.client_files else backend.username
 
