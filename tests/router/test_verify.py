@@ -309,8 +309,7 @@ def test_another_engine_in_the_mesh(made: Made, engine: model.Engine) -> None:
 
 def test_another_mesh_password(made: Made) -> None:
     cloud = made.cloud
-    admin = model.derive(model.Secret("rpc-secret"), "router mesh")
-    admin = model.derive(model.Secret(admin), "router admin")
+    admin = model.derive(model.Secret(str(clouds.ROUTER["mesh_password"])), "router admin")
     alien = cloud.metadata(*NODES, router={"mesh_password": "another-secret", "admin_password": admin})
     cloud.apply("ctl-2", alien)
     cloud.start("ctl-1", "ctl-2", "ctl-3")
