@@ -12,13 +12,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import sys
 import time
 import typing
 
 from om_agent import model
-from om_agent.plan import router as router_plan
+from om_agent.plan import policy
 
 from testbed import console, errors, overcloud, processes, rabbitmq, routers, workers
 from testbed.recovery import network
@@ -46,9 +45,7 @@ class Size:
         kib = descriptors = 0
         for process in made:
             if process:
-                status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-                found = re.search(r"VmRSS:\s*(\d+) kB", status)
-                kib += int(found[1]) if found else 0
+                kib += process.resident_kib
                 descriptors += len(os.listdir(f"/proc/{process.pid}/fd"))
         return cls(kib, descriptors)
 
@@ -94,9 +91,8 @@ class Bench:
     def crowd(self, cloud: overcloud.Overcloud, scheme: model.Scheme, count: int) -> list[workers.Crowd]:
         """Connect clients to the first node, and wait for all."""
         d, host = cloud.deployment, cloud.hosts[0]
-        user = f"{d.rpc.username}@{router_plan.REALM}" if scheme is model.Scheme.AMQP else d.rpc.username
         told = {
-            "scheme": scheme.value, "hosts": [host.node.host], "port": d.rpc.port, "user": user,
+            "scheme": scheme.value, "hosts": [host.node.host], "port": d.rpc.port, "user": policy.login(d.rpc),
             "password": d.rpc.password.reveal(), "count": count // 3,
         }  # fmt: skip
         made = [workers.Crowd(self.supervisor, host, i * (count // 3), **told) for i in range(3)]

@@ -59,6 +59,12 @@ class Process:
         """Process id, and id of its process group and session."""
         return self.popen.pid
 
+    @property
+    def resident_kib(self) -> int:
+        """Resident memory, in KiB; 0 of one that has ended and was not waited for."""
+        found = pathlib.Path(f"/proc/{self.pid}/status").read_text().partition("VmRSS:")[2].split()
+        return int(found[0]) if found else 0
+
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""
         if self.popen.returncode is None:

@@ -55,11 +55,7 @@ def cpu(process: processes.Process) -> float:
 
 def resident(processes_: collections.abc.Iterable[processes.Process]) -> float:
     """Return the resident memory of all together, in MiB."""
-    total = 0
-    for process in processes_:
-        found = re.search(r"VmRSS:\s*(\d+) kB", pathlib.Path(f"/proc/{process.pid}/status").read_text())
-        total += int(found[1]) if found else 0
-    return total / 1024
+    return sum(process.resident_kib for process in processes_) / 1024
 
 
 def describe() -> dict[str, typing.Any]:

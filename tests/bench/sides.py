@@ -10,7 +10,7 @@ import time
 import typing
 
 from om_agent import model
-from om_agent.plan import router as router_plan
+from om_agent.plan import policy
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
 
@@ -182,7 +182,7 @@ class Side:
         return workers.Crowd(
             self.supervisor, self.cloud.hosts[0], first, scheme=self.kind.scheme.value,
             hosts=[self.cloud.hosts[0].node.host], port=d.rpc.port, password=d.rpc.password.reveal(), count=count,
-            user=f"{d.rpc.username}@{router_plan.REALM}" if self.kind.scheme is _AMQP else d.rpc.username,
+            user=policy.login(d.rpc),
         )  # fmt: skip
 
     def own(self) -> tuple[processes.Process, ...]:

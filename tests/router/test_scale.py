@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import time
 import typing
 
@@ -30,8 +29,8 @@ def resident_mib(names: typing.Iterable[str], cloud: clouds.Cloud) -> list[float
     found = []
     for name in names:
         process = cloud.routers[name].process
-        status = pathlib.Path(f"/proc/{process.pid if process else 0}/status").read_text()
-        found.append(int(re.findall(r"VmRSS:\s*(\d+) kB", status)[0]) / 1024)
+        assert process
+        found.append(process.resident_kib / 1024)
     return found
 
 
