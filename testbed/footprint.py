@@ -74,7 +74,7 @@ class Bench:
         raw: dict[str, typing.Any] = {
             "rpc": {"scheme": rpc, "username": "rpc", "password": _PASSWORD, "tls": False},
             "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORD},
-            "router": {"engine": engine, "worker_threads": 2, "http_port": 0, "mesh_password": _MESH_PASSWORD},
+            "router": {"engine": engine, "http_port": 0, "mesh_password": _MESH_PASSWORD},
             "nodes": [
                 {"name": n, "address": f"127.0.77.{i + 1}", "role": "controller" if n[1] == "t" else "compute"}
                 for i, n in enumerate(nodes)

@@ -163,15 +163,20 @@ class Client(Worker):
         count: int,
         seconds: float,
         to: Server | Client | None = None,
+        *,
+        only: str = "",
         **options: float,
     ) -> None:
         """Begin to send, at most ``count`` messages and for ``seconds``, and do not wait.
 
         :param kind: call, cast, fanout or notify; of several, each in a thread of its own.
         :param to: any server of the topic meant; none for ``notify``.
+        :param only: the name of the one server of the topic that is to get it; any otherwise.
         :param options: timeout, interval, threads.
         """
         where = {"topic": to.topic, "exchange": to.service} if to else {}
+        if only:
+            where["server"] = only
         self.tell(do=kind, count=count, seconds=seconds, **where, **options)
         self._until = time.monotonic() + seconds + options.get("timeout", 0.0) + _SLACK_SECONDS
 

@@ -172,8 +172,8 @@ def _perform(
     """Do one command.
 
     :param command: ``do`` (call, cast, fanout, notify, or a list of these: one thread each), ``count``, ``seconds``;
-        and as needed ``topic``, ``exchange``, ``timeout``, ``interval`` (seconds between the starts of two),
-        ``threads``.
+        and as needed ``topic``, ``exchange``, ``server``, ``timeout``, ``interval`` (seconds between the starts of
+        two), ``threads``.
     :return: of each message its name, when it was begun and done, and the kind of error or nothing.
     """
     wanted = command["do"]
@@ -214,7 +214,7 @@ def _notify(notifier: typing.Any) -> collections.abc.Callable[[str, float], None
 def _rpc(
     transport: typing.Any, kind: str, command: dict[str, typing.Any]
 ) -> collections.abc.Callable[[str, float], None]:
-    target = oslo_messaging.Target(topic=command["topic"], exchange=command["exchange"])
+    target = oslo_messaging.Target(topic=command["topic"], exchange=command["exchange"], server=command.get("server"))
     # Before 14.1 (Debian 12 ships 14.0.3) clients were made by their class.
     make_client = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
     prepared = make_client(transport, target).prepare(fanout=kind == "fanout", timeout=command.get("timeout", 30.0))

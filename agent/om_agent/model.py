@@ -169,6 +169,7 @@ class Router:
 
     :param http_port: 0 for no HTTP listener.
     :param max_links: to interiors of its own site that an interior has at most, once a full mesh would be too many.
+    :param link_cost: how many more messages must wait here than beyond a link before *balanced* sends one over it.
     :param require_redundancy: whether a mesh that one loss would partition is refused.
     :param mesh_files: CA, certificate and key, of the operator's own, that routers show to each other; empty when they
         are made from ``mesh_password``.
@@ -183,6 +184,7 @@ class Router:
     max_links: int
     require_redundancy: bool
     worker_threads: int
+    link_cost: int
     link_capacity: int
     idle_timeout: int
     tls: bool

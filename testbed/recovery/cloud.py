@@ -74,7 +74,7 @@ class Cloud:
             **({"tls": made.metadata()} if made else {}),
             "rpc": {"scheme": self.rpc.value, "username": "rpc", "password": "rpc-secret", "tls": bool(made)},
             "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret", "tls": False},
-            "router": {"engine": self.engine.value, "worker_threads": 2, "mesh_password": "mesh-secret"},
+            "router": {"engine": self.engine.value, "mesh_password": "mesh-secret"},
             "nodes": [{"name": n, "role": role, "address": address} for n, (role, address) in NODES.items()],
         }
 

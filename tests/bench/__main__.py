@@ -20,7 +20,7 @@ from testbed.recovery import network
 from tests.bench import agent, figures, machine, page, run, scale, sides
 
 _ENGINES = [model.Engine.QDROUTERD.value, model.Engine.SKROUTERD.value]
-_KINDS = ("calls", "burst", "connections", "storm", "failover")
+_KINDS = ("calls", "far", "burst", "connections", "storm", "failover")
 _PARTS: dict[str, run.Part] = {
     **{name: functools.partial(run.pair, name=name) for name in sides.KINDS},
     "agent": agent.measure,

@@ -19,6 +19,7 @@ _TITLES = {
 }
 _KINDS = {
     "calls": "Calls",
+    "far": "Calls to the server of another node",
     "burst": "Bursts: sent as fast as so many threads can, without a pause",
     "connections": "Connections that say nothing",
     "storm": "500 clients come back after kill -9",

@@ -43,18 +43,16 @@ _COMPUTED = 3
 class Shape:
     """A mesh to start.
 
-    :param threads: the workers of each router.
     :param most_links: ``router.max_links``, 0 for the default.
     """
 
     interiors: int
     edges: int = 0
-    threads: int = 1
     most_links: int = 0
 
 
 _SHAPES = (
-    Shape(5, threads=2), Shape(15), Shape(25), Shape(50), Shape(50, most_links=2), Shape(3, edges=60),
+    Shape(5), Shape(15), Shape(25), Shape(50), Shape(50, most_links=2), Shape(3, edges=60),
 )  # fmt: skip
 _BEYOND = tuple(Shape(n, most_links=m) for m, n in itertools.product((0, 4, 2, 127), (15, 25, 50, 75, 100, 128)))
 _BEYOND += tuple(Shape(n, edges=e) for n, e in ((3, 1_000), (3, 10_000), (12, 10_000), (128, 10_000)))
@@ -66,11 +64,11 @@ def measure(context: run.Context) -> dict[str, typing.Any]:
     for number, shape in enumerate(_SHAPES):
         cloud = _render(context, shape, number)
         size = models.Size.of(cloud.deployment, shape.edges, shape.most_links)
-        context.say(f"{size.name}: {size.links} links, {shape.threads} worker threads each")
+        context.say(f"{size.name}: {size.links} links")
         mesh = routers.Mesh(context.supervisor, cloud)
         trial = Trial(mesh)
         try:
-            values = {"links": float(size.links), "worker threads": float(shape.threads), **trial.values()}
+            values = {"links": float(size.links), **trial.values()}
         finally:
             trial.close()
             context.supervisor.end(*(r.process for r in mesh.routers if r.process))
@@ -91,8 +89,7 @@ def _metadata(context: run.Context, shape: Shape) -> pathlib.Path:
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "bench-rpc-secret", "tls": False},
         "notify": {"scheme": "rabbit", "password": "bench-notify-secret", "hosts": ["127.0.0.1"]},
         "router": {
-            "engine": context.engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret",
-            "worker_threads": shape.threads, **thinned,
+            "engine": context.engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret", **thinned,
         },
         "nodes": [
             {"name": name, "address": f"127.1.{i // 250}.{i % 250 + 1}", "role": role}

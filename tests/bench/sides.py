@@ -10,13 +10,14 @@ import time
 import typing
 
 from om_agent import model
-from om_agent.plan import policy
+from om_agent.plan import layout, policy
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
 
 _PASSWORDS = {"rpc": "bench-rpc-secret", "notify": "bench-notify-secret"}
 _TOPIC = "compute"
 _SERVICE = "nova"
+_FILE = "/etc/nova/nova.conf"
 _BACK_SECONDS = 60.0
 
 
@@ -30,7 +31,9 @@ class Kind:
     :param router: keys of the metadata's ``router``.
     :param broker: keys of the metadata's ``broker``.
     :param works: the kinds of work that it takes part in; empty for all.
-    :param queues: keys of ``[oslo_messaging_rabbit]`` that this project does not write; none for what it renders.
+    :param notify: what notifications go over; over routers there is no RabbitMQ at all.
+    :param edits: what is changed by hand of what was rendered: a node's file, a text that is in it once, and the text
+        that takes its place.
     """
 
     name: str
@@ -40,13 +43,20 @@ class Kind:
     rpc: dict[str, str] = dataclasses.field(default_factory=dict)
     router: dict[str, int] = dataclasses.field(default_factory=dict)
     broker: dict[str, bool] = dataclasses.field(default_factory=dict)
-    queues: dict[str, str] = dataclasses.field(default_factory=dict)
     works: tuple[str, ...] = ()
+    notify: model.Scheme = model.Scheme.RABBIT
+    edits: tuple[tuple[str, str, str], ...] = ()
 
 
 _AMQP, _RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
 _FAST = {"delivery": "pre_settled"}
 _STOCK = {"link_capacity": 250}  # the engines' own; pre-settled casts and answers are the driver's
+_QUORUM = (
+    "[oslo_messaging_rabbit]\n",
+    "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\namqp_durable_queues = true\n",
+)
+# A majority of copies is what tripleo asks for unless told otherwise (RabbitHAQueues 0); this is its -1.
+_EVERYWHERE = ('"ha-mode": "exactly",\n        "ha-params": 2,', '"ha-mode": "all",')
 KINDS = {
     "one": (
         Kind("router", "one router", _AMQP, 1),
@@ -57,19 +67,23 @@ KINDS = {
     "three": (
         Kind("mesh", "three routers", _AMQP, 3),
         Kind("mirrored", "three RabbitMQ, mirrored", _RABBIT, 3, broker={"mirrored_queues": True}),
+        Kind(
+            "mirrored-all", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"mirrored_queues": True},
+            works=("calls", "far"), edits=((layout.RABBIT_DEFINITIONS, *_EVERYWHERE),),
+        ),
         Kind("classic", "three RabbitMQ, classic", _RABBIT, 3, broker={"mirrored_queues": False}),
         Kind(
             "quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"mirrored_queues": False},
-            queues={"rabbit_quorum_queue": "true", "amqp_durable_queues": "true"},
+            edits=((_FILE, *_QUORUM),),
         ),
     ),
     "settings": (
-        Kind("rendered", "as rendered", _AMQP, 1),
-        Kind("workers-1", "worker_threads 1", _AMQP, 1, router={"worker_threads": 1}),
-        Kind("workers-2", "worker_threads 2", _AMQP, 1, router={"worker_threads": 2}),
-        Kind("capacity-250", "link_capacity 250", _AMQP, 1, router=_STOCK),
-        Kind("settled", "pre-settled", _AMQP, 1, _FAST),
-        Kind("settled-250", "pre-settled, link_capacity 250", _AMQP, 1, _FAST, _STOCK),
+        Kind("rendered", "as rendered", _AMQP, 3, notify=_AMQP),
+        Kind("cost-1", "link_cost 1", _AMQP, 3, router={"link_cost": 1}, notify=_AMQP, works=("calls",)),
+        Kind("workers-2", "worker_threads 2", _AMQP, 3, router={"worker_threads": 2}, notify=_AMQP, works=("calls",)),
+        Kind("workers-4", "worker_threads 4", _AMQP, 3, router={"worker_threads": 4}, notify=_AMQP, works=("calls",)),
+        Kind("capacity-250", "link_capacity 250", _AMQP, 3, router=_STOCK, notify=_AMQP, works=("burst",)),
+        Kind("settled", "pre-settled", _AMQP, 3, _FAST, notify=_AMQP),
     ),
 }  # fmt: skip
 
@@ -98,7 +112,9 @@ class Side:
             "rpc": {
                 "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": False, **kind.rpc,
             },
-            "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORDS["notify"]},
+            "notify": {
+                "scheme": kind.notify.value, "username": "notify", "password": _PASSWORDS["notify"], "tls": False,
+            },
             "router": {"engine": engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret", **kind.router},
             "broker": {"erlang_cookie": "bench-cookie", **kind.broker},
             "nodes": [
@@ -113,13 +129,9 @@ class Side:
         cloud = overcloud.create([metadata], directory / kind.name)
         overcloud.without_services(cloud.hosts, keep=[_SERVICE])
         overcloud.apply_all(self.supervisor, cloud, f"apply-{kind.name}")
-        for host in cloud.hosts if kind.queues else ():
-            path = host.service_file(_SERVICE)
-            keys = "".join(f"{k} = {v}\n" for k, v in kind.queues.items())
-            text = path.read_text()
-            if text.count("[oslo_messaging_rabbit]\n") != 1:
-                raise errors.TestbedError(f"{path} has no section for the keys of {kind.name}.")
-            path.write_text(text.replace("[oslo_messaging_rabbit]\n", "[oslo_messaging_rabbit]\n" + keys))
+        for host in cloud.hosts:
+            for name, old, new in kind.edits:
+                _edit(host.path(name), old, new)
         return cloud
 
     @property
@@ -194,6 +206,13 @@ class Side:
         """End all of it."""
         self.supervisor.end(*self.own(), grace=1)
         self.cluster.end()
+
+
+def _edit(path: pathlib.Path, old: str, new: str) -> None:
+    text = path.read_text()
+    if text.count(old) != 1:
+        raise errors.TestbedError(f"{path} is not rendered as the benchmark expects: {old!r} is not in it once.")
+    path.write_text(text.replace(old, new))
 
 
 def _twice(host: overcloud.Host) -> collections.abc.Sequence[overcloud.Host]:

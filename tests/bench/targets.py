@@ -45,7 +45,11 @@ def _versus(pair: str, work: str, side: str, against: str, **limits: float) -> l
 
 
 TARGETS = (
-    *_versus("three", "calls/12", "mesh", "mirrored", calls=3.5, p99=0.25, cpu=0.1, memory=0.25),
+    *(
+        target
+        for mirrored in ("mirrored", "mirrored-all")
+        for target in _versus("three", "calls/12", "mesh", mirrored, calls=3.5, p99=0.25, cpu=0.1, memory=0.25)
+    ),
     *_versus("one", "calls/32", "router", "rabbit", calls=2.0, p99=0.5, cpu=0.2, memory=0.25),
     Target("one", "burst/cast 4", "sent/s", "router", "rabbit", 1.0, most=False),
     Target("one", "burst/cast 32", "sent/s", "router", "rabbit", 1.0, most=False),
@@ -59,7 +63,7 @@ TARGETS = (
 )
 
 # Sides whose settings are known to lose what is sent faster than it is taken.
-PRE_SETTLED = ("router-fast", "router-stock", "settled", "settled-250")
+PRE_SETTLED = ("router-fast", "router-stock", "settled")
 
 
 def lost(samples: collections.abc.Iterable[figures.Sample]) -> float:

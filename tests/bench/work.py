@@ -10,7 +10,8 @@ import time
 from testbed import errors, processes, workers
 from tests.bench import figures, machine, sides
 
-_CALLERS = {"one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (1, 12)}
+_FAR_CALLERS = (1, 12)
+_CALLERS = {"one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (12, 64)}
 CONNECTIONS = (100, 500, 1000, 2000)
 STORM = 500
 _WARM_SECONDS = 1.0
@@ -43,24 +44,32 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(min(total, parts))]
 
 
-def calls(side: sides.Side, callers: int) -> Values:
-    """Call as fast as so many threads can, spread over the clients; servers answer at once."""
-    used = list(zip(side.clients, _shares(callers, len(side.clients))))
+def calls(side: sides.Side, callers: int, far: bool = False) -> Values:
+    """Call as fast as so many threads can, spread over the clients; servers answer at once.
+
+    :param far: whether each client calls the server of the next node; else any server may answer.
+    """
+    servers = [*side.servers[1:], side.servers[0]]
+    used = list(zip(side.clients, _shares(callers, len(side.clients)), servers))
+    watched = (side.intermediaries, [worker.process for worker in (*side.servers, *side.clients)])
     for seconds in (_WARM_SECONDS, _CALL_SECONDS):
-        before = machine.Usage.now(side.intermediaries, ())
-        for client, threads in used:
-            client.begin("call", _MANY, seconds, side.servers[0], timeout=_TIMEOUT, threads=threads)
-        sent = [one for client, _ in used for one in client.result()]
-        after = machine.Usage.now(side.intermediaries, ())
+        before = [sum(map(machine.cpu, some)) for some in watched]
+        for client, threads, server in used:
+            only = server.host.name if far else ""
+            client.begin("call", _MANY, seconds, server, only=only, timeout=_TIMEOUT, threads=threads)
+        sent = [one for client, *_ in used for one in client.result()]
+        after = [sum(map(machine.cpu, some)) for some in watched]
     good = [one for one in sent if not one.error]
     if not good:
         raise errors.TestbedError(f"No call of {side.kind.words} was answered.", side.clients[0].process.tail())
     took = [1000 * one.seconds for one in good]
+    carrying, serving = (10_000 * (b - a) / len(good) for a, b in zip(before, after))
     return {
         "calls/s": len(good) / (max(one.done for one in good) - min(one.begun for one in sent)),
         "p50 ms": figures.percentile(took, 50),
         "p99 ms": figures.percentile(took, 99),
-        "CPU s/10k": 10_000 * (after.asked - before.asked) / len(good),
+        "CPU s/10k": carrying,
+        "services' CPU s/10k": serving,
         "memory MiB": machine.resident(side.intermediaries),
         "failed": len(sent) - len(good),
     }
@@ -199,6 +208,8 @@ def _gap(times: list[float]) -> float:
 def plan(pair: str) -> list[Work]:
     """Return the work for the sides of a pair, in order: what disturbs most comes last."""
     every = [Work(f"calls/{n}", functools.partial(calls, callers=n), 3) for n in _CALLERS[pair]]
+    if pair == "three":
+        every += [Work(f"far/{n}", functools.partial(calls, callers=n, far=True), 3) for n in _FAR_CALLERS]
     every += [
         Work(f"burst/{kind} {threads}", functools.partial(burst, kind=kind, threads=threads, count=count), 3)
         for kind, threads, count in _BURSTS

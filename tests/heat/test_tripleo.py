@@ -128,7 +128,7 @@ def test_the_routers_settings(resolved: Resolved, release: str) -> None:
         "inter_router_port": 31460,
         "edge_port": 31461,
         "http_port": 31462,
-        "worker_threads": 4,
+        "worker_threads": 1,
         "require_redundancy": False,
     }
     assert settings(resolved, release, "dual")["oslo_messaging_router"] == defaults

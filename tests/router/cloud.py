@@ -19,7 +19,7 @@ from testbed import overcloud, processes, routers, sockets, workers
 
 ENGINES = (model.Engine.QDROUTERD, model.Engine.SKROUTERD)
 PORT = 31459
-ROUTER = {"http_port": 0, "worker_threads": 2, "mesh_password": "mesh-secret"}  # unless a test says otherwise
+ROUTER = {"http_port": 0, "mesh_password": "mesh-secret"}  # unless a test says otherwise
 
 
 def need(engine: model.Engine) -> None:

@@ -112,7 +112,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         messaging = {
             "rpc": {"scheme": "amqp", "username": "rpc", "password": PASSWORD, "port": clouds.PORT, "tls": True},
             "tls": dict(zip(("ca", "certificate", "key"), client)),
-            "router": {"engine": engine.value, "http_port": 0, "worker_threads": 2, "mesh_password": SECRET},
+            "router": {"engine": engine.value, "http_port": 0, "mesh_password": SECRET},
         }
         # No name has to resolve: the one router that is started connects to none.
         within = ("env",)

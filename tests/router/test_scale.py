@@ -72,8 +72,7 @@ def test_fifteen_interiors_and_thirty_edges(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
     nodes = {**dict.fromkeys([*CONTROLLERS, NEW], "controller"), **dict.fromkeys(COMPUTES, "compute")}
-    small = {"worker_threads": 1}
-    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.61", nodes, router=small)
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.61", nodes)
     far = ("cmp-00", "cmp-29")
     before, after = cloud.metadata(*CONTROLLERS, *COMPUTES), cloud.metadata(*CONTROLLERS, NEW, *COMPUTES)
     overcloud.without_services(host for name, host in cloud.hosts.items() if name not in far)

@@ -53,7 +53,7 @@ class Running:
 
 def metadata(engine: model.Engine, address: str, raw: helpers.Raw) -> helpers.Raw:
     """The same for this one engine on this one node."""
-    more = {"engine": engine.value, "http_port": 0, "worker_threads": 2}
+    more = {"engine": engine.value, "http_port": 0}
     return {**raw, "router": {**raw.get("router", {}), **more}, "nodes": [{"name": NAME, "address": address}]}
 
 

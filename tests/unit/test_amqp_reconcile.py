@@ -164,6 +164,11 @@ def test_a_controller_more(node: Node) -> None:
     assert any(line.startswith("~ listener client-rpc: linkCapacity") for line in work.told())
 
 
+def test_another_cost_of_links_needs_none(node: Node) -> None:
+    work = node.decide(helpers.put(helpers.dual(), "router.link_cost", 4)).work
+    assert work and {(s.sign, s.kind, s.differs) for s in work.steps} == {("~", "connector", ("cost",))}
+
+
 def test_threads_need_a_restart(node: Node) -> None:
     assert node.decide(helpers.put(helpers.dual(), "router.worker_threads", 9)).why == "router.workerThreads changes"
 

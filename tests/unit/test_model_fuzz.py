@@ -40,7 +40,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "router": (
         "engine", "roles", "clients", "inter_router_port", "edge_port", "http_port", "max_links", "max_connections",
-        "require_redundancy", "worker_threads", "link_capacity", "idle_timeout", "tls", "mesh_password",
+        "require_redundancy", "worker_threads", "link_cost", "link_capacity", "idle_timeout", "tls", "mesh_password",
         "admin_password", "mesh_ca_file", "mesh_certificate_file", "mesh_key_file",
     ),
     "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "mirrored_queues", "tls", "distribution_tls"),

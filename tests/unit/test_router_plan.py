@@ -65,7 +65,7 @@ def test_one_controller_is_interior_from_the_start() -> None:
         {
             "mode": "interior",
             "id": "ctl-0",
-            "workerThreads": 4,
+            "workerThreads": 1,
             "saslConfigDir": "/etc/qpid-dispatch/sasl2",
             "saslConfigName": "qdrouterd",
         }
@@ -112,7 +112,7 @@ def test_three_controllers() -> None:
         "privateKeyFile": "/etc/qpid-dispatch/mesh/key.pem",
         "protocols": "TLSv1.3",
     }
-    assert not any("cost" in c for c in connectors)
+    assert {c["cost"] for c in connectors} == {30}
     assert plan.requires == ()
 
 
@@ -123,6 +123,7 @@ def test_a_compute_has_an_edge_router_with_two_uplinks() -> None:
     connectors = of_kind(plan, "connector")
     assert {(c["role"], c["port"]) for c in connectors} == {("edge", 31461)}
     assert len({c["host"] for c in connectors}) == 2
+    assert not any("cost" in c for c in connectors)
     assert all(c["name"].startswith("uplink/ctl-") for c in connectors)
     assert {(c["sslProfile"], c["saslMechanisms"]) for c in connectors} == {("mesh", "EXTERNAL")}
     assert [u.name for u in plan.users] == ["rpc", "router-admin"]
@@ -132,7 +133,9 @@ def test_a_compute_has_an_edge_router_with_two_uplinks() -> None:
 def test_a_link_between_sites_has_its_cost() -> None:
     raw = put(put(put(helpers.dual(2, 0), "nodes.0.site", "a"), "nodes.1.site", "b"), "sites.links", [])
     raw = put(raw, "sites.links.-", {"between": ["a", "b"], "cost": 7})
-    assert one(build(raw, "ctl-1"), "connector", "inter-router/ctl-0")["cost"] == 7
+    assert one(build(raw, "ctl-1"), "connector", "inter-router/ctl-0")["cost"] == 7 * 30
+    raw = put(raw, "router.link_cost", 4)
+    assert one(build(raw, "ctl-1"), "connector", "inter-router/ctl-0")["cost"] == 7 * 4
 
 
 def test_the_agent_has_a_user_of_its_own() -> None:

@@ -287,8 +287,8 @@ def _connector(d: model.Deployment, link: topology.Link, peer: model.Node) -> En
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
     }
-    if link.cost != 1:
-        connector["cost"] = link.cost
+    if not link.uplink:
+        connector["cost"] = d.router.link_cost * link.cost
     return ("connector", connector)
 
 
