@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import itertools
 import time
 
 from testbed import errors, processes, workers
@@ -49,7 +50,7 @@ def calls(side: sides.Side, callers: int, far: bool = False) -> Values:
 
     :param far: whether each client calls the server of the next node; else any server may answer.
     """
-    servers = [*side.servers[1:], side.servers[0]]
+    servers = itertools.cycle((*side.servers[1:], side.servers[0]))
     used = list(zip(side.clients, _shares(callers, len(side.clients)), servers))
     watched = (side.intermediaries, [worker.process for worker in (*side.servers, *side.clients)])
     for seconds in (_WARM_SECONDS, _CALL_SECONDS):

@@ -43,7 +43,7 @@ class Constants:
 
 MIB = 1024 * 1024
 KIB = 1024
-ROUTER = Constants(memory=25 * MIB, descriptors=12, client_memory=81 * KIB, client_connections=1)
+ROUTER = Constants(memory=25 * MIB, descriptors=12, client_memory=150 * KIB, client_connections=1)
 # A process that speaks RPC over RabbitMQ and notifies has 6 connections, 4 or 5 queues behind them; one that only
 # notifies has a bare one.
 RPC_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=512 * KIB, client_connections=6)
