@@ -65,6 +65,12 @@ class Process:
         found = pathlib.Path(f"/proc/{self.pid}/status").read_text().partition("VmRSS:")[2].split()
         return int(found[0]) if found else 0
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds used so far, by all its threads; not readable once it was waited for (OSError)."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""
         if self.popen.returncode is None:

@@ -33,9 +33,7 @@ class Usage:
         busy = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
         idle = int(busy[3]) + int(busy[4])
         mine = sum(os.times()[:4])
-        return cls(
-            sum(map(cpu, asked)), sum(map(cpu, own)) + mine, (sum(map(int, busy)) - idle) / _TICKS, time.monotonic()
-        )
+        return cls(used(asked), used(own) + mine, (sum(map(int, busy)) - idle) / _TICKS, time.monotonic())
 
     def foreign(self, later: Usage) -> float:
         """Return how many cores something else used meanwhile, on average."""
@@ -46,11 +44,14 @@ class Usage:
 def cpu(process: processes.Process) -> float:
     """Return a process's CPU seconds, its threads' included; 0 when it has ended."""
     try:
-        stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+        return process.cpu_seconds
     except OSError:
         return 0.0
-    fields = stat.rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def used(processes_: collections.abc.Iterable[processes.Process]) -> float:
+    """Return the CPU seconds of all together."""
+    return sum(map(cpu, processes_))
 
 
 def resident(processes_: collections.abc.Iterable[processes.Process]) -> float:

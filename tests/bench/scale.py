@@ -206,7 +206,7 @@ class Trial:
         return [router.process for router in some if router.process]
 
     def _cpu(self) -> float:
-        return sum(map(machine.cpu, self._processes(self._mesh.routers)))
+        return machine.used(self._processes(self._mesh.routers))
 
     def _control(self) -> dict[str, tuple[float, int]]:
         """Return by interior when it was asked, and how many messages it had sent over its control links."""

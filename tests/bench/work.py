@@ -54,12 +54,12 @@ def calls(side: sides.Side, callers: int, far: bool = False) -> Values:
     used = list(zip(side.clients, _shares(callers, len(side.clients)), servers))
     watched = (side.intermediaries, [worker.process for worker in (*side.servers, *side.clients)])
     for seconds in (_WARM_SECONDS, _CALL_SECONDS):
-        before = [sum(map(machine.cpu, some)) for some in watched]
+        before = [machine.used(some) for some in watched]
         for client, threads, server in used:
             only = server.host.name if far else ""
             client.begin("call", _MANY, seconds, server, only=only, timeout=_TIMEOUT, threads=threads)
         sent = [one for client, *_ in used for one in client.result()]
-        after = [sum(map(machine.cpu, some)) for some in watched]
+        after = [machine.used(some) for some in watched]
     good = [one for one in sent if not one.error]
     if not good:
         raise errors.TestbedError(f"No call of {side.kind.words} was answered.", side.clients[0].process.tail())

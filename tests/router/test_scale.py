@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import time
 import typing
@@ -36,11 +35,11 @@ def resident_mib(names: typing.Iterable[str], cloud: clouds.Cloud) -> list[float
 
 def cpu_seconds(cloud: clouds.Cloud) -> float:
     """Return how much CPU all routers have used."""
-    ticks = 0
+    found = 0.0
     for router in cloud.routers.values():
-        stat = pathlib.Path(f"/proc/{router.process.pid if router.process else 0}/stat").read_text()
-        ticks += sum(map(int, stat.rpartition(") ")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+        assert router.process
+        found += router.process.cpu_seconds
+    return found
 
 
 def uplinked(cloud: clouds.Cloud, seconds: float = _SECONDS) -> None:
