@@ -56,7 +56,7 @@ def amqp(told: dict[str, typing.Any], opened: Open) -> None:
         def connect(self, number: int) -> None:
             connection = self.container.connect(
                 f"amqp://{told['hosts'][0]}:{told['port']}", user=told["user"], password=told["password"],
-                allowed_mechs="PLAIN", allow_insecure_mechs=True, reconnect=False, heartbeat=30,
+                allowed_mechs="PLAIN", allow_insecure_mechs=True, reconnect=False, heartbeat=told["heartbeat"],
             )  # fmt: skip
             connection.number, connection.missing = number, 0
             names = (f"unicast/crowd/topic/{number}", "anycast/crowd/topic", "multicast/crowd/topic")
@@ -103,7 +103,8 @@ def _rabbit_client(told: dict[str, typing.Any], host: str, number: int, opened: 
     import amqp as client  # type: ignore[import-untyped]
 
     at = f"{host}:{told['port']}"
-    with client.Connection(at, told["user"], told["password"], connect_timeout=10, heartbeat=60) as connection:
+    user, password, heartbeat = told["user"], told["password"], told["heartbeat"]
+    with client.Connection(at, user, password, connect_timeout=10, heartbeat=heartbeat) as connection:
         channel = connection.channel()
         for kind in ("topic", "server", "fanout", "reply"):
             name = "crowd.topic" if kind == "topic" else f"crowd.{kind}.{number}"

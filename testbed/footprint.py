@@ -17,7 +17,6 @@ import time
 import typing
 
 from om_agent import model
-from om_agent.plan import policy
 
 from testbed import console, errors, overcloud, processes, rabbitmq, routers, workers
 from testbed.recovery import network
@@ -88,14 +87,9 @@ class Bench:
         overcloud.apply_all(self.supervisor, made, f"apply-{self._count}")
         return made
 
-    def crowd(self, cloud: overcloud.Overcloud, scheme: model.Scheme, count: int) -> list[workers.Crowd]:
+    def crowd(self, cloud: overcloud.Overcloud, count: int) -> list[workers.Crowd]:
         """Connect clients to the first node, and wait for all."""
-        d, host = cloud.deployment, cloud.hosts[0]
-        told = {
-            "scheme": scheme.value, "hosts": [host.node.host], "port": d.rpc.port, "user": policy.login(d.rpc),
-            "password": d.rpc.password.reveal(), "count": count // 3,
-        }  # fmt: skip
-        made = [workers.Crowd(self.supervisor, host, i * (count // 3), **told) for i in range(3)]
+        made = [workers.Crowd(self.supervisor, cloud, cloud.hosts[:1], i * (count // 3), count // 3) for i in range(3)]
         what = f"{count} clients are connected"
         processes.wait_until(what, lambda: sum(c.report()[0] for c in made) == count, 120, interval=0.5)
         return made
@@ -109,7 +103,7 @@ def router(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
     first.start()
     first.wait()
     alone = Size.of(first.process)
-    crowd = bench.crowd(cloud, model.Scheme.AMQP, _CLIENTS)
+    crowd = bench.crowd(cloud, _CLIENTS)
     full = Size.of(first.process)
     bench.supervisor.end(*(c.process for c in crowd), first.process or crowd[0].process)
     first.start()
@@ -153,7 +147,7 @@ def broker(bench: Bench) -> dict[str, typing.Any]:
     cluster.start()
     cluster.wait()
     alone = Size.of(*cluster.processes)
-    crowd = bench.crowd(cloud, model.Scheme.RABBIT, _CLIENTS)
+    crowd = bench.crowd(cloud, _CLIENTS)
     full = Size.of(*cluster.processes)
     bench.supervisor.end(*(c.process for c in crowd))
     cluster.end()

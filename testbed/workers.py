@@ -13,6 +13,9 @@ import threading
 import time
 import typing
 
+from om_agent import model
+from om_agent.plan import policy
+
 from testbed import errors, overcloud, processes
 
 READY_SECONDS = 60.0
@@ -21,12 +24,13 @@ _SLACK_SECONDS = 30.0  # beyond a command's own time: the last call's timeout, a
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """One message, as its sender saw it; ``error`` is the exception's class or ''."""
+    """One message, as its sender saw it; ``error`` is the exception's class or '', ``thread`` which of the sender's."""
 
     ident: str
     begun: float
     done: float
     error: str
+    thread: int
 
     @property
     def kind(self) -> str:
@@ -195,10 +199,27 @@ class Crowd(Worker):
 
     module = "testbed.crowd"
 
-    def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, first: int, **told: object) -> None:
-        """Start as many as ``count``, numbered from ``first``."""
-        super().__init__(supervisor, host, f"crowd-{first}")
-        self.tell(first=first, **told)
+    def __init__(
+        self,
+        supervisor: processes.Supervisor,
+        cloud: overcloud.Overcloud,
+        hosts: collections.abc.Sequence[overcloud.Host],
+        first: int,
+        count: int,
+    ) -> None:
+        """Start as many as ``count``, numbered from ``first``, with the heartbeat that the agent writes for drivers.
+
+        :param hosts: where they run, which is at the first, and those that they connect to, of which AMQP 1.0's are
+            the first alone.
+        """
+        super().__init__(supervisor, hosts[0], f"crowd-{first}")
+        d = cloud.deployment
+        amqp = d.rpc.scheme is model.Scheme.AMQP
+        self.tell(
+            first=first, count=count, scheme=d.rpc.scheme.value, hosts=[host.node.host for host in hosts],
+            port=d.rpc.port, user=policy.login(d.rpc), password=d.rpc.password.reveal(),
+            heartbeat=d.oslo.amqp_idle_timeout if amqp else d.oslo.rabbit_heartbeat,
+        )  # fmt: skip
         self.expect("ready", READY_SECONDS)
 
     def report(self) -> tuple[int, float]:

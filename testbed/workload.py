@@ -168,13 +168,14 @@ def client(args: argparse.Namespace) -> None:
 
 def _perform(
     rpc: typing.Any, notifier: typing.Any, command: dict[str, typing.Any], name: str
-) -> list[tuple[str, float, float, str]]:
+) -> list[tuple[str, float, float, str, int]]:
     """Do one command.
 
     :param command: ``do`` (call, cast, fanout, notify, or a list of these: one thread each), ``count``, ``seconds``;
         and as needed ``topic``, ``exchange``, ``server``, ``timeout``, ``interval`` (seconds between the starts of
         two), ``threads``.
-    :return: of each message its name, when it was begun and done, and the kind of error or nothing.
+    :return: of each message its name, when it was begun and done, the kind of error or nothing, and which thread's it
+        was.
     """
     wanted = command["do"]
     kinds = [wanted] * command.get("threads", 1) if isinstance(wanted, str) else wanted
@@ -184,7 +185,7 @@ def _perform(
     _enough.clear()
     interval = command.get("interval", 0.0)
 
-    def work(kind: str) -> collections.abc.Iterator[tuple[str, float, float, str]]:
+    def work(kind: str, thread: int) -> collections.abc.Iterator[tuple[str, float, float, str, int]]:
         while time.monotonic() < deadline and not _enough.is_set():
             number = next(numbers)  # one step for all threads: itertools.count is C
             if number >= command["count"]:
@@ -196,11 +197,11 @@ def _perform(
                 acts[kind](ident, begun)
             except Exception as e:  # whatever a service would meet is a result; its text may hold a URL
                 error = type(e).__name__
-            yield (ident, begun, time.monotonic(), error)
+            yield (ident, begun, time.monotonic(), error, thread)
             time.sleep(max(0.0, min(begun + interval, deadline) - time.monotonic()))
 
     with concurrent.futures.ThreadPoolExecutor(len(kinds)) as pool:
-        running = [pool.submit(lambda kind=kind: list(work(kind))) for kind in kinds]  # type: ignore[misc]
+        running = [pool.submit(lambda *its: list(work(*its)), kind, thread) for thread, kind in enumerate(kinds)]
         return [result for done in running for result in done.result()]
 
 

@@ -486,6 +486,12 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "each, idle at 11 % of a core, and 20 never come to rest",
         "Lower router.max_links (its default is 6), or let roles run edge routers (router.roles)",
     ),
+    "flooded": (
+        "the {count} interior routers of {site} pass each change on over every way between them: with 6 links each "
+        "that takes 0.3 of a core of each at 50, 0.8 at 100 and all of it at 128",
+        "Let roles run edge routers (router.roles), divide the interiors among sites, or set router.max_links to 2 (a "
+        "ring)",
+    ),
     "plaintext": (
         "{half} runs without TLS: passwords cross the network in the clear",
         "Set {half}.tls to true and give tls",

@@ -13,7 +13,6 @@ import time
 
 from om_agent import model
 from om_agent.plan import authority, layout
-from om_agent.plan import router as router_plan
 
 from testbed import processes, routers, workers
 from testbed.recovery import cloud as clouds
@@ -215,16 +214,10 @@ def burst(cloud: clouds.Cloud) -> Steps:
 
 def storm(cloud: clouds.Cloud) -> Steps:
     """Many clients of one router or broker are cut off by its crash, and all come back at once."""
-    d, amqp = cloud.overcloud.deployment, cloud.rpc is AMQP
-    names = ("ctl-2",) if amqp else ("ctl-2", "ctl-1", "ctl-3")
-    user = f"{d.rpc.username}@{router_plan.REALM}" if amqp else d.rpc.username
-    told = {
-        "scheme": cloud.rpc.value, "hosts": [cloud.hosts[n].node.host for n in names], "port": d.rpc.port,
-        "user": user, "password": d.rpc.password.reveal(), "count": _CROWD // 3,
-    }  # fmt: skip
-    crowds = [
-        workers.Crowd(cloud.supervisor, cloud.hosts["ctl-2"], first, **told) for first in range(0, _CROWD, _CROWD // 3)
-    ]
+    amqp = cloud.rpc is AMQP
+    hosts = [cloud.hosts[name] for name in (("ctl-2",) if amqp else ("ctl-2", "ctl-1", "ctl-3"))]
+    part = _CROWD // 3
+    crowds = [workers.Crowd(cloud.supervisor, cloud.overcloud, hosts, first, part) for first in range(0, _CROWD, part)]
     yield from _until(crowds)
     yield NOW
     killed = time.monotonic()

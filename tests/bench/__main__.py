@@ -13,11 +13,12 @@ import sys
 import time
 import typing
 
+from om_agent import errors as agent_errors
 from om_agent import model
 
 from testbed import console, errors, processes, rabbitmq, routers, workers
 from testbed.recovery import network
-from tests.bench import agent, figures, machine, page, run, scale, sides
+from tests.bench import agent, figures, machine, page, plots, run, scale, sides
 
 _ENGINES = [model.Engine.QDROUTERD.value, model.Engine.SKROUTERD.value]
 _KINDS = ("calls", "far", "burst", "connections", "storm", "failover")
@@ -34,12 +35,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=_ENGINES, default=_ENGINES[0], help="the router (default: %(default)s)")
     parser.add_argument("--part", action="append", choices=_PARTS, help="this alone; may be given several times")
     parser.add_argument("--work", action="append", choices=_KINDS, help="of the pairs, this alone; likewise")
-    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument("--repetitions", type=_positive, default=3, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("build/bench"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument("--page-of", type=pathlib.Path, metavar="FILE", help="make the page of a run's JSON, no more")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def main(argv: collections.abc.Sequence[str] | None = None) -> int:
@@ -51,7 +59,7 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
         if args.page_of:
             page.write(json.loads(args.page_of.read_text()), args.out)
             return 0
-        _check(args.engine)
+        _check(model.Engine(args.engine), args.part or _PARTS)
         network.enter("tests.bench")
         network.loopback()
         with network.directory(None) as directory, processes.Supervisor(directory / "logs") as supervisor:
@@ -59,19 +67,28 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     except errors.TestbedError as e:
         out.fail(str(e), e.detail)
         return 1
+    except agent_errors.AgentError as e:  # a router or broker that could not be asked
+        out.fail(str(e), "")
+        return 1
     except errors.Stopped as e:
         return e.exit_code
     return 0
 
 
-def _check(engine: str) -> None:
-    if not routers.find(model.Engine(engine)):
-        variable = f"OM_{engine.upper()}"
+def _check(engine: model.Engine, parts: collections.abc.Container[str]) -> None:
+    """Find what is missing before an hour has gone."""
+    if not routers.find(engine):
+        variable = f"OM_{engine.value.upper()}"
         raise errors.TestbedError(
-            f"The benchmark compares a real router, and {engine} is neither on PATH nor named by {variable}."
+            f"The benchmark compares a real router, and {engine.value} is neither on PATH nor named by {variable}."
         )
     workers.check_oslo_messaging()
     rabbitmq.find_server()
+    plots.find()
+    if "agent" in parts:
+        agent.find()
+    if "scale" in parts:
+        scale.path_engine(engine)
 
 
 def _run(
@@ -97,14 +114,16 @@ def _run(
             f"others used {sample.foreign:.2f} cores"
         )
 
-    for part in args.part or _PARTS:
+    for part in dict.fromkeys(args.part or _PARTS):
         where = directory / part
         where.mkdir()
         wanted = args.work or _KINDS
         context = run.Context(supervisor, where, model.Engine(args.engine), args.repetitions, wanted, show, say)
-        found["found"].update(_PARTS[part](context))
-        found["seconds"] = round(time.monotonic() - begun)
-        page.write(found, args.out)
+        try:
+            found["found"].update(_PARTS[part](context))
+        finally:  # what a part has measured is kept, however it ended
+            found["seconds"] = round(time.monotonic() - begun)
+            page.write(found, args.out)
     out.line(f"The page is {args.out / 'performance.rst'}.")
 
 

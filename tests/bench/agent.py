@@ -1,6 +1,7 @@
 """What the agent costs: beside puppet without it, beside os-apply-config, and with more and more nodes in the metadata.
 
-Every figure is of a whole process with its children, from its start to its end. Sides take turns in one root directory,
+Every figure is of a whole process with its children, from its start to its end; memory is the most that all of them had
+together, resident, looked at every few milliseconds. Sides take turns in one root directory,
 which each finds as the others found it: either just as packages leave it, or as it is when all is right already.
 """
 
@@ -26,7 +27,7 @@ from testbed import errors, overcloud
 from tests.bench import figures, machine, run
 
 PAIR = "agent"
-NODES = (10, 100, 1_000, 10_000)
+NODES = (10, 100, 1_000, 4_000, 10_000)
 SERVICES = (1, 10, 30)
 COMMANDS = ("validate", "plan", "topology")
 _NO_OP_SERVICES = 10
@@ -38,15 +39,36 @@ _CHANGED = 2  # puppet's exit code for "there was something to do, and it is don
 
 # A process takes over the peak of what it was forked from, which here is all of the benchmark. This is small enough.
 _TIMER = """\
-import json, os, sys, time
+import ctypes, glob, json, os, signal, sys, threading, time
+PR_SET_PDEATHSIG, PAGES, EVERY = 1, os.sysconf("SC_PAGE_SIZE") / 2**20, 0.02
+
+def resident(pid):
+    try:
+        own = int(open(f"/proc/{pid}/statm").read().split()[1]) * PAGES
+        below = [int(p) for c in glob.glob(f"/proc/{pid}/task/*/children") for p in open(c).read().split()]
+    except (OSError, IndexError):  # it has just ended
+        return 0.0
+    return own + sum(map(resident, below))
+
+libc = ctypes.CDLL(None)
 begun = time.monotonic()
 pid = os.fork()
 if not pid:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0o077)
     os.execvp(sys.argv[2], sys.argv[2:])
+seen = [0.0]
+
+def watch():
+    while True:
+        seen.append(resident(pid))
+        time.sleep(EVERY)
+
+threading.Thread(target=watch, daemon=True).start()
 _, status, used = os.wait4(pid, 0)
 wall = time.monotonic() - begun
-found = {"wall s": wall, "CPU s": used.ru_utime + used.ru_stime, "memory MiB": used.ru_maxrss / 1024}
+most = max(*seen, used.ru_maxrss / 1024)  # which alone knows one that ended before it was looked at
+found = {"wall s": wall, "CPU s": used.ru_utime + used.ru_stime, "memory MiB": most}
 with open(sys.argv[1], "w") as file:
     json.dump([os.waitstatus_to_exitcode(status), found], file)
 """
@@ -64,6 +86,15 @@ class Command:
     argv: tuple[str, ...]
     env: dict[str, str]
     expected: int = 0
+
+
+def find() -> None:
+    """Find what the agent is compared with.
+
+    :raises testbed.errors.TestbedError: when puppet or os-apply-config is missing.
+    """
+    _tools()
+    _os_apply_config_program()
 
 
 def measure(context: run.Context) -> dict[str, typing.Any]:
@@ -210,11 +241,16 @@ def _puppet(root: pathlib.Path) -> Command:
 # -- os-apply-config -------------------------------------------------------------------------------------------------
 
 
-def _os_apply_config(base: pathlib.Path, root: pathlib.Path) -> Command:
-    """Return os-apply-config with templates that come to the files below ``root``, which are right."""
+def _os_apply_config_program() -> pathlib.Path:
     program = pathlib.Path(sys.executable).with_name("os-apply-config")
     if not program.exists():
         raise errors.TestbedError("os-apply-config is needed, which the agent is compared with.")
+    return program
+
+
+def _os_apply_config(base: pathlib.Path, root: pathlib.Path) -> Command:
+    """Return os-apply-config with templates that come to the files below ``root``, which are right."""
+    program = _os_apply_config_program()
     hieradata = json.loads(files.on_disk(root, layout.HIERADATA).read_text())
     values: dict[str, str] = {}
     for path, file in hieradata["om_messaging::config_files"].items():
@@ -311,14 +347,17 @@ def _growing(bench: _Bench) -> None:
                 bench.do(f"{name}/{count}", command, repetition)
 
 
-def growth(samples: collections.abc.Iterable[figures.Sample], command: str) -> dict[str, float]:
-    """Return what a node more costs, and how many times as much it does among the most nodes as among fewer: about one
-    where the cost is linear. What it costs to start, which is what the fewest nodes cost, does not count."""
-    least, _, fewer, most = NODES
+def growth(samples: collections.abc.Sequence[figures.Sample], command: str) -> dict[str, float]:
+    """Return what a node more costs among many, and how many times as much that is as among fewer: about one where the
+    cost is linear.
+
+    What it costs to start does not count, so both are slopes: between the three sizes with the most nodes.
+    """
+    fewer, more, most = NODES[-3:]
     found = {}
     for value, unit, scale in (("CPU s", "CPU us", 1e6), ("memory MiB", "memory KiB", 1024.0)):
-        cost = {n: figures.median(samples, f"{command}/{n}", PAIR, value) for n in NODES}
-        per_node = {n: (cost[n] - cost[least]) / (n - least) for n in (fewer, most)}
-        found[f"{unit} a node"] = scale * per_node[most]
-        found[f"{unit} a node, ratio"] = figures.ratio(per_node[most], per_node[fewer])
+        cost = {n: figures.overall(samples, f"{command}/{n}", PAIR, value) for n in NODES}
+        among_most, among_fewer = ((cost[b] - cost[a]) / (b - a) for a, b in ((more, most), (fewer, more)))
+        found[f"{unit} a node"] = scale * among_most
+        found[f"{unit} a node, ratio"] = figures.ratio(among_most, among_fewer)
     return found

@@ -7,6 +7,9 @@ import dataclasses
 import math
 import statistics
 
+# Figures of which one bad repetition counts, whatever the others say.
+WORST = ("failed", "refused", "lost", "lost %", "calls lost", "longest outage s", "disturbed until s")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -16,6 +19,7 @@ class Sample:
     :param work: what was done, ``calls/12`` for instance: a kind, and how much of it.
     :param values: figures by name; the name ends with the unit.
     :param foreign: cores that were busy with nothing of this benchmark, on average.
+    :param beside: cores that the other sides of the pair used, though they had nothing to do.
     """
 
     pair: str
@@ -24,6 +28,7 @@ class Sample:
     repetition: int
     values: dict[str, float]
     foreign: float
+    beside: float = 0.0
 
 
 def percentile(values: collections.abc.Sequence[float], percent: float) -> float:
@@ -32,10 +37,10 @@ def percentile(values: collections.abc.Sequence[float], percent: float) -> float
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
 
 
-def median(samples: collections.abc.Iterable[Sample], work: str, side: str, value: str) -> float:
-    """Return the median over the repetitions; NaN when there is none."""
+def overall(samples: collections.abc.Iterable[Sample], work: str, side: str, value: str) -> float:
+    """Return the median over the repetitions, or the worst of what should not be at all; NaN when there is none."""
     found = [s.values[value] for s in samples if (s.work, s.side) == (work, side) and value in s.values]
-    return statistics.median(found) if found else math.nan
+    return (max if value in WORST else statistics.median)(found) if found else math.nan
 
 
 def ratio(one: float, other: float) -> float:

@@ -43,11 +43,11 @@ class Usage:
 
 
 def cpu(process: processes.Process) -> float:
-    """Return a process's CPU seconds, its threads' included; 0 when it has ended."""
+    """Return a process's CPU seconds, its threads' included; of one that has ended, what it had used by then."""
     try:
         return process.cpu_seconds
     except OSError:
-        return 0.0
+        return process.cpu
 
 
 def used(processes_: collections.abc.Iterable[processes.Process]) -> float:

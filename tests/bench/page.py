@@ -8,7 +8,7 @@ import math
 import pathlib
 import typing
 
-from tests.bench import figures, plots, sides, targets
+from tests.bench import figures, plots, sides, targets, work
 
 _TITLES = {
     "one": "One router and one RabbitMQ",
@@ -22,7 +22,7 @@ _KINDS = {
     "far": "Calls to the server of another node",
     "burst": "Bursts: sent as fast as so many threads can, without a pause",
     "connections": "Connections that say nothing",
-    "storm": "500 clients come back after kill -9",
+    "storm": f"{work.STORM} clients come back after kill -9",
     "failover": "Kill -9 of one of three under calls",
 }
 _PLOTTED = {"calls/s": False, "p99 ms": True, "CPU s/10k": True}
@@ -53,6 +53,7 @@ def text(
     """Return the page."""
     machine = found["machine"]
     foreign = [s.foreign for s in samples]
+    beside = [s.beside for s in samples if s.pair in sides.KINDS]
     lines = [
         *_heading("Performance", "=", over=True),
         f"One run of ``make bench`` with {found['engine']}, {found['when']}, {found['seconds'] / 60:.0f} minutes, on",
@@ -60,12 +61,17 @@ def text(
         f"Linux {machine['kernel']}, Python {machine['python']}. Made by ``tests/bench``; what the settings are is in",
         "`tuning <tuning.rst>`_.",
         "",
-        "Sides did the same work in turn, in processes of their own, with the files that the agent rendered. Figures",
-        "are medians; in parentheses is the ratio of a table's first column to that one. Believe ratios, not seconds:",
-        f"other programs used {figures.number(figures.percentile(foreign, 50))} cores in the median meanwhile, and up",
-        f"to {figures.number(max(foreign, default=math.nan))}.",
+        "Sides did the same work in turn, in processes of their own, with the files that the agent rendered; what it",
+        "does not write, quorum queues and mirroring on all brokers, was put into them by hand. Where RPC goes over",
+        "routers, RabbitMQ runs beside them for notifications, as many brokers as on the other side.",
         "",
-        *_targets(samples),
+        "Figures are medians, and of what was lost, failed or disturbed the worst; in parentheses is the ratio of a",
+        "table's first column to that one. Believe ratios, not seconds: other programs used",
+        f"{figures.number(figures.percentile(foreign, 50))} cores in the median meanwhile, and up to",
+        f"{figures.number(max(foreign, default=math.nan))}; sides that stood idle while another worked used",
+        f"{figures.number(figures.percentile(beside, 50))}.",
+        "",
+        *_targets(samples, found["found"]),
     ]
     for pair in dict.fromkeys(s.pair for s in samples):
         of_pair = [s for s in samples if s.pair == pair]
@@ -83,25 +89,37 @@ def _heading(title: str, line: str, over: bool = False) -> list[str]:
     return [*([rule] if over else []), title, rule, ""]
 
 
-def _targets(samples: collections.abc.Sequence[figures.Sample]) -> list[str]:
+def _targets(samples: collections.abc.Sequence[figures.Sample], beside: dict[str, typing.Any]) -> list[str]:
+    """Return the table of what was to be reached by the pairs that were measured at all.
+
+    :param beside: what parts said beside their samples.
+    """
     rows = []
-    for target in targets.TARGETS:
+    pairs = {s.pair for s in samples}
+    for target in (target for target in targets.TARGETS if target.pair in pairs):
         found = target.found(samples)
-        if not math.isnan(found):
-            against = f" / {_name(target.against)}" if target.against else ""
-            rows.append(
-                [
-                    f"{target.work}: {target.value}, {_name(target.side)}{against}",
-                    f"at {'most' if target.most else 'least'} {target.limit:g}",
-                    figures.number(found),
-                    "yes" if target.met(found) else "**no**",
-                ]
-            )
+        against = f" / {_name(target.against)}" if target.against else ""
+        rows.append(
+            [
+                f"{target.work}: {target.value}, {_name(target.side)}{against}",
+                f"at {'most' if target.most else 'least'} {target.limit:g}",
+                *(["-", "not measured"] if math.isnan(found) else [figures.number(found), _reached(target.met(found))]),
+            ]
+        )
+    for command, growth in beside.get("agent", {}).get("growth", {}).items():
+        for value in ("CPU us a node, ratio", "memory KiB a node, ratio"):
+            what = f"{command}: {value.removesuffix(', ratio')}, a node more among many / among fewer"
+            met = _reached(growth[value] <= targets.LINEAR)
+            rows.append([what, f"at most {targets.LINEAR:g}", figures.number(growth[value]), met])
     lost = targets.lost(samples)
     if not math.isnan(lost):
         what = "casts, fanouts and notifications lost, nothing killed, acknowledged settings"
-        rows.append([what, "0", figures.number(lost), "no" if lost else "yes"])
+        rows.append([what, "0", figures.number(lost), _reached(not lost)])
     return [*_heading("What was to be reached", "="), *_table(["", "Wanted", "Found", "Reached"], rows)] if rows else []
+
+
+def _reached(met: bool) -> str:
+    return "yes" if met else "**no**"
 
 
 def _name(side: str) -> str:
@@ -115,7 +133,7 @@ def _kind(kind: str, samples: collections.abc.Sequence[figures.Sample]) -> list[
     lines = _heading(_KINDS.get(kind, kind.capitalize()), "-")
     if len(there) == 1:
         rows = [
-            [_variant(work), *(figures.number(figures.median(samples, work, there[0], v)) for v in values)]
+            [_variant(work), *(figures.number(figures.overall(samples, work, there[0], v)) for v in values)]
             for work in works
         ]
         return [*lines, *_table(["", *values], rows)]
@@ -134,7 +152,7 @@ def _variant(work: str) -> str:
 
 def _compared(samples: collections.abc.Sequence[figures.Sample], work: str, there: list[str], value: str) -> list[str]:
     """Return the cells of one row: each side's median, and the first one's divided by it."""
-    medians = [figures.median(samples, work, side, value) for side in there]
+    medians = [figures.overall(samples, work, side, value) for side in there]
     ratios = [figures.ratio(medians[0], m) for m in medians]
     plain = not all(medians) or math.isnan(medians[0])
     return [
@@ -156,13 +174,13 @@ def _plots(samples: collections.abc.Sequence[figures.Sample]) -> collections.abc
         of_pair = [s for s in samples if s.pair == pair]
         called = list(dict.fromkeys((s.work, s.side) for s in of_pair if s.work.startswith("calls/")))
         for value, logarithmic in _PLOTTED.items() if called else ():
-            medians = {(side, float(_variant(w))): figures.median(of_pair, w, side, value) for w, side in called}
+            medians = {(side, float(_variant(w))): figures.overall(of_pair, w, side, value) for w, side in called}
             name = f"performance-{pair}-calls-{value.split()[0].replace('/', '-per-').lower()}"
             lines = plots.over(_name, {at: y for at, y in medians.items() if not math.isnan(y)})
             if lines:
                 yield name, plots.Plot(f"{_TITLES[pair]}: {value}", "callers", value, lines, logarithmic)
         opened = {
-            (s.side, float(value.rpartition(" ")[2])): figures.median(of_pair, s.work, s.side, value)
+            (s.side, float(value.rpartition(" ")[2])): figures.overall(of_pair, s.work, s.side, value)
             for s in of_pair if s.work == "connections"
             for value in s.values if value.startswith("memory MiB at ")
         }  # fmt: skip

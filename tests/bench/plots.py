@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import pathlib
+import shutil
 import subprocess
 
 from testbed import errors
@@ -54,17 +55,23 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def find() -> str:
+    """Return gnuplot's path.
+
+    :raises testbed.errors.TestbedError: when it is missing.
+    """
+    found = shutil.which("gnuplot")
+    if not found:
+        raise errors.TestbedError("gnuplot, which draws the plots, is missing: run tools/bootstrap test.")
+    return found
+
+
 def draw(plot: Plot, path: pathlib.Path) -> None:
     """Write the picture, SVG.
 
     :raises testbed.errors.TestbedError: when gnuplot is missing or cannot.
     """
-    try:
-        done = subprocess.run(
-            ["gnuplot"], input=script(plot), capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except FileNotFoundError:
-        raise errors.TestbedError("gnuplot, which draws the plots, is missing: run tools/bootstrap test.") from None
+    done = subprocess.run([find()], input=script(plot), capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode or not done.stdout.startswith("<?xml"):
         raise errors.TestbedError(f"gnuplot could not draw {plot.title}.", done.stderr)
     path.write_text("\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n")

@@ -63,8 +63,11 @@ def pair(context: Context, name: str) -> dict[str, typing.Any]:
 def _sample(pair: str, one: work.Work, side: sides.Side, repetition: int, everyone: list[sides.Side]) -> figures.Sample:
     side.forget()
     sides.settle(_PAUSE_SECONDS)
-    own = [process for other in everyone for process in other.own()]
-    before = machine.Usage.now((), own)
+    idle = [process for other in everyone if other is not side for process in other.own()]
+    own = [*idle, *side.own()]
+    before = machine.Usage.now(idle, own)
     values = one.do(side)
-    after = machine.Usage.now((), own)
-    return figures.Sample(pair, one.name, side.kind.name, repetition, values, before.foreign(after))
+    # What the work ended counts, and what it started.
+    after = machine.Usage.now(idle, {*own, *side.own()})
+    beside = (after.asked - before.asked) / (after.at - before.at)
+    return figures.Sample(pair, one.name, side.kind.name, repetition, values, before.foreign(after), beside)

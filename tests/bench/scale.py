@@ -23,6 +23,7 @@ from om_agent import amqp, apply, errors, facts, model, plan, render, verify
 from om_agent.apply import files
 from om_agent.plan import services, topology
 
+from testbed import errors as testbed_errors
 from testbed import overcloud, processes, routers
 from tests.bench import figures, machine, models, run
 
@@ -300,9 +301,11 @@ def _connections() -> float:
 # -- computing routes ------------------------------------------------------------------------------------------------
 
 
-def _path_engine(engine: model.Engine) -> types.ModuleType | None:
-    """Return the engine's own computation of routes, Python that needs nothing of the rest; None when it is not found
-    beside the program."""
+def path_engine(engine: model.Engine) -> types.ModuleType:
+    """Return the engine's own computation of routes, Python that needs nothing of the rest.
+
+    :raises testbed.errors.TestbedError: when it is not found beside the program.
+    """
     program = pathlib.Path((routers.find(engine) or ("",))[0]).resolve()
     for place in ("lib*/*/python", "lib*/python3*/*-packages"):
         for path in program.parent.parent.glob(f"{place}/{_PACKAGES[engine]}/router/path.py"):
@@ -311,20 +314,22 @@ def _path_engine(engine: model.Engine) -> types.ModuleType | None:
                 module = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
                 return module
-    return None
+    raise testbed_errors.TestbedError(
+        f"The computation of routes of {engine.value} is not found where {program} is installed."
+    )
 
 
 def _routes(context: run.Context) -> list[models.Point]:
     """Return how long one computation takes in meshes of many sizes, thinned and not."""
-    module = _path_engine(context.engine)
+    module = typing.cast(typing.Any, path_engine(context.engine))
     found = []
-    for count, (most, value) in itertools.product(_ROUTED, models.ROUTES.items()) if module else ():
+    for count, (most, value) in itertools.product(_ROUTED, models.ROUTES.items()):
         d = overcloud.load([_metadata(context, Shape(count, most_links=most))])
         peers: dict[str, dict[str, int]] = collections.defaultdict(dict)
         for link in topology.interior_links(d):
             peers[link.source][link.target] = peers[link.target][link.source] = 1
         states = {name: types.SimpleNamespace(peers=own) for name, own in peers.items()}
-        engine = typing.cast(typing.Any, module).PathEngine(types.SimpleNamespace(id=min(states)))
+        engine = module.PathEngine(types.SimpleNamespace(id=min(states)))
         took = []
         for _ in range(_COMPUTED):
             begun = time.thread_time()

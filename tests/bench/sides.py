@@ -10,7 +10,7 @@ import time
 import typing
 
 from om_agent import model
-from om_agent.plan import layout, policy
+from om_agent.plan import layout
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
 
@@ -31,7 +31,7 @@ class Kind:
     :param router: keys of the metadata's ``router``.
     :param broker: keys of the metadata's ``broker``.
     :param works: the kinds of work that it takes part in; empty for all.
-    :param notify: what notifications go over; over routers there is no RabbitMQ at all.
+    :param notify: what notifications go over; where that is routers as well there is no RabbitMQ at all.
     :param edits: what is changed by hand of what was rendered: a node's file, a text that is in it once, and the text
         that takes its place.
     """
@@ -104,7 +104,7 @@ class Side:
         self.cluster = rabbitmq.Cluster(supervisor, self.cloud)
         self.servers: list[workers.Server] = []
         self.clients: list[workers.Client] = []
-        self.listener: workers.Listener
+        self.listeners: list[workers.Listener] = []
 
     def _apply(self, directory: pathlib.Path, engine: model.Engine, number: int) -> overcloud.Overcloud:
         kind = self.kind
@@ -147,24 +147,34 @@ class Side:
         return self.cluster.processes
 
     def start(self) -> None:
-        """Start all of it; with one node there are two servers and two clients on it, else one of each on each."""
+        """Start all of it."""
         self.cluster.start()
         self.mesh.start()
         self.cluster.wait()
+        self._start_services()
+
+    def renew_services(self) -> None:
+        """End the services and start others, which are connected as new ones are: those whose broker was killed stay
+        where they went."""
+        self.supervisor.end(*self._services, grace=1)
+        self._start_services()
+
+    def _start_services(self) -> None:
+        """With one node there are two servers and two clients on it, else one of each on each."""
         hosts = self.cloud.hosts if len(self.cloud.hosts) > 1 else _twice(self.cloud.hosts[0])
         self.servers = [workers.Server(self.supervisor, host, _SERVICE, _TOPIC) for host in hosts]
         for server in self.servers:
             server.expect("ready", workers.READY_SECONDS)
         self.clients = [workers.Client(self.supervisor, host, _SERVICE) for host in hosts]
-        self.listener = workers.Listener(self.supervisor, hosts[0], _SERVICE, [_SERVICE])
-        for worker in (*self.clients, self.listener):
+        self.listeners = [workers.Listener(self.supervisor, hosts[0], _SERVICE, [_SERVICE])]
+        for worker in (*self.clients, *self.listeners):
             worker.expect("ready", workers.READY_SECONDS)
         if self.mesh.routers:
             self.mesh.wait_for_consumers(f"multicast/{_SERVICE}/{_TOPIC}", len(self.servers))
 
     def forget(self) -> None:
         """Let servers and listener forget what they received."""
-        receivers: list[workers.Receiver] = [*self.servers, self.listener]
+        receivers: list[workers.Receiver] = [*self.servers, *self.listeners]
         for receiver in receivers:
             receiver.forget()
 
@@ -190,17 +200,20 @@ class Side:
 
     def crowd(self, first: int, count: int) -> workers.Crowd:
         """Connect that many more clients to the first node, numbered from ``first``."""
-        d = self.cloud.deployment
-        return workers.Crowd(
-            self.supervisor, self.cloud.hosts[0], first, scheme=self.kind.scheme.value,
-            hosts=[self.cloud.hosts[0].node.host], port=d.rpc.port, password=d.rpc.password.reveal(), count=count,
-            user=policy.login(d.rpc),
-        )  # fmt: skip
+        return workers.Crowd(self.supervisor, self.cloud, self.cloud.hosts[:1], first, count)
+
+    @property
+    def messaging(self) -> tuple[processes.Process, ...]:
+        """What carries RPC and what carries notifications."""
+        return tuple({*self.intermediaries, *self.stores})
+
+    @property
+    def _services(self) -> tuple[processes.Process, ...]:
+        return tuple(w.process for w in (*self.servers, *self.clients, *self.listeners))
 
     def own(self) -> tuple[processes.Process, ...]:
         """Return every process of this side."""
-        services = [w.process for w in (*self.servers, *self.clients)]
-        return (*{*self.intermediaries, *self.stores}, *services, *([self.listener.process] if services else []))
+        return (*self.messaging, *self._services)
 
     def end(self) -> None:
         """End all of it."""

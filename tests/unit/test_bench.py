@@ -10,8 +10,8 @@ import typing
 import docutils.core
 import pytest
 
-from testbed import errors
-from tests.bench import figures, page, plots, targets
+from testbed import errors, workers
+from tests.bench import agent, figures, page, plots, sides, targets, work
 
 
 def sample(
@@ -19,6 +19,37 @@ def sample(
 ) -> figures.Sample:
     names = {"calls": "calls/s", "p99": "p99 ms", "cpu": "CPU s/10k", "memory": "memory MiB", "sent": "sent/s"}
     return figures.Sample(pair, work, side, repetition, {names.get(k, k): v for k, v in values.items()}, 0.25)
+
+
+def test_every_target_is_of_what_is_measured() -> None:
+    for target in targets.TARGETS:
+        if target.pair == "agent":
+            named = {"apply/no-op", *(f"apply/first-{n}" for n in agent.SERVICES)}
+            named |= {f"{c}/{n}" for c in agent.COMMANDS for n in agent.NODES}
+            assert target.work in named
+            continue
+        kinds = {kind.name: kind for kind in sides.KINDS[target.pair]}
+        for side in (target.side, target.against):
+            assert not kinds[side].works or target.work.partition("/")[0] in kinds[side].works
+        assert target.work in {one.name for one in work.plan(target.pair)}
+
+
+def test_one_bad_repetition_is_not_lost_in_a_median() -> None:
+    lost = [sample("mesh", repetition=i, lost=v) for i, v in enumerate((0.0, 0.0, 500.0))]
+    assert figures.overall(lost, "calls/12", "mesh", "lost") == 500
+
+
+def sent(thread: int, done: float, error: str = "") -> workers.Sent:
+    return workers.Sent("x", done - 0.1, done, error, thread)
+
+
+def test_an_outage_is_that_of_one_thread_whatever_the_others_do() -> None:
+    smooth = [sent(0, 1.0 + n / 10) for n in range(100)]
+    assert work.outage(smooth, 0.9) == pytest.approx(0.1)
+    stuck = [sent(1, 1.0), sent(1, 5.0, "MessagingTimeout"), sent(1, 6.5), sent(1, 7.0)]
+    assert work.outage([*smooth, *stuck], 0.9) == pytest.approx(5.5)
+    assert work.outage([*smooth, sent(1, 1.0), sent(1, 10.0, "MessagingTimeout")], 0.9) == pytest.approx(9.0)
+    assert work.outage([], 0.9) == 0
 
 
 def test_percentiles() -> None:
@@ -31,8 +62,8 @@ def test_percentiles() -> None:
 def test_median_is_of_that_side_and_work_alone() -> None:
     samples = [sample("mesh", repetition=i, calls=v) for i, v in enumerate((300.0, 100.0, 110.0))]
     samples += [sample("mirrored", calls=1.0), sample("mesh", work="calls/1", calls=2.0)]
-    assert figures.median(samples, "calls/12", "mesh", "calls/s") == 110
-    assert math.isnan(figures.median(samples, "calls/12", "mesh", "p99 ms"))
+    assert figures.overall(samples, "calls/12", "mesh", "calls/s") == 110
+    assert math.isnan(figures.overall(samples, "calls/12", "mesh", "p99 ms"))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +127,8 @@ def test_page_has_medians_ratios_targets_and_plots(tmp_path: pathlib.Path) -> No
     calls = ("performance-three-calls-calls-per-s", "performance-three-calls-p99")  # CPU was not measured
     assert drawn == {*calls, "performance-one-connections-memory"}
     assert all(f".. image:: {name}.svg" in text for name in drawn)
+    assert "calls/12: memory MiB, three routers / three RabbitMQ, mirrored | at most 0.25 | - | not measured" in rows
+    assert "apply/no-op" not in text  # a part that did not run
     assert "three routers" in (tmp_path / "performance-three-calls-calls-per-s.svg").read_text()
 
 
