@@ -22,6 +22,14 @@ NEVER = {
 }  # fmt: skip
 YAML, CRYPTOGRAPHY = {"yaml"}, {"cryptography", "email"}  # the latter imports the other
 WATCHED = NEVER | YAML | CRYPTOGRAPHY
+# All that may come from outside Python itself: two libraries with what they import, and the hooks of setuptools.
+OUTSIDE = {"yaml", "_yaml", "cryptography", "_cffi_backend", "bcrypt", "_distutils_hack"}
+LOADED = """
+print()
+for name, module in sys.modules.items():
+    print(name, "outside" if "-packages" in (getattr(module, "__file__", None) or "") else "")
+sys.exit(code)
+"""
 SASLPASSWD = '#!/bin/sh\nwhile [ "$1" != -f ]; do shift; done\ncat >"$2"\n'
 
 
@@ -37,14 +45,16 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
 def imported(*arguments: str, path: str = "", expected: int = 0) -> set[str]:
     """What is watched and imported by a whole run of ``om-agent`` that ends with the exit code ``expected``."""
     code = "import sys\nfrom om_agent import cli\ntry:\n    code = cli.main(sys.argv[1:])\nexcept SystemExit as e:\n"
-    code += "    code = e.code\nprint('\\n' + ' '.join(sys.modules))\nsys.exit(code)"
+    code += f"    code = e.code\n{LOADED}"
     command = [sys.executable, "-B", "-c", code, *arguments]
     environment = {"PYTHONPATH": str(helpers.PACKAGE.parent), "PATH": f"{path}:/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == expected, done.stdout + done.stderr
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert "om_agent.cli" in loaded
-    return loaded & WATCHED
+    found = [line.split(" ") for line in done.stdout[done.stdout.index("\nsys ") :].splitlines() if " " in line]
+    assert "om_agent.cli" in dict(found)
+    outside = {name.partition(".")[0] for name, where in found if where}
+    assert {name for name in outside if not name.startswith("__editable__")} <= OUTSIDE
+    return {name for name, _ in found} & WATCHED
 
 
 def written(directory: pathlib.Path, raw: helpers.Raw) -> str:
