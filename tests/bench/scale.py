@@ -141,7 +141,7 @@ class Trial:
             router.wait()
         all_names = set(self._interiors)
         took = self._agree(all_names, begun, _KNOW_SECONDS)
-        values = {models.AT_REST: float(took is not None), "CPU s at start": self._cpu()}
+        values = {models.AT_REST: float(took is not None), "CPU s at start": self._used()}
         if took is None:
             return {**values, **self._unsettled(all_names), **self._idle(counted=False)}
         values["know each other s"] = took
@@ -206,7 +206,7 @@ class Trial:
     def _processes(self, some: collections.abc.Iterable[routers.Router]) -> list[processes.Process]:
         return [router.process for router in some if router.process]
 
-    def _cpu(self) -> float:
+    def _used(self) -> float:
         return machine.used(self._processes(self._mesh.routers))
 
     def _control(self) -> dict[str, tuple[float, int]]:
@@ -229,9 +229,9 @@ class Trial:
         self.close()
         time.sleep(1)
         before, carried = machine.Usage.now((), inner + outer), _loopback()
-        used, edges = _cpu(inner), _cpu(outer)
+        used, edges = _to_the_nanosecond(inner), _to_the_nanosecond(outer)
         time.sleep(_IDLE_SECONDS if counted else _RESTLESS_SECONDS)
-        used, edges = _cpu(inner) - used, _cpu(outer) - edges
+        used, edges = _to_the_nanosecond(inner) - used, _to_the_nanosecond(outer) - edges
         after, now = machine.Usage.now((), inner + outer), _loopback()
         seconds = after.at - before.at
         self.foreign = before.foreign(after)
@@ -261,12 +261,12 @@ class Trial:
         rest = set(self._interiors) - {name}
         self._reached(min(rest))  # logs in, so that this is not measured
         own = machine.cpu(lost.process) if lost.process else 0.0
-        used, begun = self._cpu() - own, time.monotonic()
+        used, begun = self._used() - own, time.monotonic()
         lost.kill()
         lost.process = None
         gone = self._agree(rest, begun, _CHANGE_SECONDS)
         time.sleep(_AFTER_SECONDS)
-        values = {"CPU s by loss": max(0.0, self._cpu() - used - idle * (time.monotonic() - begun))}
+        values = {"CPU s by loss": max(0.0, self._used() - used - idle * (time.monotonic() - begun))}
         lost.start()
         begun = time.monotonic()
         back = self._agree(set(self._interiors), begun, _CHANGE_SECONDS)
@@ -275,7 +275,7 @@ class Trial:
         return values
 
 
-def _cpu(some: collections.abc.Iterable[processes.Process]) -> float:
+def _to_the_nanosecond(some: collections.abc.Iterable[processes.Process]) -> float:
     """Return the CPU seconds of processes, to the nanosecond, since a router at rest uses few of a clock's ticks."""
     total = 0
     for process in some:

@@ -180,14 +180,13 @@ class Side:
 
     def kill(self, node: int) -> None:
         """End a node's intermediary as a crash does."""
-        found = [r.process for r in self.mesh.routers] if self.mesh.routers else [n.process for n in self.cluster.nodes]
-        process = found[node]
+        process = (self.mesh.routers or self.cluster.nodes)[node].process
         if process:
             self.supervisor.end(process, grace=0)
 
     def revive(self, node: int) -> None:
         """Start a node's intermediary again, and do not wait."""
-        (self.mesh.routers[node] if self.mesh.routers else self.cluster.nodes[node]).start()
+        (self.mesh.routers or self.cluster.nodes)[node].start()
 
     def wait(self) -> None:
         """Wait until all intermediaries are there and know each other."""

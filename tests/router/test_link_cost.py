@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import signal
-import time
 
 import pytest
 from om_agent import model
 
-from testbed import processes, workers
+from testbed import processes, routers, workers
 from tests.router import cloud as clouds
 
 pytestmark = pytest.mark.router
@@ -32,7 +31,10 @@ def test_a_server_here_is_preferred_until_as_many_wait_as_a_link_costs(
     client = workers.Client(supervisor, cloud.hosts[HERE], "nova")
     for worker in (*servers.values(), client):
         worker.expect("ready", workers.READY_SECONDS)
-    time.sleep(1.5)  # for both routers to know of the servers
+    topic = routers.RPC + "anycast/nova/compute"
+    processes.wait_until(
+        "both routers know both servers", lambda: all(r.knows(topic) == (1, 1) for r in cloud.routers.values()), 20
+    )
 
     client.begin("call", CALLS, 60.0, servers[HERE], timeout=30.0, threads=CALLERS)
     assert [one.error for one in client.result()] == [""] * CALLS
