@@ -487,10 +487,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Lower router.max_links (its default is 6), or let roles run edge routers (router.roles)",
     ),
     "flooded": (
-        "the {count} interior routers of {site} pass each change on over every way between them: with 6 links each "
-        "that takes 0.3 of a core of each at 50, 0.8 at 100 and all of it at 128",
-        "Let roles run edge routers (router.roles), divide the interiors among sites, or set router.max_links to 2 (a "
-        "ring)",
+        "the {count} interior routers of {site} pass each change on over every way between them: with 6 links each, 50 "
+        "did not come to rest on two cores, and while anything changes 100 need 0.8 and 128 all of a core each",
+        "Let roles run edge routers (router.roles), divide the interiors among sites around one in the middle, or set "
+        "router.max_links to 4 for a quarter of that, or to 2 (a ring) for next to nothing",
     ),
     "plaintext": (
         "{half} runs without TLS: passwords cross the network in the clear",

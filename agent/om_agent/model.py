@@ -27,7 +27,7 @@ ADMIN_USER = "router-admin"  # with which the agent manages a running router
 CLIENT_FILES = ("client_certificate_file", "client_key_file")  # keys of a half
 MESH_FILES = ("mesh_ca_file", "mesh_certificate_file", "mesh_key_file")  # keys of ``router``
 MAX_INTERIORS = 128  # qpid-dispatch 1.19 src/bitmask.c:27-28
-MAX_COST = 1000  # of a link between sites; the engines take more, and add them up
+MAX_COST = 1000  # of links within sites and of links between them, which are multiplied; the engines take more
 
 
 class Scheme(enum.Enum):

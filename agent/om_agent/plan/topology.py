@@ -28,7 +28,7 @@ from om_agent import errors, model
 # Measured on two cores: 15 interiors fully meshed idle at 11 % of a core, 20 never come to rest (doc/topology.rst).
 FULL_MESH = 12
 BUSY_LINKS = 14  # of one interior to others of its site: as many as those 15 have
-# More interiors of a site than that pass advertisements on over too many ways, except in a ring (doc/scale.rst).
+# So many interiors of a site pass advertisements on over too many ways, except in a ring (doc/scale.rst).
 FLOODED = 50
 RING_LINKS = 2
 _SHOWN = 5  # names in a finding
@@ -337,7 +337,7 @@ def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
         text = {"count": count, "site": model.site_name(site), "links": links}
         if links >= BUSY_LINKS:
             found.append(errors.warning("router.max_links", "crowded", **text))
-        elif count > FLOODED and links > RING_LINKS:
+        elif count >= FLOODED and links > RING_LINKS:
             found.append(errors.warning("nodes", "flooded", **text))
         elif is_thinned(count, d.router.max_links):
             found.append(errors.warning("nodes", "thinned", **text))
