@@ -356,7 +356,7 @@ def growth(samples: collections.abc.Sequence[figures.Sample], command: str) -> d
     fewer, more, most = NODES[-3:]
     found = {}
     for value, unit, scale in (("CPU s", "CPU us", 1e6), ("memory MiB", "memory KiB", 1024.0)):
-        cost = {n: figures.overall(samples, f"{command}/{n}", PAIR, value) for n in NODES}
+        cost = {n: figures.overall(samples, f"{command}/{n}", PAIR, value) for n in (fewer, more, most)}
         among_most, among_fewer = ((cost[b] - cost[a]) / (b - a) for a, b in ((more, most), (fewer, more)))
         found[f"{unit} a node"] = scale * among_most
         found[f"{unit} a node, ratio"] = figures.ratio(among_most, among_fewer)
