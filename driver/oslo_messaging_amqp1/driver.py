@@ -1,0 +1,665 @@
+"""The driver as oslo.messaging calls it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import typing
+import uuid
+import weakref
+
+import oslo_messaging
+from oslo_messaging._drivers import base, common
+from oslo_serialization import jsonutils
+
+from oslo_messaging_amqp1 import address, engine, errors, frames, messages, options, sasl, session, transport
+
+LOG = logging.getLogger(__name__)
+
+_PORT = 5672
+_LOOK_SECONDS = 0.2  # between two looks whether somebody listens
+_TAIL_SECONDS = 0.1  # for messages on their way to a listener that stops
+_PRE_SETTLED = ("rpc-call", "rpc-reply", "rpc-cast", "notify")
+_MAX_WAITING = 100  # messages to one address that wait while nobody waits for them; further senders wait
+
+
+_dumps = json.JSONEncoder(default=jsonutils.to_primitive).encode  # what jsonutils.dumps does, prepared once
+
+
+_DRIVERS: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for driver in list(_DRIVERS):
+        driver.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Waiter:
+    """One thread waits for one result. A lock is the cheapest thing that it can wait for.
+
+    :ivar sent: whether the call that it waits for was sent.
+    """
+
+    __slots__ = ("_lock", "result", "sent")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.result: typing.Any = None
+        self.sent = False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a result; returns whether there is one."""
+        return self._lock.acquire(timeout=max(0.0, seconds))
+
+    def give(self, result: typing.Any) -> None:
+        """Give a result. The first one counts; None, which a heartbeat is, is none."""
+        if self.result is None:
+            self.result = result
+        with contextlib.suppress(RuntimeError):  # there was one already
+            self._lock.release()
+
+
+class IncomingMessage(base.RpcIncomingMessage):
+    """A request or notification."""
+
+    def __init__(self, driver: Driver, arrival: session.Arrival, received: messages.Message) -> None:
+        content = json.loads(received.body or "")
+        super().__init__(content.get("context"), common.deserialize_msg(content["request"]))
+        self.client_timeout = content.get("call_monitor_timeout")
+        self._driver = driver
+        self._arrival = arrival
+        self._reply_to = received.reply_to
+        self._id = received.message_id
+
+    def acknowledge(self) -> None:
+        """Tell the router that the message is handled, or is about to be.
+
+        :raises oslo_messaging.MessageDeliveryFailure: when the connection that it came over has ended: the router then
+            told its sender that it failed, or gave it to another server. oslo.messaging does not handle it, in turn.
+        """
+        if self._arrival.session.closed and not self._arrival.settled:
+            raise oslo_messaging.MessageDeliveryFailure("the connection that a message came over has ended")
+        self._driver.settle(self._arrival, frames.ACCEPTED)
+
+    def requeue(self) -> None:
+        self._driver.settle(self._arrival, frames.RELEASED)
+
+    def reply(self, reply: typing.Any = None, failure: typing.Any = None) -> None:
+        if not self._reply_to:
+            return
+        content = {"failure": common.serialize_remote_exception(failure)} if failure else {"response": reply}
+        self._driver.reply(self._reply_to, messages.encode(
+            self._reply_to, _dumps(content), correlation_id=self._id
+        ))  # fmt: skip
+
+    def heartbeat(self) -> None:
+        if self._reply_to:
+            ttl = int((self.client_timeout or 0) * 1000) or None
+            beat = messages.encode(self._reply_to, None, correlation_id=self._id, ttl=ttl)
+            self._driver.heartbeat(self._reply_to, beat)
+
+
+class Listener(base.Listener):
+    """Hands each message to the server, in the engine's thread: the server gives it to a thread of its own."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(batch_size=1, batch_timeout=None)
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._early: list[session.Arrival] = []  # came before the server was ready
+        self._stopped = False
+        self.receivers: list[session.Receiver] = []
+
+    def start(self, on_incoming_callback: typing.Callable[[list[IncomingMessage]], None]) -> None:
+        with self._lock:
+            super().start(on_incoming_callback)
+            early, self._early = self._early, []
+            for arrival in early:
+                self._hand_over(arrival)
+
+    def incoming(self, arrival: session.Arrival) -> None:
+        """Take a message."""
+        with self._lock:
+            if self._stopped:
+                self._driver.settle(arrival, frames.RELEASED)  # for another server
+            elif self.on_incoming_callback is None:
+                self._early.append(arrival)
+            else:
+                self._hand_over(arrival)
+
+    def _hand_over(self, arrival: session.Arrival) -> None:
+        message = self._driver.read(arrival)
+        if message is not None:
+            self.on_incoming_callback([message])
+
+    def stop(self) -> None:
+        """Take no further messages; those that came are handled."""
+        self._driver.stop(self.receivers)
+        time.sleep(_TAIL_SECONDS)
+        with self._lock:
+            self._stopped = True
+            early, self._early = self._early, []
+        for arrival in early:
+            self._driver.settle(arrival, frames.RELEASED)
+        self._driver.leave(self.receivers)
+        super().stop()
+
+    def cleanup(self) -> None:
+        self._driver.unsubscribe(self.receivers)
+
+
+class BatchListener(base.PollStyleListener):
+    """Keeps messages until a batch is asked for."""
+
+    def __init__(self, driver: Driver, prefetch_size: int) -> None:
+        super().__init__(prefetch_size)
+        self._driver = driver
+        self._messages: collections.deque[session.Arrival] = collections.deque()
+        self._changed = threading.Condition()
+        self._stopped_at: float | None = None
+        self._done = False
+        self.receivers: list[session.Receiver] = []
+
+    def incoming(self, arrival: session.Arrival) -> None:
+        """Take a message."""
+        with self._changed:
+            if not self._done:
+                self._messages.append(arrival)
+                self._changed.notify()
+                return
+        self._driver.settle(arrival, frames.RELEASED)  # for another server
+
+    @base.batch_poll_helper
+    def poll(self, timeout: float | None = None) -> IncomingMessage | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            arrival = self._next(deadline)
+            if arrival is None:
+                return None
+            message = self._driver.read(arrival)
+            if message is not None:
+                return message
+
+    def _next(self, deadline: float | None) -> session.Arrival | None:
+        """Return the next message; None after the deadline, or when a stopped listener has no more."""
+        with self._changed:
+            while not self._messages:
+                until = deadline if self._stopped_at is None else self._stopped_at + _TAIL_SECONDS
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    if self._stopped_at is not None:
+                        self._done = True
+                        self._driver.leave(self.receivers)
+                    return None
+                self._changed.wait(left)
+            return self._messages.popleft()
+
+    def stop(self) -> None:
+        """Take no further messages; those that came are handled."""
+        self._driver.stop(self.receivers)
+        with self._changed:
+            self._stopped_at = time.monotonic()
+            self._changed.notify_all()
+
+    def cleanup(self) -> None:
+        self._driver.unsubscribe(self.receivers)
+
+
+class Driver(base.BaseDriver):
+    """AMQP 1.0 over routers (qpid-dispatch-router, skupper-router), wire-compatible with oslo.messaging's former one.
+
+    :raises ValueError: when an option or the transport URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        conf: typing.Any,
+        url: typing.Any,
+        default_exchange: str | None = None,
+        allowed_remote_exmods: typing.Sequence[str] = (),
+    ) -> None:
+        super().__init__(conf, url, default_exchange, list(allowed_remote_exmods))
+        values = options.read(conf, url.query)
+        unknown = sorted(set(values.pre_settled).difference(_PRE_SETTLED, ("none",)))
+        if unknown:
+            LOG.warning("pre_settled has %s, which is ignored; allowed are %s", ", ".join(unknown), _PRE_SETTLED)
+        self._values = values
+        self._pre_settled = frozenset(values.pre_settled)
+        self._addressing = _addressing(values, default_exchange or "", url.virtual_host or "")
+        self._calls: dict[messages.Id, Waiter] = {}
+        self._dropped: collections.Counter[str] = collections.Counter()
+        self._lock = threading.Lock()
+        self._engine_now: engine.Engine | None = None
+        self._ended = False
+        _DRIVERS.add(self)
+
+    # -- the connection
+
+    @property
+    def _engine(self) -> engine.Engine:
+        """The engine of this process, made when it is first needed.
+
+        :raises oslo_messaging.MessageDeliveryFailure: after `cleanup`.
+        """
+        with self._lock:
+            if self._ended:
+                raise oslo_messaging.MessageDeliveryFailure("the driver was shut down")
+            if self._engine_now is None:
+                self._engine_now = engine.Engine(_settings(self._values, self._url), self._answered, self._lost)
+            return self._engine_now
+
+    def forked(self) -> None:
+        """Leave the connection to the parent: a child process makes one of its own when it needs one."""
+        self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
+        left, self._engine_now = self._engine_now, None
+        self._calls = {}
+        if left is not None:
+            left.abandon()
+
+    def _lost(self, reason: str) -> None:
+        """The connection ended, and with it the address that answers were on their way to."""
+        for waiter in list(self._calls.values()):
+            if waiter.sent:
+                waiter.give(oslo_messaging.MessageDeliveryFailure(f"no answer can come any more: {reason}"))
+
+    def _legacy(self, deadline: float) -> bool:
+        if self._addressing.mode != "dynamic":
+            return self._addressing.mode == "legacy"
+        product = self._engine.product(deadline)
+        return self._addressing.legacy("router" if product is None else product)
+
+    # -- sending
+
+    def send(
+        self,
+        target: typing.Any,
+        ctxt: typing.Any,
+        message: typing.Any,
+        wait_for_reply: bool | None = None,
+        timeout: float | None = None,
+        call_monitor_timeout: float | None = None,
+        retry: int | None = None,
+        transport_options: typing.Any = None,
+    ) -> typing.Any:
+        content = {"request": message, "context": ctxt}
+        if call_monitor_timeout is not None:
+            content["call_monitor_timeout"] = call_monitor_timeout
+        body = _dumps(content)
+        deadline = time.monotonic() + (timeout or self._values.default_send_timeout)
+        where = self._addressing.resolve(target, address.RPC, self._legacy(deadline))
+        ttl, expiry = (int(timeout * 1000), int((time.time() + timeout) * 1000)) if timeout else (None, None)
+        if not wait_for_reply:
+            cast = messages.encode(where, body, ttl=ttl, expiry=expiry)
+            self._cast(where, cast, deadline, retry, bool(target.fanout), "rpc-cast" in self._pre_settled)
+            return None
+        call_id = os.urandom(16).hex()
+        waiter = self._calls[call_id] = Waiter()
+
+        def build(reply_to: str) -> bytes:
+            waiter.sent = True
+            return messages.encode(where, body, message_id=call_id, reply_to=reply_to, ttl=ttl, expiry=expiry)
+
+        try:
+            return self._call(where, build, waiter, deadline, call_monitor_timeout, retry, timeout)
+        finally:
+            self._calls.pop(call_id, None)
+
+    def _call(
+        self,
+        where: str,
+        build: typing.Callable[[str], bytes],
+        waiter: Waiter,
+        deadline: float,
+        monitor: float | None,
+        retry: int | None,
+        timeout: float | None,
+    ) -> typing.Any:
+        tries = _Tries(retry)
+        now = self._engine
+
+        def done(outcome: session.Outcome, reason: str) -> None:
+            if outcome in (session.Outcome.ACCEPTED, session.Outcome.EXPIRED):
+                return
+            if outcome in _AGAIN and tries.another():
+                waiter.sent = False
+                now.resend(delivery)
+            else:
+                waiter.give(_failure(where, outcome, reason))
+
+        delivery = session.Delivery(build, done, deadline, "rpc-call" in self._pre_settled, needs_reply=True)
+        now.send(where, delivery)
+        until = min(deadline, time.monotonic() + monitor) if monitor else deadline
+        while not waiter.wait(until - time.monotonic()) or waiter.result is None:
+            if time.monotonic() >= until:
+                why = now.refusal(delivery)
+                now.cancel(delivery)
+                if timeout or delivery.sent:
+                    raise oslo_messaging.MessagingTimeout(f"no answer from {where}: {why}")
+                raise oslo_messaging.MessageDeliveryFailure(f"a call to {where} was not taken: {why}")
+            if monitor:  # a heartbeat: the server is at work
+                until = min(deadline, time.monotonic() + monitor)
+        if isinstance(waiter.result, Exception):
+            raise waiter.result
+        return self._response(waiter.result)
+
+    def _response(self, body: str) -> typing.Any:
+        try:
+            content = json.loads(body)
+            failure = content.get("failure")
+        except (ValueError, AttributeError, RecursionError):
+            raise oslo_messaging.MessageDeliveryFailure("the answer cannot be read") from None
+        if failure is not None:
+            raise common.deserialize_remote_exception(failure, self._allowed_remote_exmods)
+        return content.get("response")
+
+    def _answered(self, arrival: session.Arrival) -> None:
+        """An answer or a heartbeat came, in the engine's thread and under its lock."""
+        try:
+            received = messages.decode(arrival.payload)
+        except errors.DecodeError:
+            arrival.session.settle(arrival, frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"))
+            return
+        waiter = None if received.correlation_id is None else self._calls.get(received.correlation_id)
+        arrival.session.settle(arrival, frames.MODIFIED if waiter is None else frames.ACCEPTED)
+        if waiter is not None:
+            waiter.give(received.body)
+
+    def _cast(
+        self,
+        where: str,
+        payload: bytes,
+        deadline: float,
+        retry: int | None,
+        fanout: bool,
+        settled: bool,
+    ) -> None:
+        """Send a message that has no answer: acknowledged where somebody listens, and back at once where nobody does.
+
+        Without a listener a fanout is done. Anything else is tried again in the background for
+        ``undelivered_cast_timeout``, then dropped, counted, and logged once for each address.
+        """
+        waiter = Waiter()
+        tries = _Tries(retry)
+        now = self._engine
+        patience = min(deadline, time.monotonic() + self._values.undelivered_cast_timeout)
+        background = False
+
+        def done(outcome: session.Outcome, reason: str) -> None:
+            nonlocal background
+            if outcome is session.Outcome.RELEASED:
+                background = True
+                waiter.give(_DONE)
+                delivery.deadline = min(delivery.deadline, patience)
+            if outcome is session.Outcome.RELEASED and fanout:
+                return
+            if outcome in _AGAIN and tries.another():
+                now.resend(delivery, _MAX_WAITING if background else float("inf"))
+            elif outcome is not session.Outcome.ACCEPTED and background:
+                self._drop(where)
+            else:
+                waiter.give(_DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason))
+
+        delivery = session.Delivery(lambda _: payload, done, deadline, settled)
+        waiting = now.send(where, delivery)
+        pause = 0.0
+        while not waiter.wait(min(pause, deadline - time.monotonic())):
+            if now.without_consumer(delivery):
+                background = True
+                delivery.deadline = patience
+                if waiting > _MAX_WAITING and now.cancel(delivery):
+                    self._drop(where)
+                return
+            if time.monotonic() >= deadline:
+                why = now.refusal(delivery)
+                now.cancel(delivery)
+                raise oslo_messaging.MessageDeliveryFailure(f"a message to {where} was not taken: {why}")
+            pause = _LOOK_SECONDS
+        if isinstance(waiter.result, Exception):
+            raise waiter.result
+
+    def _drop(self, where: str) -> None:
+        """Count a message that nobody listened to."""
+        self._dropped[where] += 1
+        if self._dropped[where] == 1:
+            LOG.warning("A message to %s was dropped: nobody listens there. More of them are only counted.", where)
+
+    def send_notification(
+        self,
+        target: typing.Any,
+        ctxt: typing.Any,
+        message: typing.Any,
+        version: float,
+        retry: int | None = None,
+    ) -> None:
+        request = common.serialize_msg(message) if version == 2.0 else message
+        body = _dumps({"request": request, "context": ctxt})
+        deadline = time.monotonic() + self._values.default_notify_timeout
+        where = self._addressing.resolve(target, address.NOTIFY, self._legacy(deadline))
+        self._cast(where, messages.encode(where, body), deadline, retry, False, "notify" in self._pre_settled)
+
+    # -- receiving
+
+    def listen(self, target: typing.Any, batch_size: int, batch_timeout: float | None) -> base.Listener:
+        deadline = time.monotonic() + self._values.default_send_timeout
+        legacy = self._legacy(deadline)
+        addresses = (
+            self._addressing.unicast_address(target, address.RPC, legacy),
+            self._addressing.multicast_address(target, address.RPC, legacy),
+            self._addressing.anycast_address(target, address.RPC, legacy),
+        )
+        return self._listener(addresses, self._values.rpc_server_credit, batch_size, batch_timeout, deadline)
+
+    def listen_for_notifications(
+        self,
+        targets_and_priorities: typing.Iterable[tuple[typing.Any, str]],
+        pool: str | None,
+        batch_size: int,
+        batch_timeout: float | None,
+    ) -> base.Listener:
+        if pool:
+            raise NotImplementedError("AMQP 1.0 routers store nothing, so that a listener cannot have a pool")
+        deadline = time.monotonic() + self._values.default_notify_timeout
+        legacy = self._legacy(deadline)
+        topics = [f"{target.topic}.{priority}" for target, priority in targets_and_priorities]
+        addresses = [
+            self._addressing.anycast_address(oslo_messaging.Target(topic=topic), address.NOTIFY, legacy)
+            for topic in topics
+        ]
+        return self._listener(addresses, self._values.notify_server_credit, batch_size, batch_timeout, deadline)
+
+    def _listener(
+        self,
+        addresses: typing.Iterable[str],
+        credit: int,
+        batch_size: int,
+        batch_timeout: float | None,
+        deadline: float,
+    ) -> base.Listener:
+        one_by_one = batch_size == 1 and not batch_timeout
+        listener = Listener(self) if one_by_one else BatchListener(self, self.prefetch_size)
+        now = self._engine
+        listener.receivers += [now.subscribe(each, credit, listener.incoming) for each in dict.fromkeys(addresses)]
+        # A server that is up can be called. Where there is no router yet, it can once there is one.
+        now.attached(listener.receivers, deadline)
+        if isinstance(listener, BatchListener):
+            return base.PollStyleListenerAdapter(listener, batch_size, batch_timeout)
+        return listener
+
+    # -- for messages and listeners
+
+    def read(self, arrival: session.Arrival) -> IncomingMessage | None:
+        """Return a message for its server; None for one that cannot be read, or that is not to be handled here."""
+        if arrival.session.closed and not arrival.settled:
+            return None  # the router told its sender already that it failed, or gave it to another server
+        try:
+            return IncomingMessage(self, arrival, messages.decode(arrival.payload))
+        except (errors.DecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            LOG.warning("A message that cannot be read is rejected: %s", type(error).__name__)
+            self.settle(arrival, frames.rejected("amqp:decode-error", "not a message of oslo.messaging"))
+            return None
+
+    def settle(self, arrival: session.Arrival, state: int | bytes) -> None:
+        """Settle a message; without the connection that it came over there is nothing to settle."""
+        now = self._engine_now
+        if now is not None:
+            now.settle(arrival, state)
+
+    def stop(self, receivers: typing.Sequence[session.Receiver]) -> None:
+        """Ask for no further messages from these links."""
+        now = self._engine_now
+        if now is not None:
+            now.stop(receivers)
+
+    def leave(self, receivers: typing.Sequence[session.Receiver]) -> None:
+        """Receive no more from these links once what came is settled."""
+        now = self._engine_now
+        if now is not None:
+            now.leave(receivers)
+
+    def unsubscribe(self, receivers: typing.Sequence[session.Receiver]) -> None:
+        """Receive no more from these links."""
+        now = self._engine_now
+        if now is not None:
+            now.unsubscribe(receivers)
+
+    def reply(self, where: str, payload: bytes) -> None:
+        """Send an answer; waits for nothing unless many answers to this address wait already."""
+        timeout = self._values.default_reply_timeout
+        tries = _Tries(self._values.default_reply_retry)
+        waiter = Waiter()
+        now = self._engine_now
+        if now is None:  # the driver was shut down
+            return
+
+        def done(outcome: session.Outcome, reason: str) -> None:
+            if outcome in _AGAIN and tries.another():
+                now.resend(delivery)
+                return
+            waiter.give(_DONE)
+            if outcome is not session.Outcome.ACCEPTED:
+                LOG.debug("An answer was not delivered to %s: %s", where, outcome.value)
+
+        deadline = time.monotonic() + timeout
+        delivery = session.Delivery(lambda _: payload, done, deadline, "rpc-reply" in self._pre_settled)
+        if now.send(where, delivery) > _MAX_WAITING:
+            waiter.wait(timeout)
+
+    def heartbeat(self, where: str, payload: bytes) -> None:
+        """Tell a caller that its call is at work, if that goes at once."""
+        delivery = session.Delivery(lambda _: payload, lambda *_: None, time.monotonic() + 1, settled=True)
+        now = self._engine_now
+        if now is not None:
+            now.send(where, delivery)
+
+    def cleanup(self) -> None:
+        with self._lock:
+            self._ended = True
+            ended, self._engine_now = self._engine_now, None
+        if ended is not None:
+            ended.close()
+        if self._dropped:
+            count = sum(self._dropped.values())
+            LOG.info("%d messages to %d addresses were dropped: nobody listened there", count, len(self._dropped))
+
+    def require_features(self, requeue: bool = False) -> None:
+        """A message can be released, and is then delivered again, here or to another listener."""
+
+
+_DONE = object()
+_AGAIN = (session.Outcome.RELEASED, session.Outcome.MODIFIED)
+
+
+class _Tries:
+    """How often something may be sent again.
+
+    :param retry: None or -1 for without limit.
+    """
+
+    def __init__(self, retry: int | None) -> None:
+        self._left = -1 if retry is None else retry
+
+    def another(self) -> bool:
+        """Take one; returns whether there was one."""
+        if self._left > 0:
+            self._left -= 1
+            return True
+        return self._left < 0
+
+
+def _failure(where: str, outcome: session.Outcome, reason: str) -> oslo_messaging.MessageDeliveryFailure:
+    return oslo_messaging.MessageDeliveryFailure(
+        f"a message to {where} was {outcome.value}" + (f": {reason}" if reason else "")
+    )
+
+
+def _addressing(values: typing.Any, default_exchange: str, virtual_host: str) -> address.Addressing:
+    if values.addressing_mode not in ("dynamic", "routable", "legacy"):
+        raise ValueError("addressing_mode must be dynamic, routable or legacy")
+    return address.Addressing(
+        mode=values.addressing_mode,
+        default_exchange=default_exchange,
+        rpc_exchange=values.default_rpc_exchange or "",
+        notify_exchange=values.default_notification_exchange or "",
+        virtual_host=virtual_host if values.pseudo_vhost else "",
+        rpc_prefix=values.rpc_address_prefix,
+        notify_prefix=values.notify_address_prefix,
+        multicast=values.multicast_address,
+        unicast=values.unicast_address,
+        anycast=values.anycast_address,
+        server_prefix=values.server_request_prefix,
+        broadcast_prefix=values.broadcast_prefix,
+        group_prefix=values.group_request_prefix,
+    )
+
+
+def _settings(values: typing.Any, url: typing.Any) -> engine.Settings:
+    virtual_host = url.virtual_host or ""
+    hostname = "" if values.pseudo_vhost else virtual_host
+    node, command, pid = socket.gethostname(), os.path.basename(sys.argv[0]), os.getpid()
+    identity = f"openstack.org/om/container/{node}/{command}/{pid}/{uuid.uuid4().hex}"
+    hosts = tuple(_host(values, host, hostname, virtual_host) for host in url.hosts)
+    return engine.Settings(
+        hosts=hosts or (_host(values, oslo_messaging.TransportHost("localhost"), hostname, virtual_host),),
+        container=values.container_name or identity,
+        hostname=hostname,
+        properties={"process": command, "pid": str(pid), "node": node},
+        idle_timeout=values.idle_timeout,
+        retry=(
+            values.connection_retry_interval,
+            values.connection_retry_backoff,
+            values.connection_retry_interval_max,
+        ),
+        link_retry=values.link_retry_delay,
+        link_timeout=values.default_sender_link_timeout,
+        reply_credit=values.reply_link_credit,
+    )
+
+
+def _host(values: typing.Any, host: typing.Any, hostname: str, virtual_host: str) -> engine.Host:
+    username = host.username or ""
+    if username and values.sasl_default_realm and "@" not in username:
+        username = f"{username}@{values.sasl_default_realm}"
+    tls = None
+    if values.ssl:
+        tls = transport.Tls(
+            ca_file=values.ssl_ca_file,
+            certificate_file=values.ssl_cert_file,
+            key_file=values.ssl_key_file,
+            key_password=values.ssl_key_password or "",
+            name=virtual_host if values.ssl_verify_vhost else "",
+        )
+    credentials = sasl.Credentials(username, host.password or "", bool(tls and tls.certificate_file))
+    mechanisms = tuple(values.sasl_mechanisms.split())
+    login = transport.Login(credentials, mechanisms, tls, hostname)
+    return engine.Host(host.hostname or "localhost", host.port or _PORT, login)

@@ -1,0 +1,340 @@
+"""One socket to a router: TCP, TLS, SASL and the protocol header; then bytes in and out without blocking."""
+
+from __future__ import annotations
+
+import collections
+import socket
+import ssl
+import struct
+import time
+import typing
+
+from oslo_messaging_amqp1 import errors, frames, sasl
+
+_READ_SIZE = 256 * 1024
+_RECORD_SIZE = 16 * 1024  # the most that a TLS record holds
+_MAX_HANDSHAKE_FRAME = 16 * 1024  # SASL frames may have 512 bytes (part 5.3.1); a list of mechanisms may be longer
+_MAX_HANDSHAKE_FRAMES = 16
+
+
+class Tls(typing.NamedTuple):
+    """How TLS is spoken.
+
+    :param ca_file: '' for the system's own authorities.
+    :param name: the name that the peer's certificate must hold; '' for the host that is connected to.
+    """
+
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    key_password: str = ""
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Tls({self.ca_file!r}, {self.certificate_file!r})"
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context that verifies the peer and its name.
+
+        :raises errors.HandshakeError: when a file cannot be used.
+        """
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # From Python 3.13 on the default refuses certificates for formal reasons, for example without an authority
+            # key identifier. Routers, RabbitMQ's clients and the in-tree driver accept these.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            if self.certificate_file:
+                # A function, or OpenSSL would ask at the terminal.
+                context.load_cert_chain(self.certificate_file, self.key_file or None, lambda: self.key_password)
+        except (OSError, ValueError) as error:
+            files = ", ".join(path for path in (self.ca_file, self.certificate_file, self.key_file) if path)
+            raise errors.HandshakeError(f"TLS cannot use {files or 'the system CA bundle'}: {_reason(error)}") from None
+        return context
+
+
+class Login(typing.NamedTuple):
+    """How a connection is set up.
+
+    :param hostname: virtual host that SASL and open name; '' for none.
+    """
+
+    credentials: sasl.Credentials
+    mechanisms: tuple[str, ...] = ()
+    tls: Tls | None = None
+    hostname: str = ""
+
+
+class Transport:
+    """A socket that is logged in. Not for several threads at once, except `receive`, which one of them calls.
+
+    :ivar pending: bytes that the socket did not take yet.
+    """
+
+    def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: typing.Sequence[ssl.MemoryBIO]):
+        self._socket = sock
+        self._tls = tls
+        self._bios = bios
+        self._out: collections.deque[memoryview] = collections.deque()
+        self.pending = 0
+        self.last_sent = time.monotonic()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._socket.fileno()
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, now or with a later `flush`.
+
+        :raises errors.ConnectionLost: when the socket is broken.
+        """
+        if self._tls is not None:
+            try:
+                self._tls.write(data)
+            except ssl.SSLError as error:  # it failed before, when something was read
+                raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
+            data = self._bios[1].read()
+        if not self._out:
+            sent = self._send(data)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._out.append(memoryview(data))
+        self.pending += len(data)
+
+    def flush(self) -> None:
+        """Send what is pending, as much as the socket takes; raises as `write`."""
+        while self._out:
+            sent = self._send(self._out[0])
+            self.pending -= sent
+            if sent < len(self._out[0]):
+                self._out[0] = self._out[0][sent:]
+                return
+            self._out.popleft()
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise errors.ConnectionLost(f"the connection broke: {_reason(error)}") from None
+        self.last_sent = time.monotonic()
+        return sent
+
+    def receive(self) -> bytes:
+        """Return what the socket has, b'' when that is nothing now.
+
+        :raises errors.ConnectionLost: when the peer closed it, or it is broken.
+        """
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise errors.ConnectionLost(f"the connection broke: {_reason(error)}") from None
+        if not data:
+            raise errors.ConnectionLost("the peer closed the connection")
+        return data
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Return the plain bytes of what was received; without TLS these are the same."""
+        if self._tls is None:
+            return data
+        self._bios[0].write(data)
+        chunks = []
+        try:
+            while self._bios[0].pending or self._tls.pending():
+                chunk = self._tls.read(_RECORD_SIZE)  # takes so much memory for a moment, whatever there is
+                if not chunk:
+                    raise errors.ConnectionLost("the peer ended TLS")
+                chunks.append(chunk)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
+        answer = self._bios[1].read()  # to a change of keys
+        if answer:
+            self._out.append(memoryview(answer))
+            self.pending += len(answer)
+            self.flush()
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        """Close the socket; what is pending is lost."""
+        self._socket.close()
+
+
+def spell(host: str, port: int) -> str:
+    """Return a host and a port in one text."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connect(host: str, port: int, login: Login, seconds: float) -> tuple[Transport, bytes]:
+    """Return a connection that is logged in, and what the peer already sent after its protocol header.
+
+    :param seconds: for everything together.
+    :raises errors.HandshakeError: when none comes about in that time.
+    """
+    deadline = time.monotonic() + seconds
+    context = login.tls.context() if login.tls else None
+    where = spell(host, port)
+    try:
+        sock = _reach(host, port, deadline)
+    except (OSError, ValueError) as error:  # a name with strange characters is a ValueError
+        raise errors.HandshakeError(f"{where} cannot be reached: {_reason(error)}") from None
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = _Handshake(sock, deadline)
+        if context and login.tls:
+            wire.start_tls(context, login.tls.name or host)
+        _log_in(wire, login, encrypted=context is not None)
+        wire.exchange_header(frames.AMQP_HEADER)
+        sock.setblocking(False)
+        made = Transport(sock, wire.tls, wire.bios)
+        return made, wire.rest + made.decrypt(b"")  # what came in one piece with the end of the login
+    except errors.HandshakeError as error:
+        sock.close()
+        raise errors.HandshakeError(f"{where}: {error}", error.condition) from None
+    except errors.AmqpError as error:
+        sock.close()
+        raise errors.HandshakeError(f"{where} does not speak AMQP 1.0 as expected: {error}") from None
+    except (OSError, ValueError) as error:
+        sock.close()
+        raise errors.HandshakeError(f"{where}: {_reason(error)}") from None
+
+
+def _reach(host: str, port: int, deadline: float) -> socket.socket:
+    """Return a socket to the first address of ``host`` that answers; all of them share the time."""
+    failure: OSError = OSError("the name has no address")
+    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            sock.connect(where)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
+
+
+class _Handshake:
+    """The first bytes of a connection, one after the other, with a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._socket = sock
+        self._deadline = deadline
+        self.tls: ssl.SSLObject | None = None
+        self.bios: tuple[ssl.MemoryBIO, ...] = ()
+        self.rest = b""
+
+    def start_tls(self, context: ssl.SSLContext, name: str) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname=name)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._send(outgoing.read())
+                incoming.write(self._receive())
+            except ssl.SSLError as error:
+                with_alert = outgoing.read()
+                if with_alert:
+                    self._send(with_alert)
+                raise errors.HandshakeError(f"TLS failed: {_reason(error)}") from None
+        self._send(outgoing.read())
+        self.tls, self.bios = tls, (incoming, outgoing)
+
+    def write(self, data: bytes) -> None:
+        if self.tls:
+            self.tls.write(data)
+            data = self.bios[1].read()
+        self._send(data)
+
+    def read(self, size: int) -> bytes:
+        while len(self.rest) < size:
+            if not self.tls:
+                self.rest += self._receive()
+                continue
+            try:
+                self.rest += self.tls.read(_READ_SIZE) or self._closed()
+            except ssl.SSLWantReadError:
+                self.bios[0].write(self._receive())
+        taken, self.rest = self.rest[:size], self.rest[size:]
+        return taken
+
+    def exchange_header(self, header: bytes) -> None:
+        self.write(header)
+        answer = self.read(frames.HEADER_SIZE)
+        if answer != header:
+            shown = (
+                "no AMQP at all" if answer[:4] != b"AMQP" else f"protocol {answer[4]}, version {answer[5:].hex('.')}"
+            )
+            wanted = "SASL" if header == frames.SASL_HEADER else "AMQP 1.0"
+            raise errors.HandshakeError(f"the peer speaks {shown}, where {wanted} is needed")
+
+    def read_frame(self) -> tuple[int, frames.Fields]:
+        size, offset, kind, _ = struct.unpack(">IBBH", self.read(frames.HEADER_SIZE))
+        if not frames.HEADER_SIZE <= size <= _MAX_HANDSHAKE_FRAME or kind != frames.SASL_FRAME or not offset >= 2:
+            raise errors.DecodeError("a frame of the login has a wrong size or type")
+        body = self.read(size - frames.HEADER_SIZE)
+        code, fields, _ = frames.parse(body[4 * offset - frames.HEADER_SIZE :])
+        return code, fields
+
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(self._left())
+        self._socket.sendall(data)
+
+    def _receive(self) -> bytes:
+        self._socket.settimeout(self._left())
+        return self._socket.recv(_READ_SIZE) or self._closed()
+
+    def _closed(self) -> typing.NoReturn:
+        raise errors.HandshakeError("the peer closed the connection before it was set up")
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise errors.HandshakeError("the peer did not answer in time")
+        return left
+
+
+def _log_in(wire: _Handshake, login: Login, encrypted: bool) -> None:
+    wire.exchange_header(frames.SASL_HEADER)
+    mechanism: sasl.Mechanism | None = None
+    for _ in range(_MAX_HANDSHAKE_FRAMES):
+        code, fields = wire.read_frame()
+        if code == frames.SASL_MECHANISMS and mechanism is None:
+            offered = frames.symbols(fields[0])
+            mechanism = sasl.choose(offered, login.mechanisms, login.credentials, encrypted)
+            answer = frames.sasl_init(mechanism.name, mechanism.first(), login.hostname)
+        elif code == frames.SASL_CHALLENGE and mechanism is not None:
+            answer = frames.sasl_response(mechanism.answer(fields[0]))
+        elif code == frames.SASL_OUTCOME and mechanism is not None:
+            if fields[0] != 0:
+                user = login.credentials.username
+                who = f'as "{user}"' if user else "without a user name"
+                raise errors.HandshakeError(
+                    f"the peer refused the login {who} with {mechanism.name}: check user, password and realm"
+                )
+            mechanism.finish(fields[1])
+            return
+        else:
+            raise errors.DecodeError("the login is out of order")
+        wire.write(frames.frame(answer, kind=frames.SASL_FRAME))
+    raise errors.HandshakeError("the login does not come to an end")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the number and the source line that Python puts around it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS says {error.reason.lower().replace('_', ' ')}"
+    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes in Python 3.9
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
