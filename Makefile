@@ -1,11 +1,11 @@
 # Everything runs from .venv, which tools/bootstrap makes, and tests of heat/ from .venv-heat too; system packages are in
 # bindep.txt.
-# ARGS is passed on: make test ARGS='-k topology -x'
+# ARGS is passed on: make test ARGS='-k topology -x'; with --pdb also -n 0, which runs everything in one process
 
 SHELL = /bin/bash
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test lint bench image image-test clean
+.PHONY: help demo test lint bench image image-test services-test clean
 .DEFAULT_GOAL = help
 
 help: ## this list
@@ -17,7 +17,7 @@ demo: ## a small overcloud on this machine: router, RabbitMQ and oslo.messaging 
 
 test: ## every test that can run on this machine, linters included
 	@tools/bootstrap test
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: ## the linters alone
 	@tools/bootstrap test
@@ -33,6 +33,10 @@ image: ## an overcloud image built here, and what the elements cost; as root
 image-test: ## build an image, boot it in systemd-nspawn and in qemu and look; as root
 	@tools/image test $(ARGS)
 
+services-test: ## real nova, neutron and cinder of Debian over a router and over RabbitMQ; as root
+	@tools/services $(ARGS)
+
 clean: ## remove .venv, .venv-heat, images and caches, which is all that these targets leave in the tree
-	@rm -rf .venv .venv-heat build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache agent/om_dual_backends.egg-info
-	@find agent testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .venv .venv-heat build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+	    */*.egg-info driver/alias/*.egg-info
+	@find agent driver testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

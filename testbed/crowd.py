@@ -13,6 +13,8 @@ import threading
 import time
 import typing
 
+from testbed import sockets
+
 _RETRY_SECONDS = 1.0
 _RPC = "openstack.org/om/rpc"
 
@@ -54,8 +56,9 @@ def amqp(told: dict[str, typing.Any], opened: Open) -> None:
                 self.connect(self.waiting.pop())
 
         def connect(self, number: int) -> None:
+            at = sockets.show((told["hosts"][0], told["port"]))
             connection = self.container.connect(
-                f"amqp://{told['hosts'][0]}:{told['port']}", user=told["user"], password=told["password"],
+                f"amqp://{at}", user=told["user"], password=told["password"],
                 allowed_mechs="PLAIN", allow_insecure_mechs=True, reconnect=False, heartbeat=told["heartbeat"],
             )  # fmt: skip
             connection.number, connection.missing = number, 0
@@ -102,7 +105,7 @@ def rabbit(told: dict[str, typing.Any], opened: Open) -> None:
 def _rabbit_client(told: dict[str, typing.Any], host: str, number: int, opened: Open) -> None:
     import amqp as client  # type: ignore[import-untyped]
 
-    at = f"{host}:{told['port']}"
+    at = sockets.show((host, told["port"]))
     user, password, heartbeat = told["user"], told["password"], told["heartbeat"]
     with client.Connection(at, user, password, connect_timeout=10, heartbeat=heartbeat) as connection:
         channel = connection.channel()

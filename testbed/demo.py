@@ -260,6 +260,10 @@ class Demo:
             f"calls: {done.ok} ok, {done.failed} failed; longest gap {done.gap:.2f} s; "
             f"{done.recovery:.2f} s after the restart every client had a good call again"
         )
+        if done.late:
+            names = ", ".join(done.late)
+            self.out.note(f"no good call within {_RESTART_SECONDS * 2 / 3:.0f} s: {names}; they were given more time")
+            self.out.note(f"om-agent resync: {done.resynced}")
         mesh.wait()
 
     def end(self, cloud: overcloud.Overcloud, cluster: rabbitmq.Cluster) -> None:

@@ -29,12 +29,14 @@ WORK = ROOT / "build/image"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "om-dual-backends"
 
 BASE = ("vm", "block-device-mbr", "debian-minimal")
-# Name -> elements beside BASE.
-IMAGES = {
-    "plain": (),
-    "overcloud": ("overcloud-messaging",),
-    "test": ("overcloud-messaging", "om-image-test"),
+# Debian's releases with what their nodes can be configured for. Debian 13's oslo.messaging has no AMQP 1.0 driver:
+# its services use RabbitMQ for both, and the router is installed for the day when there is a driver.
+MESSAGING = {
+    "trixie": ("overcloud-rabbitmq", "qpid-dispatch-router"),
+    "bookworm": ("overcloud-messaging",),
 }
+RELEASE = os.environ.get("DIB_RELEASE") or "trixie"
+NAMES = ("plain", "overcloud", "test")
 _NEEDED_BYTES = 6 * 1024**3
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.\d+ \| (.*)")
 _PHASE = re.compile(r"^dib-run-parts Running \S*/(\w[\w-]*)\.d/(\S+)")
@@ -89,6 +91,7 @@ class Built:
     """
 
     name: str
+    release: str
     seconds: float
     base_seconds: float
     qcow2_bytes: int
@@ -98,17 +101,24 @@ class Built:
     @property
     def directory(self) -> pathlib.Path:
         """Where it is."""
-        return WORK / self.name
+        return WORK / self.release / self.name
+
+
+def elements(name: str, release: str) -> tuple[str, ...]:
+    """Return the elements of an image beside BASE."""
+    messaging = {"plain": (), "overcloud": MESSAGING[release], "test": (*MESSAGING[release], "om-image-test")}
+    return messaging[name]
 
 
 def digest(name: str, release: str, engine: str) -> str:
     """Return a digest of what ``name`` would be built from: another one means that the image there is an old one."""
     given = sorted(item for item in os.environ.items() if item[0].startswith("DIB_"))
-    found = hashlib.sha256(f"{BASE} {IMAGES[name]} {release} {engine} {given}".encode())
+    used = elements(name, release)
+    found = hashlib.sha256(f"{BASE} {used} {release} {engine} {given}".encode())
     packages = os.environ.get("DIB_DISPATCH_ROUTER_PACKAGES_DIR")
     for path in sorted(pathlib.Path(packages).glob("*")) if packages else ():
         found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    for top in ("elements", "tests/image/elements", "agent", "puppet") if IMAGES[name] else ():
+    for top in ("elements", "tests/image/elements", "agent", "puppet") if used else ():
         for path in sorted((ROOT / top).rglob("*")):
             parts = path.relative_to(ROOT).parts
             if path.is_file() and not any(p.startswith(".") or p.endswith((".egg-info", "__pycache__")) for p in parts):
@@ -117,23 +127,25 @@ def digest(name: str, release: str, engine: str) -> str:
 
 
 def mirrors(sources: typing.Iterable[str], release: str) -> tuple[str, str]:
-    """Return (main, security) mirrors of ``release`` in the texts of apt's sources: the image is built from what this
-    machine itself uses.
+    """Return (main, security) mirrors of Debian's ``release`` in the texts of apt's sources.
 
-    :raises ImageError: when one of them is in none of the texts.
+    A mirror has every release. So when the texts do not name this release, the mirrors of another one are used.
+
+    :raises ImageError: when the texts name no release of Debian with its security updates.
     """
     found: dict[str, str] = {}
     for text in sources:
         for uri, suites in _entries(text):
             for suite in suites:
                 found.setdefault(suite, uri)
-    security = found.get(f"{release}-security") or found.get(f"{release}/updates")
-    if release not in found or not security:
-        raise ImageError(
-            f"this machine's apt sources do not name {release} and {release}-security: set DIB_DISTRIBUTION_MIRROR and "
-            "DIB_DEBIAN_SECURITY_MIRROR"
-        )
-    return found[release], security
+    for named in (release, *MESSAGING):
+        security = found.get(f"{named}-security")
+        if named in found and security:
+            return found[named], security
+    raise ImageError(
+        f"this machine's apt sources do not name {release} and {release}-security: set DIB_DISTRIBUTION_MIRROR and "
+        "DIB_DEBIAN_SECURITY_MIRROR"
+    )
 
 
 def _entries(text: str) -> typing.Iterator[tuple[str, list[str]]]:
@@ -369,7 +381,7 @@ def build(name: str, release: str, engine: str) -> Built:
 
     :raises ImageError: with a sentence.
     """
-    directory = WORK / name
+    directory = WORK / release / name
     if shutil.disk_usage(ROOT).free < _NEEDED_BYTES:
         raise ImageError("less than 6 GB are free: an image needs that while it is built")
     shutil.rmtree(directory, ignore_errors=True)
@@ -383,11 +395,12 @@ def build(name: str, release: str, engine: str) -> Built:
         if name == "test":
             command.append("-u")  # compressing takes long, and nobody asks for its size
         log = directory / "build.log"
-        phases = _run([*command, *BASE, *IMAGES[name]], environment, log, _Progress(name))
+        phases = _run([*command, *BASE, *elements(name, release)], environment, log, _Progress(name))
         seconds = time.monotonic() - start
         _unpack(directory / "image.tar", directory / "tree")
     built = Built(
         name=name,
+        release=release,
         seconds=seconds,
         base_seconds=phases.get("root", 0.0),
         qcow2_bytes=(directory / "image.qcow2").stat().st_size,
@@ -422,7 +435,7 @@ def _size(tree: pathlib.Path) -> int:
 def present(name: str, release: str, engine: str) -> Built | None:
     """Return the image when it was built before from the same."""
     try:
-        built = Built(**json.loads((WORK / name / "result.json").read_text()))
+        built = Built(**json.loads((WORK / release / name / "result.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
     there = (built.directory / "image.qcow2").is_file() and (built.directory / "tree/etc").is_dir()
@@ -463,9 +476,9 @@ def table(images: typing.Sequence[Built]) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(prog="tools/image", description=__doc__.partition("\n")[0])
-    parser.add_argument("name", nargs="?", default="overcloud", choices=[n for n in IMAGES if n != "plain"],
+    parser.add_argument("name", nargs="?", default="overcloud", choices=NAMES[1:],
                         help="overcloud (default), or test, with Debian's services, for make image-test")  # fmt: skip
-    parser.add_argument("--release", default="bookworm", help="Debian's release (default: %(default)s)")
+    parser.add_argument("--release", default=RELEASE, choices=MESSAGING, help="Debian's release (default: %(default)s)")
     parser.add_argument("--engine", default=os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded",
                         help="router: qdrouterd, skrouterd or embedded (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-plain", action="store_true", help="build no plain image to compare with")

@@ -16,6 +16,7 @@ import pathlib
 import secrets
 import signal
 import subprocess
+import sys
 import time
 import typing
 
@@ -168,7 +169,7 @@ class Supervisor:
     def end(self, *processes: Process, grace: float = 5.0) -> None:
         """End children and everything below them: SIGTERM, and SIGKILL for those that are there after ``grace``."""
         with _held_back():
-            below = [(pid, _started(pid)) for process in processes for pid in _descendants(process.pid)]
+            below = [(pid, _started(pid)) for process in processes for pid in descendants(process.pid)]
             if grace:
                 for process in processes:
                     process.signal(signal.SIGTERM)
@@ -241,6 +242,9 @@ def stop_on_signals() -> None:
     """Make SIGINT, SIGTERM and SIGHUP raise `errors.Stopped` in the main thread."""
 
     def stop(number: int, frame: object) -> None:
+        # An object that is cut short while it is being made cannot be taken apart either (proton's SSLDomain), and
+        # Python would print that with a traceback.
+        sys.unraisablehook = lambda unraisable: None
         raise errors.Stopped(number)
 
     for number in _SIGNALS:
@@ -297,7 +301,8 @@ def _command(pid: int) -> str:
     return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()[:80]
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return every process that ``pid`` has started, and that these have started, as far as they run."""
     children: dict[int, list[int]] = {}
     for other in _pids():
         stat = _stat(other)

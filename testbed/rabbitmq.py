@@ -16,6 +16,7 @@ import pathlib
 import re
 import shlex
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,8 @@ from testbed import errors, overcloud, processes, sockets
 READY_SECONDS = 120.0
 # The wrapper in /usr/sbin becomes the user rabbitmq when root, and refuses everybody else; this one does neither.
 _SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server",)
+_CTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
+_TRIES = 3
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
@@ -70,6 +73,59 @@ def find_server() -> str:
     if not found or not overcloud.find_program("erl"):
         raise errors.TestbedError("rabbitmq-server is not on PATH: install the package rabbitmq-server.")
     return next((s for s in _SERVERS if os.access(s, os.X_OK)), found)
+
+
+def find_ctl() -> str:
+    """Return the path of the ``rabbitmqctl`` that works for every user.
+
+    :raises testbed.errors.TestbedError: when RabbitMQ is not where Debian has it.
+    """
+    if not os.access(_CTL, os.X_OK):
+        raise errors.TestbedError(f"{_CTL} is not there: install Debian's package rabbitmq-server.")
+    return _CTL
+
+
+def erlang_environment(port: int) -> dict[str, str]:
+    """Return how every Erlang node but a broker finds the brokers: at this port, and without a port mapper.
+
+    It listens nowhere, since that port is the broker's: RabbitMQ 4 runs a second node beside the broker to ask the
+    peers, and any number of ``rabbitmqctl`` run at once.
+    """
+    return {"ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port {port} -dist_listen false"}
+
+
+def ctl(host: overcloud.Host, *command: str, seconds: float = 90.0) -> str:
+    """Run ``rabbitmqctl`` on a node for its broker; return what it prints.
+
+    When it does not reach the broker it has done nothing, and is run again: on a busy machine that happens to one in
+    twenty over TLS, since Erlang gives a handshake seven seconds (kernel(6), net_setuptime).
+
+    :raises testbed.errors.TestbedError: with what it said, when it fails.
+    """
+    path = host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf")
+    settings = _read_environment(path)
+    environment = {
+        **processes.environment(),
+        **erlang_environment(int(settings["DIST_PORT"])),
+        "HOME": str(host.path("/var/lib/rabbitmq")),
+        "RABBITMQ_CONF_ENV_FILE": str(path),
+    }
+    argv = [*host.within, find_ctl(), "--quiet", "--node", settings["NODENAME"], *command]
+    for _ in range(_TRIES):
+        done = subprocess.run(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        if done.returncode != os.EX_UNAVAILABLE:
+            break
+    if done.returncode:
+        raise errors.TestbedError(f"rabbitmqctl {' '.join(command)} ended with {done.returncode}.", done.stderr)
+    return done.stdout
 
 
 class Node:
@@ -136,8 +192,11 @@ class Node:
             "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
             "RABBITMQ_LOG_BASE": str(logs),
             "ERL_CRASH_DUMP_BYTES": "0",
-            "ERL_ZFLAGS": f"{name_type} {settings['NODENAME']} -start_epmd false -erl_epmd_port {port}"
-            f" -kernel inet_dist_listen_min {port} inet_dist_listen_max {port}",
+            "RABBITMQ_SERVER_START_ARGS": f"{name_type} {settings['NODENAME']} -dist_listen true"
+            f" -kernel inet_dist_listen_min {port} -kernel inet_dist_listen_max {port}",
+            **erlang_environment(
+                int(port)
+            ),  # of two -dist_listen erl takes the first, so that the broker itself listens
             # Also makes the server's script become the server, instead of staying between it and us.
             "NOTIFY_SOCKET": "@" + self._notified.getsockname()[1:].decode(),
         }

@@ -14,6 +14,9 @@ import pytest
 
 UNIT = pathlib.Path(__file__).parent / "unit"
 
+# Files of these may run beside any other file. Those of tests/integration use networks of their own in 127.0.0.0/8.
+BESIDE_OTHERS = {UNIT, UNIT.parent / "scenario", UNIT.parent / "integration"}
+
 # The router programs by engine, each with the variable that names one which is not on PATH.
 ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}
 
@@ -36,6 +39,26 @@ def find_engine(name: str) -> str | None:
 def pytest_report_header() -> str:
     found = {name: find_engine(name) for name in ENGINES}
     return "router engines: " + ", ".join(f"{name} {path or 'not found'}" for name, path in found.items())
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell `pytest-xdist --dist loadgroup` which tests may run at the same time, the long groups first.
+
+    One file is in one process, because it shares its fixtures. Files outside `BESIDE_OTHERS` share addresses, ports or
+    mounts, and run one after another.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("alone" if _is_alone(item) else item.path.stem))
+    # A long group that starts last keeps one process busy while the others wait.
+    items.sort(key=lambda item: (not _is_alone(item), item.path not in slow, UNIT in item.path.parents))
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return not BESIDE_OTHERS & set(item.path.parents)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,8 +17,10 @@ import time
 import typing
 
 import pytest
-from om_agent import model, parse, plan, render
+from om_agent import facts, model, parse, plan, render
 from om_agent.plan import layout, services
+
+from testbed import errors, rabbitmq
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "agent" / "om_agent"
@@ -27,6 +29,9 @@ PUPPET_MODULES = pathlib.Path(os.environ.get("OM_PUPPET_MODULES", "/usr/share/pu
 # No key of anything: what a PEM block looks like from afar.
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
 KEY = "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n"
+
+# Whether this machine's RabbitMQ has them: 4.0 and newer has quorum queues instead.
+MIRRORED_QUEUES = layout.numbers(facts.broker_version(pathlib.Path("/"))) < (4,)
 
 Raw = dict[str, typing.Any]
 
@@ -109,8 +114,15 @@ def host(*names: str, family: str = "debian", **changes: typing.Any) -> layout.H
 
 def plan_for(raw: object, node: str, machine: layout.Host | None = None) -> plan.Plan:
     """The plan of one node."""
+    return deployment_and_plan(raw, node, machine)[1]
+
+
+def deployment_and_plan(
+    raw: object, node: str, machine: layout.Host | None = None
+) -> tuple[model.Deployment, plan.Plan]:
+    """The deployment, and the plan of one of its nodes."""
     d = parse.deployment(raw, catalogue())
-    return plan.build(d, model.local_node(d, [node]), catalogue(), machine or host())
+    return d, plan.build(d, model.local_node(d, [node]), catalogue(), machine or host())
 
 
 def rendered(raw: object, node: str, machine: layout.Host | None = None) -> render.Rendered:
@@ -136,6 +148,15 @@ def tree(root: pathlib.Path, *without: str) -> dict[str, tuple[str, str, bytes]]
     return found
 
 
+def need_rabbitmq() -> None:
+    """Skip a test that needs RabbitMQ where it is not, or fail there when CI runs it."""
+    try:
+        rabbitmq.find_server()
+        rabbitmq.find_ctl()
+    except errors.TestbedError as e:
+        skip(str(e))
+
+
 def skip(reason: str) -> typing.NoReturn:
     """Skip here, fail in CI: what a test needs is there, or the test has not run."""
     if os.environ.get("CI"):
@@ -152,6 +173,8 @@ STATE = "var/lib/om-agent"  # the agent's own directory, which may change whatev
 FAKE_PUPPET = r"""#!{python}
 import json, os, pathlib, re, sys, time
 here = pathlib.Path(__file__).parent
+sys.path.insert(0, str(here.parent / "agent"))
+from om_agent import ini
 mode = (here / "mode").read_text()
 with open(here / "puppet.argv", "a") as log:
     log.write(json.dumps([sys.argv, dict(os.environ)]) + "\n")
@@ -161,21 +184,10 @@ datadir = pathlib.Path(json.loads(re.search("datadir: (.*)", config).group(1)))
 data = json.loads((datadir / "messaging.json").read_text("utf-8").replace("%{{literal('%')}}", "%"))
 
 def edit(path, wanted):
-    lines = path.read_text().splitlines() if path.exists() else []
-    for section, keys in wanted["settings"].items():
-        for key, value in keys.items():
-            kept, now = [], ""
-            for line in lines:
-                if line.startswith("["):
-                    now = line.strip()[1:-1]
-                if now != section or not re.match(re.escape(key) + r"\s*=", line):
-                    kept.append(line)
-            lines = kept
-            if value is not None:
-                if f"[{{section}}]" not in lines:
-                    lines.append(f"[{{section}}]")
-                lines.insert(lines.index(f"[{{section}}]") + 1, f"{{key}} = {{value}}")
-    path.write_text("\n".join(lines) + "\n")
+    text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+    settings = [(section, key, value) for section, keys in wanted["settings"].items() for key, value in keys.items()]
+    text = ini.edit(text, settings, wanted.get("style", ini.OSLO), wanted.get("removable_sections", ()))
+    path.write_bytes(text.encode(errors="surrogateescape"))
     path.chmod(int(wanted["mode"], 8))
 
 for number, (path, wanted) in enumerate(data["om_messaging::config_files"].items()):

@@ -45,7 +45,10 @@ DIALECTS = {
 }
 
 SECONDS = 5.0
+QUERY_SECONDS = 30.0  # for all pages of a query together
+CLOSE_SECONDS = 2.0
 _PAGE = 500  # rows in one answer
+_MOST_ROWS = 200_000  # of one query: links of 10,000 connections; more than that is a router that never stops
 _CREDIT = 10
 CONTAINER = "om-agent"
 
@@ -77,7 +80,7 @@ class Login:
     @property
     def where(self) -> str:
         """What a sentence calls it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return errors.where(self.host, self.port)
 
 
 class Unreachable(errors.Unreachable):
@@ -131,7 +134,7 @@ class Client:
         container = reactor.Container()
         container.container_id = f"{CONTAINER}-{secrets.token_hex(4)}"  # by which status tells us from clients
         with self._failures():
-            self._connection = utils.BlockingConnection(
+            self._connection = _bounded(utils.BlockingConnection, self._proton, time.monotonic() + seconds)(
                 url,
                 timeout=seconds,
                 container=container,
@@ -151,6 +154,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection; whatever the router makes of that."""
+        self._connection.deadline = time.monotonic() + min(self._seconds, CLOSE_SECONDS)
         with contextlib.suppress(Exception):
             self._connection.close()
 
@@ -166,12 +170,15 @@ class Client:
         texts = {str(k): str(v) for k, v in told.items()}
         return " ".join(texts[k] for k in ("product", "version") if k in texts)
 
-    def query(self, entity: str, router: str = "") -> list[Row]:
-        """Return every row of an entity, with all its attributes.
+    def query(self, entity: str, router: str = "", attributes: typing.Sequence[str] = ()) -> list[Row]:
+        """Return every row of an entity.
 
         :param router: id of another interior router to ask through this one.
+        :param attributes: what to ask for; all of them when empty.
+        :raises om_agent.errors.Unreachable: also for an answer that does not end, or is none.
         """
         rows: list[Row] = []
+        deadline = time.monotonic() + QUERY_SECONDS
         while True:
             body = self._request(
                 {
@@ -182,13 +189,18 @@ class Client:
                     "offset": len(rows),
                     "count": _PAGE,
                 },
-                {"attributeNames": []},
+                {"attributeNames": list(attributes)},
                 router,
+                deadline,
             )
-            page = [dict(zip(body["attributeNames"], map(_plain, row))) for row in body["results"]]
+            page = _rows(body)
+            if page is None:
+                raise Unreachable(self.login.where, CLOSED, f"its answer to a query of {entity} is not one")
             rows += page
             if len(page) < _PAGE:
                 return rows
+            if len(rows) >= _MOST_ROWS:
+                raise Unreachable(self.login.where, SILENT, f"it has more than {_MOST_ROWS} rows of {entity}")
 
     def create(self, entity: str, name: str, attributes: typing.Mapping[str, object]) -> None:
         """Create an entity; that this succeeds says little, see `om_agent.apply.router`."""
@@ -209,13 +221,18 @@ class Client:
         self._request({"operation": "UPDATE", "type": kind, "identity": identity}, attributes)
 
     def _request(
-        self, properties: typing.Mapping[str, object], body: typing.Mapping[str, object], router: str = ""
+        self,
+        properties: typing.Mapping[str, object],
+        body: typing.Mapping[str, object],
+        router: str = "",
+        deadline: float | None = None,
     ) -> dict[str, typing.Any]:
         address = f"_topo/0/{router}/$management" if router else "$management"
         self._asked += 1
         # A number would come back from the engines' Python half and be lost in their C half.
         correlation = f"{CONTAINER}-{self._asked}"
-        deadline = time.monotonic() + self._seconds
+        own = time.monotonic() + self._seconds
+        self._connection.deadline = own if deadline is None else min(own, deadline)
         with self._failures():
             if self._replies is None:
                 self._replies = self._connection.create_receiver(None, dynamic=True, credit=_CREDIT)
@@ -227,14 +244,18 @@ class Client:
                 correlation_id=correlation,
                 reply_to=self._replies.link.remote_source.address,
             )
-            self._senders[address].send(message, timeout=self._seconds)
-            reply = self._replies.receive(timeout=self._seconds)
-            while reply.correlation_id != correlation:  # of a question that was given up
-                reply = self._replies.receive(timeout=max(0.1, deadline - time.monotonic()))
-        told = typing.cast("Row", reply.properties)
-        if not 200 <= told["statusCode"] < 300:
+            self._senders[address].send(message)
+            reply = self._replies.receive()
+            while reply.correlation_id != correlation:  # the answer to a question that was given up
+                self._connection.check()
+                reply = self._replies.receive()
+        told = reply.properties if isinstance(reply.properties, dict) else {}
+        status = told.get("statusCode")
+        if not isinstance(status, int) or not isinstance(reply.body, dict):
+            raise Unreachable(self.login.where, CLOSED, "what it answers is not management")
+        if not 200 <= status < 300:
             what = f"{properties['operation']} {properties.get('entityType') or properties['type']}"
-            raise Refused(what, int(told["statusCode"]), str(told.get("statusDescription", "")))
+            raise Refused(what, int(status), str(told.get("statusDescription", "")))
         return typing.cast("dict[str, typing.Any]", reply.body)
 
     def _domain(self) -> typing.Any:
@@ -258,6 +279,60 @@ class Client:
             yield
         except (self._proton.ProtonException, OSError, ValueError) as e:
             raise Unreachable(self.login.where, *_judge(str(e), self._proton, e, self._seconds)) from None
+
+
+def _rows(body: typing.Mapping[str, typing.Any]) -> list[Row] | None:
+    """Return the rows of an answer to a query; None when it is none."""
+    names, results = body.get("attributeNames"), body.get("results")
+    if not isinstance(names, list) or not isinstance(results, list):
+        return None
+    if any(not isinstance(row, list) or len(row) != len(names) for row in results):
+        return None
+    return [dict(zip(map(str, names), map(_plain, row))) for row in results]
+
+
+def _bounded(base: typing.Any, proton: types.ModuleType, until: float) -> typing.Any:
+    """Return proton's blocking connection with one deadline on the monotonic clock for whatever it waits for.
+
+    proton reckons each of its own limits as a point in wall time. After the clock was set back an hour, it waits that
+    hour, and its close waits as long as a timer is left. ``process`` itself waits no longer than the container's
+    ``timeout``.
+    """
+
+    class Connection(base):  # type: ignore[misc]
+        """One conversation at a time, each with its own ``deadline``."""
+
+        deadline = until
+
+        def wait(self, condition: typing.Callable[[], bool], timeout: object = None, msg: str = "") -> None:
+            """Process events until ``condition`` is true; no longer than the deadline, or than
+            ``timeout``, which a part of proton gives where it wants less."""
+            end = self.deadline
+            if isinstance(timeout, (int, float)) and timeout is not False:
+                end = min(end, time.monotonic() + timeout)
+            while not condition() and not self.disconnected:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise proton.Timeout(msg)
+                self.container.timeout = left
+                self.container.process()
+            if self.disconnected and not self._is_closed():
+                raise proton.ConnectionException(f"disconnected: {self.disconnected}")
+
+        def check(self) -> None:
+            """Raise proton's Timeout when the deadline is over."""
+            if time.monotonic() >= self.deadline:
+                raise proton.Timeout("too late")
+
+        def run(self) -> None:
+            """Let the container come to its end, which `close` calls last."""
+            self.container.timeout = 0.0
+            while time.monotonic() < self.deadline and self.container.process():
+                self.container.timeout = 0.01
+            self.container.stop()
+            self.container.process()
+
+    return Connection
 
 
 def _plain(value: typing.Any) -> typing.Any:
@@ -293,6 +368,8 @@ def _load() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
         import proton
         import proton.reactor
         import proton.utils
-    except ImportError:
+    except ModuleNotFoundError:
         raise errors.NotReady([errors.problem("proton", "no-proton")]) from None
+    except ImportError as e:
+        raise errors.CannotLoad("proton", e) from None
     return proton, proton.utils, proton.reactor

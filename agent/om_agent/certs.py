@@ -44,9 +44,11 @@ def check(shown: Shown, now: datetime.datetime) -> typing.Iterator[errors.Proble
     """
     try:
         import cryptography  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:
         yield errors.problem("cryptography", "no-cryptography")
         return
+    except ImportError as e:
+        raise errors.CannotLoad("cryptography", e) from None
     at = shown.server.certificate.where
     own = _certificates(shown.certificate) if shown.certificate else ()
     if shown.certificate and not own:

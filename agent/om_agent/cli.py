@@ -23,9 +23,11 @@ import om_agent
 from om_agent import (
     apply,
     certs,
+    connections,
     drain,
     errors,
     facts,
+    fields,
     heat,
     metadata,
     model,
@@ -34,8 +36,10 @@ from om_agent import (
     picture,
     plan,
     proc,
+    record,
     render,
     report,
+    resync,
     verify,
 )
 from om_agent.apply import files
@@ -50,16 +54,19 @@ _VERIFY_SECONDS = 60.0
 _DEPLOY_VERIFY_SECONDS = 300.0  # of a deployment: the other nodes of a new stack may come up minutes later
 _PROBE_SECONDS = 15.0
 _DRAIN_SECONDS = 30.0
+_RESYNC_SECONDS = 60.0
 _LEAVE = ("DELETE", "SUSPEND")  # what Heat does with a deployment that is not to change the node
 _DRAW_SECONDS = 120.0  # 128 interiors took 9 s on a busy machine
 
 _EPILOG = """\
 exit codes:
   0  the desired state holds, or there is no metadata and the present state was kept
-  1  it could not be done: apply failed, and the node is as it was before, unless the message says otherwise; drain
-     failed, and it says what is left; verify or status could not look, and tell nothing of messaging
+  1  it could not be done: apply failed, and the node is as it was before, unless the message says otherwise; plan says
+     that apply would fail so; drain failed, and it says what is left; verify or status could not look, and tell nothing
+     of messaging
   2  the metadata or the command is invalid, and nothing was touched
-  3  verify or status found a fault, or drain left something; what it is and the next command to run are printed
+  3  verify or status found messaging degraded or broken, or drain left something; what it is and the next command to
+     run are printed
 
 examples:
   om-agent validate overcloud.json
@@ -129,6 +136,16 @@ def build_parser() -> argparse.ArgumentParser:
                          help="wait so long until nothing is under way any more (default: %(default).0f)")  # fmt: skip
     drained.add_argument("--undo", action="store_true", help="make the running router as its file says again")
     _add_node_options(drained)
+
+    synced = commands.add_parser(
+        "resync", help="have the other routers learn the addresses of this node's router again"
+    )
+    _add_files(synced)
+    synced.add_argument("--timeout", type=_seconds, default=_RESYNC_SECONDS, metavar="SECONDS",
+                        help="try for so long (default: %(default).0f)")  # fmt: skip
+    synced.add_argument("--stay", action="store_true",
+                        help="look for all of that time, as the unit does that starts with the router")  # fmt: skip
+    _add_node_options(synced)
 
     watched = commands.add_parser("watch", help="end this node's router when it hangs; a unit runs this, always")
     watched.add_argument("unit", choices=[e.unit for e in layout.ENGINES.values()], help="the router's unit")
@@ -235,12 +252,14 @@ def main(argv: typing.Sequence[str] | None = None) -> int:
         if handler is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(number, _on_ending_signal)
     umask = os.umask(0o077)  # what is for others is opened by name; one of 0777 would close all to an ordinary user
+    unraisable = sys.unraisablehook
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # the memory of this program and its children holds passwords
     try:
         return _run(args)
     finally:
         os.umask(umask)
+        sys.unraisablehook = unraisable
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -280,6 +299,7 @@ def _run(args: argparse.Namespace) -> int:
         "verify": _verify,
         "status": _status,
         "drain": _drain,
+        "resync": _resync,
         "watch": _watch,
         "topology": _topology,
         "capacity": _capacity,
@@ -295,17 +315,24 @@ def _run(args: argparse.Namespace) -> int:
         return _failed(args, f"interrupted; {_left(args)}.")
     except OSError as e:
         return _failed(args, f"{apply.reason(e)}.")
+    except MemoryError:
+        return _failed(args, f"{errors.OUT_OF_MEMORY}; by now {_left(args)}.")
     except Exception as e:  # a defect; its text may hold a secret, so only where it happened is told
         return _failed(args, _defect(e, args))
 
 
 def _on_ending_signal(number: int, frame: object) -> typing.NoReturn:
+    # An object that is cut short while it is being made cannot be taken apart either (proton's SSLDomain), and Python
+    # would print that with a traceback. `main` puts the hook back.
+    sys.unraisablehook = lambda unraisable: None
     raise KeyboardInterrupt
 
 
 def _left(args: argparse.Namespace) -> str:
     """Return what is true of the node when a command was cut short, a clause."""
     if args.command in ("apply", "hook", "signal"):
+        if files.unfinished(args.root):
+            return errors.HALF_DONE
         return errors.APPLIED if getattr(args, "applied", False) else errors.AS_BEFORE
     with contextlib.suppress(OSError):  # who may not read that could not drain
         if args.command == "drain" and running.read_door(args.root) is not None:
@@ -357,21 +384,23 @@ def _tell(findings: typing.Sequence[errors.Problem]) -> None:
 # -- metadata --------------------------------------------------------------------------------------------------------
 
 
-def _raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
+def _raw(paths: typing.Sequence[str], root: pathlib.Path, asked: str | None = None) -> object:
     """Return the raw messaging metadata.
+
+    :param asked: the local node's name, when the command was given it.
 
     :raises om_agent.metadata.NoData: when there is none and none was named.
     """
     hostname = socket.gethostname()
     if paths:
-        raw = metadata.select(metadata.read(paths), hostname)
+        raw = metadata.select(metadata.read(paths), hostname, asked or "")
         if raw is None:
             raise errors.InvalidInput([errors.problem(", ".join(paths), "no-metadata")])
         return raw
     found = _collected_files(root)
-    raw = metadata.select(metadata.read(found or ()), hostname)
+    raw = metadata.select(metadata.read(found or ()), hostname, asked or "")
     if raw is None and found != ():  # an empty list is no data at all
-        raw = metadata.select(metadata.read(metadata.hieradata_files(root)), hostname)
+        raw = metadata.select(metadata.read(metadata.hieradata_files(root)), hostname, asked or "")
     if raw is None:
         raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
     return raw
@@ -383,12 +412,12 @@ def _collected_files(root: pathlib.Path) -> tuple[str, ...] | None:
     return metadata.from_list_file(root) if listed is None else metadata.from_environment(listed)
 
 
-def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: float) -> object:
+def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: float, asked: str | None) -> object:
     deadline = time.monotonic() + seconds
     told = False
     while True:
         try:
-            return _raw(paths, root)
+            return _raw(paths, root, asked)
         except metadata.NoData:
             # A node that was made right before keeps that: it must not stay down because a list is empty at a reboot.
             if not seconds or files.load_state(root).files:
@@ -406,16 +435,38 @@ def _wait_for_raw(paths: typing.Sequence[str], root: pathlib.Path, seconds: floa
 
 def _local(d: model.Deployment, asked: str | None) -> model.Node:
     """Return the node to work on: ``--node``, the metadata's own ``node``, or this host by its whole or first name."""
-    hostname = socket.gethostname()
-    names = [asked] if asked else [d.node] if d.node else [hostname, hostname.partition(".")[0]]
-    return model.local_node(d, names)
+    told = asked or d.node
+    return model.local_node(d, [told]) if told else model.node_of_host(d, socket.gethostname())
+
+
+def _check_identity(d: model.Deployment, rendered: render.Rendered, state: files.State, asked: str | None) -> None:
+    """Refuse to stop, or to run under another name, a router or broker that this node ran before, when all that makes
+    this host that node is its host name.
+
+    :raises om_agent.errors.InvalidInput: when the node has to be named.
+    """
+    gone = [u for u in state.units if u not in {unit.name for unit in rendered.units}]
+    if asked or (d.node and not isinstance(d.node, fields.Guess)) or not state.units:
+        return
+    if state.node:
+        same = fields.host_key(state.node) == fields.host_key(rendered.node)
+        # Another domain of the same host, unless both are nodes.
+        other = fields.host_key(state.node) in {fields.host_key(n.name) for n in d.nodes}
+        same = same or (not gone and not other and fields.first_label(state.node) == fields.first_label(rendered.node))
+    else:  # the state file of an older agent does not say which node this was
+        same = not gone or not isinstance(d.node, fields.Unlisted)
+    if not same:
+        names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}
+        what = f"would stop {' and '.join(gone)}" if gone else "would run it under another name"
+        told = errors.problem("node", "other-node", units=" and ".join(state.units), what=what, **names)
+        raise errors.InvalidInput([told])
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
 
 
 def _validate(args: argparse.Namespace) -> int:
-    raw = _raw(args.files, pathlib.Path("/"))
+    raw = _raw(args.files, pathlib.Path("/"), args.node)
     d = parse.deployment(raw, _service_names(raw))
     asked = [name for name in (args.node, d.node) if name]
     node = model.local_node(d, asked) if asked else None
@@ -453,8 +504,13 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     catalogue = _catalogue()
     d = parse.deployment(raw, catalogue)
     host = facts.gather(catalogue, args.root, args.relocate, args.services)
+    state = files.load_state(args.root)
+    host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options)
     planned = plan.build(d, _local(d, args.node), catalogue, host)
-    return _Prepared(d, planned, host, render.render(planned, host))
+    rendered = render.render(planned, host)
+    _check_identity(d, rendered, state, args.node)
+    found = (*planned.findings, *apply.overrides(rendered, args.root))
+    return _Prepared(d, dataclasses.replace(planned, findings=found), host, rendered)
 
 
 def _live(ready: _Prepared, args: argparse.Namespace) -> plan.Plan | None:
@@ -465,34 +521,42 @@ def _live(ready: _Prepared, args: argparse.Namespace) -> plan.Plan | None:
 
 def _plan(args: argparse.Namespace) -> int:
     try:
-        raw = _raw(args.files, args.root)
+        raw = _raw(args.files, args.root, args.node)
     except metadata.NoData as e:
         return _no_data(args, e)
     ready = _prepare(raw, args)
     work = apply.compare(ready.rendered, ready.host, args.root, dry=True, live=_live(ready, args))
-    _tell(ready.plan.findings)
+    problems: tuple[errors.Problem, ...] = ()
     try:
         apply.check(ready.rendered, ready.host, args.root)
+        apply.check_writable(ready.rendered, args.root, work)
     except errors.NotReady as e:
-        _say(report.problems_text(e.problems), "stderr")
-        _say("om-agent: apply would refuse this until the errors above are mended", "stderr")
+        problems = e.problems
     if args.json:
-        _say(json.dumps({"node": ready.plan.node.name, "changes": report.changes_json(work.changes)}, indent=2))
-        return errors.EXIT_OK
-    old = {t.file.path: files.read(files.on_disk(args.root, t.file.path)) for t in work.wrong}
-    _say(report.plan_text(ready.plan, work, old))
+        told = report.problems_json((*ready.plan.findings, *problems))
+        changes = report.changes_json(work.changes)
+        _say(json.dumps({"node": ready.plan.node.name, "changes": changes, "problems": told}, indent=2))
+    else:
+        _tell((*ready.plan.findings, *problems))
+        old = {t.file.path: files.read(files.on_disk(args.root, t.file.path)) for t in work.wrong}
+        _say(report.plan_text(ready.plan, work, old))
+    if problems:  # so that `plan && apply` stops here, as apply would
+        _say("om-agent: apply will refuse this. Fix the errors above first", "stderr")
+        return errors.EXIT_APPLY_FAILED
     return errors.EXIT_OK
 
 
 def _no_data(args: argparse.Namespace, why: metadata.NoData) -> int:
     """There is nothing to do, which is what os-refresh-config calls a success; so plan foretells one."""
-    _say(json.dumps({"changes": []}) if args.json else f"om-agent: {why}")
+    problems: dict[str, object] = {"problems": []} if args.command == "plan" else {}
+    _say(json.dumps({"changes": [], **problems}) if args.json else f"om-agent: {why}")
     return errors.EXIT_OK
 
 
 def _apply(args: argparse.Namespace) -> int:
     try:
-        ready, outcome = _run_apply(lambda: _wait_for_raw([*args.files, *args.metadata], args.root, args.wait), args)
+        paths = [*args.files, *args.metadata]
+        ready, outcome = _run_apply(lambda: _wait_for_raw(paths, args.root, args.wait, args.node), args)
     except metadata.NoData as e:
         return _no_data(args, e)
     except (errors.AgentError, OSError) as e:
@@ -528,12 +592,20 @@ def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.See
     """Return what there is to see, but for messages there and back."""
     work = apply.compare(ready.rendered, ready.host, args.root, dry=True)
     mesh = broker = None
+    units = connections.units(ready.deployment, ready.plan, ready.host)
+    over_broker = ready.deployment.rpc.scheme is model.Scheme.RABBIT
     if ready.plan.router:
         config = files.read(files.on_disk(args.root, ready.plan.router.paths.config))
-        mesh = observe.mesh(ready.deployment, ready.plan.router, config, args.root)
+        mesh = observe.mesh(ready.deployment, ready.plan.router, config, args.root, () if over_broker else units)
     if ready.plan.broker:
-        broker = observe.rabbit(ready.plan, ready.plan.broker, ready.host, args.root, count)
-    seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker)
+        broker = observe.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, args.root, count)
+    missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
+    beside = (
+        dataclasses.replace(f, severity=record.NATURES[f.code].severity)
+        for f in apply.overrides(ready.rendered, args.root)
+    )
+    misfits = (*apply.look_for_misfits(ready.rendered, args.root), *beside)
+    seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
     stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready, args))
     return dataclasses.replace(seen, stale=tuple(stale))
 
@@ -545,13 +617,13 @@ def _is_stale(shown: verify.Shown, ready: _Prepared, args: argparse.Namespace) -
 
 
 def _prepared_for_look(args: argparse.Namespace) -> _Prepared:
-    return _prepare(_existing_raw(args.files, args.root), args)
+    return _prepare(_existing_raw(args.files, args.root, args.node), args)
 
 
-def _existing_raw(paths: typing.Sequence[str], root: pathlib.Path) -> object:
+def _existing_raw(paths: typing.Sequence[str], root: pathlib.Path, asked: str | None = None) -> object:
     """Return the raw messaging metadata, without which some commands have nothing to say."""
     try:
-        return _raw(paths, root)
+        return _raw(paths, root, asked)
     except metadata.NoData:
         raise errors.InvalidInput([errors.problem("", "no-metadata")]) from None
 
@@ -583,7 +655,7 @@ def _verified(
             return seen, found
         reached = verify.reached(ready.deployment, ready.plan, seen)
         probes, problems = observe.probes(ready.deployment, ready.plan, args.root, reached, _PROBE_SECONDS)
-        seen = dataclasses.replace(seen, probes=probes, findings=problems)
+        seen = dataclasses.replace(seen, probes=probes, findings=(*seen.findings, *problems))
         return seen, verify.findings(ready.plan, seen)
 
     return observe.wait(look, deadline)
@@ -597,12 +669,13 @@ def _status(args: argparse.Namespace) -> int:
         _say(json.dumps(report.status_json(ready.deployment, ready.plan, seen, found), indent=2))
     else:
         _say(report.status_text(ready.deployment, ready.plan, seen))
+        _say(report.verdict_text(ready.plan, found))
         _tell(found)
     return _verdict(found)
 
 
 def _topology(args: argparse.Namespace) -> int:
-    raw = _existing_raw(args.files, args.root)
+    raw = _existing_raw(args.files, args.root, args.node if args.live else None)
     d = parse.deployment(raw, _service_names(raw))
     mesh = topology.mesh(d)
     findings = (*d.findings, *topology.findings(d, mesh))
@@ -610,12 +683,7 @@ def _topology(args: argparse.Namespace) -> int:
         raise errors.InvalidInput([errors.problem("rpc.scheme", "no-mesh")])
     live = None
     if args.live:
-        node = _local(d, args.node)
-        host = facts.gather(_catalogue(), args.root, args.relocate, args.services)
-        local = router.build(d, node, host, mesh)
-        if not local:
-            raise errors.NotReady([errors.problem(node.name, "no-router")])
-        live = observe.live(local, mesh, args.root)
+        live = observe.live(_own_router(args, d, mesh), mesh, args.root)
     if args.format == "json":
         _say(json.dumps(picture.data(mesh, live), indent=2))
     else:
@@ -623,6 +691,16 @@ def _topology(args: argparse.Namespace) -> int:
         _say(_draw(text) if args.format == "svg" else text.rstrip("\n"))
     _tell(findings)
     return errors.EXIT_OK
+
+
+def _own_router(args: argparse.Namespace, d: model.Deployment, mesh: topology.Mesh) -> router.RouterPlan:
+    """Return the plan of this node's router; services' files, which not every user can read, are not looked at."""
+    node = _local(d, args.node)
+    host = facts.gather(_catalogue(), args.root, args.relocate, args.services)
+    found = router.build(d, node, host, mesh)
+    if not found:
+        raise errors.NotReady([errors.problem(node.name, "no-router")])
+    return found
 
 
 def _draw(text: str) -> str:
@@ -655,7 +733,8 @@ def _capacity(args: argparse.Namespace) -> int:
 
 
 def _verdict(found: typing.Iterable[errors.Problem]) -> int:
-    return errors.EXIT_UNHEALTHY if any(f.severity == errors.ERROR for f in found) else errors.EXIT_OK
+    """Return the exit code: 0 when messaging works, 3 when it is degraded or broken."""
+    return errors.EXIT_OK if record.verdict(found) == record.WORKS else errors.EXIT_UNHEALTHY
 
 
 def _drain(args: argparse.Namespace) -> int:
@@ -670,6 +749,15 @@ def _drain(args: argparse.Namespace) -> int:
         left = drain.drain(ready.deployment, ready.plan.router, args.root, args.timeout)
     _say(report.drain_text(ready.plan.node.name, left))
     return errors.EXIT_OK if left.clean else errors.EXIT_UNHEALTHY
+
+
+def _resync(args: argparse.Namespace) -> int:
+    raw = _existing_raw(args.files, args.root, args.node)
+    d = parse.deployment(raw, _service_names(raw))
+    local = _own_router(args, d, topology.mesh(d))
+    done = resync.resync(d, local, args.root, args.timeout, args.stay)
+    _say(report.resync_text(local.node.name, done))
+    return errors.EXIT_UNHEALTHY if done.missing else errors.EXIT_OK
 
 
 def _watch(args: argparse.Namespace) -> typing.NoReturn:
@@ -747,6 +835,8 @@ def _answer(get: typing.Callable[[], heat.Deployment], args: argparse.Namespace)
         return _Answer(e.exit_code, stderr=str(e))
     except OSError as e:
         return _Answer(errors.EXIT_APPLY_FAILED, stderr=f"{apply.reason(e)}.")
+    except MemoryError:
+        return _Answer(errors.EXIT_APPLY_FAILED, stderr=f"om-agent: {errors.OUT_OF_MEMORY}; by now {_left(args)}.")
     except Exception as e:
         return _Answer(errors.EXIT_APPLY_FAILED, stderr=f"om-agent: {_defect(e, args)}")
 
@@ -775,7 +865,10 @@ def _carry_out(deployment: heat.Deployment, args: argparse.Namespace) -> _Answer
     outputs["mesh"] = report.mesh_state(ready.plan, found)
     faults = [f for f in found if f.severity == errors.ERROR]
     said += [report.verify_text(ready.plan, seen, found)]
-    said += [str(f) for f in (*ready.plan.findings, *found) if f.severity == errors.WARNING]
+    # apply and verify both look at the lines of services' files; verify says how much one matters
+    seen_by_verify = {(f.path, f.code) for f in found}
+    planned = [f for f in ready.plan.findings if (f.path, f.code) not in seen_by_verify]
+    said += [str(f) for f in (*planned, *found) if f.severity == errors.WARNING]
     return _Answer(_verdict(found), "\n".join(said), "\n".join(map(str, faults)), outputs)
 
 

@@ -74,7 +74,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
             if (found.clean and not (clients and move_clients)) or took > seconds:
                 return found
             for name in edges.values():  # again and again: its other uplink may just be coming back
-                if time.monotonic() - start < seconds and _turn_edge(d, p, name):
+                if time.monotonic() - start < seconds and turn_edge(d, p, name):
                     turned.add(name)
             time.sleep(_POLL)
 
@@ -99,7 +99,7 @@ def _close_listeners(client: amqp.Client, p: router.RouterPlan, root: pathlib.Pa
     return names
 
 
-def _turn_edge(d: model.Deployment, p: router.RouterPlan, name: str) -> bool:
+def turn_edge(d: model.Deployment, p: router.RouterPlan, name: str) -> bool:
     """Have an edge router give up its connection to this one, and try again later; return whether it did."""
     node, uplink = d.by_name().get(name), f"uplink/{p.node.name}"
     if not node:

@@ -8,14 +8,16 @@ AgentError
        +- Busy             another agent holds the lock
        +- RollbackFailed   putting the old files back failed too; the next run goes on with it
        +- Unreachable      a router's management cannot be reached, or does not do as asked
+       +- CannotLoad       a Python module is there, and cannot be loaded
 
-A `Problem` is one thing to mend: where it is, what is wrong and what to do. Its text comes from `SENTENCES`, so that
+A `Problem` is one thing to fix: where it is, what is wrong and what to do. Its text comes from `SENTENCES`, so that
 every sentence a person can meet is in this file and each has a stable code that ``--json`` prints.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import typing
 
@@ -29,11 +31,24 @@ WARNING = "warning"
 
 # What is true of a node when a command is cut short, by a signal or a defect.
 AS_BEFORE = "the node is as it was before"
+HALF_DONE = "some files are new and some are old; run om-agent apply again, which puts all of them right"
 APPLIED = "what the metadata says is applied, and whether messaging works was not seen to the end"
 NOTHING_CHANGED = "it had changed nothing"
 # What stands at the end of a text that is too long for Heat.
 CUT_OFF = "... cut off, {left} characters before the end: om-agent plan and om-agent verify, on the node, say all of it"
 HALF_DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that"
+
+OUT_OF_MEMORY = (
+    "There is not enough memory. Free some, or raise the limit that om-agent runs with (ulimit -v, MemoryMax= of its "
+    "unit); then run again"
+)
+# What is short, by the system's own number, and what to do.
+_LIMITS = {
+    errno.ENOMEM: "there is not enough memory: free some, or raise the limit (ulimit -v, MemoryMax= of the unit)",
+    errno.EAGAIN: "no more processes may be started: end some, or raise the limit (ulimit -u, TasksMax= of the unit)",
+    errno.EMFILE: "om-agent may open no more files: raise the limit (ulimit -n, LimitNOFILE= of the unit)",
+    errno.ENFILE: "no more files may be open on this machine: close some, or raise the limit (sysctl fs.file-max)",
+}
 
 _MAX_ECHO = 60  # characters of a name that a sentence repeats
 _MAX_SHOWN = 1200  # characters of any value in a sentence: lists of known keys are the longest
@@ -41,12 +56,12 @@ _MAX_SHOWN = 1200  # characters of any value in a sentence: lists of known keys 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing to mend.
+    """One thing to fix.
 
     :param path: where, as ``nodes[2].address`` in the metadata, or an absolute file path.
     :param code: a key of `SENTENCES`; stable, for programs.
     :param message: one sentence saying what is wrong.
-    :param remedy: one sentence saying how to mend it.
+    :param remedy: one sentence saying how to fix it.
     :param severity: `ERROR`, or `WARNING` for a finding that does not stop anything.
     """
 
@@ -104,6 +119,21 @@ class Unreachable(ApplyFailed):
     """A router's management cannot be reached, or does not do as asked."""
 
 
+class CannotLoad(ApplyFailed):
+    """A Python module is installed and cannot be loaded."""
+
+    def __init__(self, name: str, error: ImportError) -> None:
+        super().__init__(
+            f"The Python module {name} is installed and cannot be loaded ({printable(str(error))}). "
+            "See that there is enough memory (ulimit -v, MemoryMax= of the unit), or install the module again."
+        )
+
+
+def limit(number: int | None) -> str:
+    """Return what is short when the system says ``number``, a clause; '' when it is something else."""
+    return _LIMITS.get(number or 0, "")
+
+
 def problem(path: str, code: str, severity: str = ERROR, **values: object) -> Problem:
     """Return the `Problem` with the sentence of ``code``; raises KeyError for an unknown code (a programming error)."""
     message, remedy = SENTENCES[code]
@@ -134,6 +164,11 @@ def quoted(name: object) -> str:
     return '"' + (text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "...") + '"'
 
 
+def where(host: str, port: object) -> str:
+    """Return an address with its port: that of IPv6 is in brackets, so that the two can be told apart."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def key_name(key: object) -> str:
     """Return a key of the metadata in quotes; never one that cannot be a name, since ``{password:secret}``, without
     the blank, is a key to YAML."""
@@ -153,14 +188,18 @@ def listed(names: typing.Sequence[str], most: int) -> str:
 SENTENCES: dict[str, tuple[str, str]] = {
     # -- metadata: files
     "unreadable": ("the file cannot be read: {reason}", "Check the path and its permissions"),
-    "not-json": ("this is neither JSON nor YAML (line {line}, column {column})", "Mend the syntax at that place"),
+    "not-json": ("this is neither JSON nor YAML (line {line}, column {column})", "Fix the syntax at that place"),
     "no-value": (
         "what stands at line {line}, column {column} looks like a number or a date, and is none that can be read",
-        "Mend it, or put it in quotes if it is meant as text",
+        "Fix it, or put it in quotes if it is meant as text",
+    ),
+    "yaml-number": (
+        "YAML reads the text at line {line}, column {column} as a number of base 2, 8 or 60, or ignores a _ in it",
+        "Write a decimal number without a leading 0, or put it in quotes if it is meant as text",
     ),
     "not-utf8": ("the file is not UTF-8 text", "Save it as UTF-8"),
     "too-big": ("the file is larger than {limit} MiB", "Give a file that holds metadata"),
-    "too-deep": ("the metadata is nested too deeply to be read", "Mend the file; 20 levels are plenty"),
+    "too-deep": ("the metadata is nested too deeply to be read", "Fix the file; 20 levels are plenty"),
     "not-a-mapping": (
         "this is a {type}, where a mapping is needed",
         "Put the metadata under a top-level key oslo_messaging",
@@ -191,7 +230,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "bad-arguments": (
         "om-agent hook was called with what it does not take: {what}",
-        "Mend OM_AGENT_ARGS, with which heat-config's hook calls it; om-agent hook --help says what there is",
+        "Fix OM_AGENT_ARGS, with which heat-config's hook calls it; om-agent hook --help says what there is",
     ),
     "not-seconds": ("this is no number of seconds from 0 to 604800", "Give such a number, as in 300"),
     "two-deliveries": (
@@ -228,8 +267,17 @@ SENTENCES: dict[str, tuple[str, str]] = {
     # -- metadata: sense
     "unknown-node": ("{name} is not the name of a node in nodes", "Use a name from nodes, compared whole"),
     "not-in-nodes": (
-        "this node, {name}, is not in nodes (names are compared whole)",
+        "this node, {name}, is not in nodes (names are compared whole, without regard to case)",
         "Add it to nodes, or set node (or --node) to the name that nodes uses",
+    ),
+    "ambiguous-node": (
+        "this host is called {host}, and several nodes have a name that begins so: {names}",
+        "Name the node with --node or the key node (hiera: oslo_messaging_node)",
+    ),
+    "other-node": (
+        "this host was the node {old} and ran {units}; by its host name it would now be {name}, and {what}",
+        "See that the host name and the names of the metadata are right. If this is meant, name the node with --node "
+        "or the key node (hiera: oslo_messaging_node)",
     ),
     "no-carrier": (
         "no node carries {half}: there is no node of role controller",
@@ -404,7 +452,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Choose a user name without",
     ),
     "router-everybody": (
-        "this is *, which a router's policy takes for whoever can log in, with any certificate of the CA too",
+        "this is *, which a router's policy takes for anyone who can log in, with any certificate of the CA too",
         "Choose another user name",
     ),
     "router-vhost": (
@@ -437,7 +485,15 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "external-accept": (
         "somebody else runs this backend, so no user is made there",
-        "Leave the key out, and have whoever runs it accept both users meanwhile",
+        "Leave the key out, and have its operator accept both users meanwhile",
+    ),
+    "mirrored-queues": (
+        "this is the old name of a setting: broker.queues says the same, and knows quorum queues too",
+        "Write broker.queues: {meant} instead, on all nodes at once",
+    ),
+    "queues-twice": (
+        "broker.queues and its old name, mirrored_queues, are both given",
+        "Keep broker.queues",
     ),
     "derived-changes": (
         "rpc.password is about to be changed, and this secret, which is made from it, would change too: brokers would "
@@ -449,12 +505,13 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Take it off once every service has the other one (doc/operations.rst, Changing a password)",
     ),
     "not-stored": (
-        "notifications go to a router: nothing stores them, so those sent while no listener is attached are lost",
-        "Use notify.scheme rabbit unless every consumer tolerates that",
+        "notifications go to a router, which stores none: while no listener is attached, each one holds up its service "
+        "for 30 s and is then lost",
+        "Use notify.scheme rabbit. Where nobody listens, set notify.driver to noop",
     ),
     "fanout-duplicates": (
         "qdrouterd 1.19 delivers a fanout more than once in a mesh of {count} interior routers",
-        "Use router.engine skrouterd (mended since 3.1.0) or two nodes, or see that your services bear it",
+        "Use router.engine skrouterd (fixed since 3.1.0) or two nodes, or see that your services bear it",
     ),
     "listens-everywhere": (
         "the address is a name, and RabbitMQ takes addresses only: the broker listens on every address of the node",
@@ -501,7 +558,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Set it to true and give tls, or to false where the network is trusted with passwords",
     ),
     "external-password": (
-        "services log in with a certificate here, and a password is for nothing",
+        "services log in with a certificate here, so the password is ignored",
         "Leave the key out, or sasl_mechanism: EXTERNAL",
     ),
     "external-files": (
@@ -513,7 +570,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Set {half}.tls to true and give tls, or choose PLAIN",
     ),
     "client-files-unused": (
-        "services log in with a password here, and this is for nothing",
+        "services log in with a password here, so this is ignored",
         "Set sasl_mechanism to EXTERNAL, or leave the key out",
     ),
     "login-differs": (
@@ -541,8 +598,13 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Set it to a long random text, the same for all nodes (openssl rand -hex 32)",
     ),
     "cookie-derived": (
-        "the brokers' cookie is made from rpc.password: whoever has that of a service and reaches the port between "
-        "brokers can do anything to them",
+        "the brokers' cookie is made from rpc.password: anyone who has a service's password and reaches the port "
+        "between brokers can do anything to them",
+        "Set broker.erlang_cookie to a long random text, the same for all nodes (openssl rand -hex 32)",
+    ),
+    "cookie-replaced": (
+        "the cookie is 20 capital letters, as Erlang makes them, and Debian's rabbitmq-server package replaces such a "
+        "cookie at each of its upgrades: the broker then leaves its cluster until the next om-agent apply",
         "Set broker.erlang_cookie to a long random text, the same for all nodes (openssl rand -hex 32)",
     ),
     # -- services and the node
@@ -555,6 +617,32 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{name} is asked for, but its directory {where} is not there",
         "Install {name}, or take it off services",
     ),
+    "queues-mirrored": (
+        "RabbitMQ {version} is installed here, and RabbitMQ has no mirrored queues since 4.0: it does not start with a "
+        "policy for them",
+        "Set broker.queues to quorum, or to classic for queues without copies (doc/rabbitmq4.rst)",
+    ),
+    "queues-too-old": (
+        "RabbitMQ {version} is installed here, and RabbitMQ has quorum queues since 3.8",
+        "Set broker.queues to mirrored, or install a newer RabbitMQ",
+    ),
+    "queues-unknown": (
+        "no RabbitMQ is found on this node, so nothing tells whether it has mirrored queues: 4.0 and newer have none",
+        "Set broker.queues to quorum where the brokers will be RabbitMQ 4",
+    ),
+    "quorum-unknown": (
+        "queues are to be quorum queues, and the services here use oslo.messaging {version}: 12.13 is the first that "
+        "declares them",
+        "Update oslo.messaging on this node, or set broker.queues to classic on all nodes",
+    ),
+    "broker-untested": (
+        "RabbitMQ {version} is installed here, and om-agent was tested with 3.x and 4.x only",
+        "Try it on one node first, and run om-agent verify there",
+    ),
+    "no-amqp-driver": (
+        "the services here ({name} is one) use oslo.messaging {version}, and 15.0 removed its driver for AMQP 1.0",
+        "Use scheme rabbit, or an image whose oslo.messaging is older than 15, for example Debian 12's",
+    ),
     "not-a-file": ("this is {found}, not a regular file", "Move it away"),
     "hard-link": (
         "the file has {count} names (hard links), and what is written to one could not be taken back from the others",
@@ -566,7 +654,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "link-of-another": (
         "this symbolic link was made by the user with the id {owner}, who could lead what is written elsewhere",
-        "Remove it, or make it anew as root",
+        "Remove it, or create it again as root",
     ),
     "link-leads-out": (
         "this symbolic link leads out of {root}, so another system than the one there would be changed",
@@ -575,6 +663,47 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "not-our-own": (
         "this directory is om-agent's own, and belongs to the user with the id {owner}",
         "Remove it with all that is in it, or chown it to the user that om-agent runs as, if you trust what is in it",
+    ),
+    "attribute": (
+        "{what} has the attribute {name} (lsattr shows it), so not even root can {lacking}",
+        "Run chattr -{flag} on it",
+    ),
+    "mounted-file": (
+        "something is mounted on this file, so it cannot be replaced",
+        "Unmount it; in a container, mount the directory instead of the file",
+    ),
+    "read-only-directory": (
+        "the file system of this directory is mounted read-only",
+        "Mount it so that it can be written (mount -o remount,rw)",
+    ),
+    "rejected-line": (
+        "{reader} rejects this line, so the service that reads the file cannot start: {why}",
+        "Correct the line, then run om-agent again",
+    ),
+    "address-misfit": (
+        "{key} gives {service} addresses that the router's policy refuses: every call would time out",
+        "Remove the line, or set it to {wanted}",
+    ),
+    "overridden": (
+        "{unit} also reads this file, and {key} here overrides or adds to the value in {own}",
+        "Remove the line, so that the service has the value that om-agent writes",
+    ),
+    "uwsgi-threads": (
+        "uWSGI serves {unit} with {count} threads, in which eventlet has patched threads: RPC over a router waits for "
+        "ever in all but one",
+        "Set threads = 1 in this line, raise processes instead, and restart {unit}",
+    ),
+    "own-transport": (
+        "{key} gives {name} a second transport URL, which om-agent does not manage and which may be out of date",
+        "Remove the line, or see that what it names is still there",
+    ),
+    "cannot-edit": (
+        "this file cannot be edited safely at this line: {reader} would then read {why}",
+        "Write the keys of messaging one to a line, without indentation, then run om-agent again",
+    ),
+    "paste-elsewhere": (
+        "PasteDeploy uses {key} in section {section} instead of {ours} in the filter",
+        "Remove this line; the notification URL and driver belong in the filter's own section",
     ),
     "read-only": ("the file cannot be written by this user", "Run om-agent as root, or make the file writable"),
     "no-section": (
@@ -647,7 +776,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "watch-cannot-kill": ("the router hangs and cannot be killed: {why}", "Run systemctl restart {unit}"),
     "watch-gives-up": (
-        "the router hangs again, {times} kills within an hour did not mend that, and it is left alone for now",
+        "the router hangs again, {times} kills within an hour did not fix that, and it is left alone for now",
         "Read journalctl -u {unit}, then run systemctl restart {unit}",
     ),
     "peer-down": (
@@ -678,8 +807,18 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Run om-agent verify on {name}",
     ),
     "link-down": (
-        "the connection from here to the router on {name} is not open, and messages take another way",
-        "Run om-agent verify on {name}; see that a firewall lets the routers through",
+        "the connection from the router on {source} to the one on {name} is not open, and messages take another way",
+        "Run om-agent verify on {source} and on {name}; see that a firewall lets the routers through",
+    ),
+    "addresses-unknown": (
+        "the router on {name} did not learn {count} addresses of this node's router, and calls to them from there time "
+        "out",
+        "Run om-agent resync on this node",
+    ),
+    "mesh-minority": (
+        "this node reaches the routers on {here} only, and those on {names} give no answer: either they are off, or "
+        "the network between here and them is cut, and then services on the two sides cannot call each other",
+        "Run om-agent verify on each of them; see that the network between them and this node works",
     ),
     "duplicate-id": (
         "two routers are called {name} (seen at {where}), and the mesh routes to one of them only",
@@ -696,6 +835,44 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "uplink-stranger": (
         "the uplink goes to {name} at {where}, which is no interior router of the metadata",
         "Run om-agent apply, then om-agent verify",
+    ),
+    "services-unseen": (
+        "the connections and links of services could not be looked at: {why}",
+        "Run om-agent verify again; if it stays so, the router has more links than the agent reads",
+    ),
+    "sessions-exhausted": (
+        "these services have all {limit} {what} that the router allows a connection, so that from now on their calls "
+        "and answers time out: {names}",
+        "Restart them to get them going; then spread their peers over more processes (workers)",
+    ),
+    "sessions-near": (
+        "these services have nearly all of the {limit} {what} that the router allows a connection: {names}",
+        "Run more processes of them (workers), before the last one is taken and they stop",
+    ),
+    "connections-exhausted": (
+        "the router has {count} connections, and router.max_connections allows {limit}: it refuses every other one",
+        "Raise router.max_connections",
+    ),
+    "connections-near": (
+        "the router has {count} connections, and router.max_connections allows {limit}",
+        "Raise router.max_connections before they are used up",
+    ),
+    "service-stuck": (
+        "{count} calls were delivered to these services, which took none of them in the last {seconds} s: {names}",
+        "Run systemctl status on their units; a process that hangs, or has no worker left, needs a restart",
+    ),
+    "listener-slow": (
+        "{count} notifications were delivered to these services, which settled none of them in the last {seconds} s: "
+        "{names}",
+        "See that they run and are not overloaded",
+    ),
+    "calls-stuck": (
+        "{count} calls that services on this node sent were taken by nobody in the last {seconds} s, to: {names}",
+        "Run om-agent verify on the nodes that serve these addresses",
+    ),
+    "unit-unconnected": (
+        "{unit} runs and has no connection to {where}, which {file} names",
+        "Run journalctl -u {unit} for why; if it was not restarted since the file changed, systemctl restart {unit}",
     ),
     "broker-down": (
         "the broker cannot be asked: {why}",
@@ -716,6 +893,26 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "broker-alarm": (
         "the broker has raised an alarm and stopped taking messages: {what}",
         "Run rabbitmqctl status, and free disk or memory on that node",
+    ),
+    "broker-metrics": (
+        "the broker's metrics at {where} cannot be read, so its queues and messages are not counted: {why}",
+        "Run ss -ltnp to see which program has the port, and rabbitmq-plugins list rabbitmq_prometheus; then "
+        "systemctl restart {unit}",
+    ),
+    "broker-majors": (
+        "members of the cluster run different major versions of RabbitMQ ({versions}), as they may only during an "
+        "upgrade",
+        "Bring all of them to one version (doc/rabbitmq4.rst)",
+    ),
+    "broker-flags": (
+        "these feature flags of the cluster are not enabled, and a newer RabbitMQ may refuse to start: {names}",
+        "Run rabbitmqctl enable_feature_flag all once every member runs the same version, and before an upgrade",
+    ),
+    "queue-unfit": (
+        "the queue {name} in the virtual host {vhost} is a {found} queue, and broker.queues is {wanted} ({count} such "
+        "queues): services that declare it get 406 PRECONDITION_FAILED",
+        "If it is a queue of OpenStack services, run rabbitmqctl delete_queue --vhost {vhost} {name} once it is empty; "
+        "services declare it again (doc/rabbitmq4.rst)",
     ),
     "broker-listener": ("the broker does not listen on port {port}", "Run systemctl restart {unit}"),
     "rpc-failed": (

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pathlib
 import pwd
 import re
+import typing
 
+from om_agent import ini
 from om_agent.plan import layout, services
 
 _REDHAT = frozenset(("rhel", "fedora", "centos"))
+_BROKER = re.compile(r"rabbitmq_server-([0-9][\w.+-]*)", re.ASCII)
+# A directory or file, and what pip and the distributions call it: oslo.messaging or oslo_messaging.
+_OSLO = re.compile(r"oslo[._]messaging-([0-9][0-9a-z.]*?)(?:-py[0-9.]+)?\.(?:dist|egg)-info", re.ASCII)
+_PYTHON = re.compile(r"python3\.[0-9]+", re.ASCII)
 
 
 def gather(
@@ -18,11 +25,14 @@ def gather(
 ) -> layout.Host:
     """Return the facts of the machine whose root directory is ``root``.
 
-    :param relocate: put ``root`` before the paths inside files too.
+    :param relocate: put ``root`` before the paths inside files too; the programs are then this machine's own.
     :param manage_services: as asked for; see `manages_services`.
     """
     here = root == pathlib.Path("/")
-    family = _family(root)
+    said = _os_release(root)
+    ids = {said.get("ID", ""), *said.get("ID_LIKE", "").split()}
+    family = "redhat" if _REDHAT & ids else "debian"
+    programs = pathlib.Path("/") if relocate else root
     existing, sections = {}, set()
     for service in catalogue.values():
         for file in service.files:
@@ -47,7 +57,63 @@ def gather(
         prefix=str(root) if relocate and not here else "",
         target="" if here else str(root),
         manage_services=manages_services(root, manage_services),
+        broker_version=broker_version(programs),
+        oslo_messaging=oslo_messaging_version(root, family),
+        release=_release(_os_release(programs)),
     )
+
+
+def broker_version(root: pathlib.Path) -> str:
+    """Return the version of the RabbitMQ package below ``root``, '' without one.
+
+    Every package has its files in a directory of that name. An upgrade may leave an old directory behind, so only one
+    with the server's scripts counts.
+    """
+    directory = root / "usr/lib/rabbitmq/lib"
+    found = [name for name in _names(directory) if _BROKER.fullmatch(name) and (directory / name / "sbin").is_dir()]
+    return max((_BROKER.sub(r"\1", name) for name in found), key=layout.numbers, default="")
+
+
+def oslo_messaging_version(root: pathlib.Path, family: str) -> str:
+    """Return the version of the oslo.messaging that the system's Python imports below ``root``, '' without one.
+
+    The names of directories say it: neither Python nor a package database is read. A service in a virtual environment
+    or a container has its own, which is not looked for.
+    """
+    for directory in _python_directories(root, family):
+        found = [match[1] for match in map(_OSLO.fullmatch, _names(directory)) if match]
+        if found:
+            return max(found, key=layout.numbers)
+    return ""
+
+
+def _python_directories(root: pathlib.Path, family: str) -> typing.Iterator[pathlib.Path]:
+    """Yield where the system's Python looks for modules, in its order (its ``site`` module, with Debian's changes)."""
+    python = _python(root)
+    if family == "redhat":
+        yield root / "usr/local/lib" / python / "site-packages"
+        yield root / "usr/lib" / python / "site-packages"
+    else:
+        yield root / "usr/local/lib" / python / "dist-packages"
+        yield root / "usr/lib/python3/dist-packages"
+
+
+def _python(root: pathlib.Path) -> str:
+    """Return the name of the system's Python, as ``python3.11``: what ``python3`` leads to, else the newest there."""
+    for link in ("usr/bin/python3", "etc/alternatives/python3"):
+        with contextlib.suppress(OSError):
+            name = os.path.basename(os.readlink(root / link))
+            if _PYTHON.fullmatch(name):
+                return name
+    names = [name for name in _names(root / "usr/lib") if _PYTHON.fullmatch(name)]
+    return max(names, key=lambda name: layout.numbers(name.removeprefix("python")), default="python3")
+
+
+def _names(directory: pathlib.Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def manages_services(root: pathlib.Path, asked: bool | None) -> bool:
@@ -58,23 +124,27 @@ def manages_services(root: pathlib.Path, asked: bool | None) -> bool:
     return root == pathlib.Path("/") and os.path.isdir("/run/systemd/system")
 
 
-def _family(root: pathlib.Path) -> str:
-    """Return the packaging family that ``/etc/os-release`` names (os-release(5), ID and ID_LIKE), else Debian's."""
+def _release(said: dict[str, str]) -> str:
+    return f"{said.get('ID', '')} {said.get('VERSION_ID', '')}".strip()
+
+
+def _os_release(root: pathlib.Path) -> dict[str, str]:
+    """Return the keys of ``/etc/os-release`` (os-release(5)); none where there is no such file."""
     for name in ("etc/os-release", "usr/lib/os-release"):
         try:
             text = (root / name).read_text(errors="replace")
         except OSError:
             continue
-        words = re.findall(r"^(?:ID|ID_LIKE)=[\"']?([^\"'\n]*)", text, re.MULTILINE)
-        return "redhat" if _REDHAT & set(" ".join(words).split()) else "debian"
-    return "debian"
+        return dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text, re.MULTILINE))
+    return {}
 
 
 def _sections(path: pathlib.Path) -> set[str]:
     try:
-        return set(re.findall(r"^\[([^\]\n]+)\]", path.read_text(errors="replace"), re.MULTILINE))
+        rows = ini.lines(path.read_text(errors="replace"), ini.PASTE)
     except OSError:
         return set()
+    return {row.name for row in rows if row.kind == ini.HEADER}
 
 
 def _ids(path: pathlib.Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ run tells of everything.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -30,6 +31,28 @@ _CERTIFICATE = re.compile(
 _BEGINS_CERTIFICATE = re.compile(r"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
 _TRUE = frozenset(("true", "yes", "on", "1", "t", "y"))
 _FALSE = frozenset(("false", "no", "off", "0", "f", "n", ""))
+
+
+class Guess(str):
+    """The local node's name, found by the host's name among the metadata's names: nobody gave it."""
+
+
+class Unlisted(Guess):
+    """The host's own name, because the metadata has no name for this host."""
+
+
+def host_key(host: str) -> str:
+    """Return the same text for every spelling of one host name or address: DNS ignores case and a dot at the end."""
+    if ":" in host:
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.IPv6Address(host))
+    return host.lower().removesuffix(".")
+
+
+def first_label(host: str) -> str:
+    """Return a host name up to its first dot, in lower case; an address has no such part and is returned whole."""
+    key = host_key(host)
+    return key if is_address(key) else key.partition(".")[0]
 
 
 class Section:
@@ -142,16 +165,20 @@ class Section:
         if not value:
             self.fail(key, "empty-list", what=what)
         good: dict[str, int] = {}
+        seen: dict[str, int] = {}
         for i, item in enumerate(value):
             at = f"{key}[{i}]"
             if not isinstance(item, str):
                 self.fail(at, "wrong-type", found=type_name(item), wanted="text (in quotes)")
             elif check(item):
                 self.fail_text(at, item, check)
-            elif item in good:
-                self.fail(at, "twice", name=errors.quoted(item), first=self.at(f"{key}[{good[item]}]"))
             else:
-                good[item] = i
+                first = seen.setdefault(host_key(item) if check is check_host else item, i)
+                if first == i:
+                    good[item] = i
+                else:
+                    code = "twice" if item in good else "same-name"
+                    self.fail(at, code, name=errors.quoted(item), first=self.at(f"{key}[{first}]"))
         return tuple(good)
 
     def done(self) -> None:
@@ -232,6 +259,11 @@ def check_cookie(text: str) -> str:
     return "" if re.fullmatch(r"[A-Za-z0-9_+/=-]{8,255}", text) else "8 to 255 letters, digits and _+/=-"
 
 
+def erlang_made(cookie: str) -> bool:
+    """Return whether Erlang could have made the cookie: Debian's rabbitmq-server replaces such a one."""
+    return bool(re.fullmatch(r"[A-Z]{20}", cookie))
+
+
 def is_address(host: str) -> bool:
     """Return whether ``host`` is an IPv4 or IPv6 address (without brackets or zone) rather than a name."""
     if ":" not in host:
@@ -274,7 +306,8 @@ def check_cipher(text: str) -> str:
 
 
 def _check_pem(text: str, what: str) -> str:
-    block = rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----\s*$[^-]+^-----END ([A-Z0-9 ]+ )?{what}-----\s*$"
+    # No two parts that follow each other may take the same characters, or the search is quadratic.
+    block = rf"^-----BEGIN ([A-Z0-9 ]+ )?{what}-----[ \t\r]*\n[^-]+^-----END ([A-Z0-9 ]+ )?{what}-----[ \t\r]*$"
     good = re.search(block, text, re.MULTILINE) and text.isascii() and "\0" not in text
     return "" if good else _wanted_pem(what)
 

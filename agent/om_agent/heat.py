@@ -2,7 +2,7 @@
 
 Heat hears of a deployment once: what comes after the first signal it passes over, until it has made the deployment anew
 (heat/engine/service_software_config.py, signal_software_deployment). A deployment that failed is carried out again at
-every run of os-refresh-config until it succeeds, though Heat is not told: what the operator mends is right at once, and
+every run of os-refresh-config until it succeeds, though Heat is not told: what the operator fixes is right at once, and
 the next stack update finds it so.
 
 Two programs may be the one that carries out a deployment: heat-agents' 55-heat-config, which runs ``om-agent hook``, or
@@ -103,7 +103,7 @@ def try_again(root: pathlib.Path, deployment: Deployment) -> None:
     if problems:
         raise errors.NotReady(problems)
     for path in paths:
-        path.unlink(missing_ok=True)
+        files.remove(path)
 
 
 def _heat_config(root: pathlib.Path, name: str) -> pathlib.Path:

@@ -13,7 +13,7 @@ import pathlib
 import re
 import typing
 
-from om_agent import errors
+from om_agent import errors, fields
 
 KEY = "oslo_messaging"
 HOOK_GROUP = "om-messaging"
@@ -26,6 +26,9 @@ HIERADATA_DIR = "etc/puppet/hieradata"
 _MAX_DEPTH = 60
 _MAX_MIB = 64
 _MAX_DIGITS = 640  # Python converts at least so many (sys.int_info.str_digits_check_threshold)
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# What YAML 1.1 takes for a number and no person does: 05672 is octal, 22:22 has the base 60.
+_YAML_11_NUMBER = re.compile(r"[-+]?(0[0-9_]|0b|.*[_:])")
 _LOCATION = re.compile(r"line (\d+), column (\d+)")
 
 
@@ -133,6 +136,8 @@ def _parse_yaml(text: str, path: str) -> object:
         """A safe loader that refuses a key said twice and a number or date that is none."""
 
         def construct_object(self, node: typing.Any, deep: bool = False) -> object:
+            if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _YAML_11_NUMBER.match(node.value):
+                raise refuse("yaml-number", node.start_mark)
             try:
                 return super().construct_object(node, deep)
             except (ValueError, TypeError, OverflowError, LookupError, AttributeError):
@@ -187,7 +192,7 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
     for path in paths:
         try:
             value = read_file(path)
-            if value is None:
+            if value is None or value == "":
                 continue
             if not isinstance(value, dict):
                 kind = "list" if isinstance(value, list) else "single value"
@@ -201,19 +206,21 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
     return typing.cast("dict[str, object]", merged)
 
 
-def select(merged: dict[str, object], hostname: str) -> object | None:
+def select(merged: dict[str, object], hostname: str, asked: str = "") -> object | None:
     """Return the raw value to hand to `om_agent.parse.deployment`, or None when the metadata says nothing of messaging.
 
     It is the key ``oslo_messaging``, or that of the newest deployment of group ``om-messaging``, or what tripleo's
     hiera keys say.
+
+    :param asked: the local node's name, when somebody gave it.
     """
-    if KEY in merged:
+    if KEY in merged and merged[KEY] != "":
         return merged[KEY]
     deployment = newest_deployment(merged)
     if deployment is not None:
         return from_deployment(deployment)
     if any(isinstance(k, str) and re.fullmatch(r"oslo_messaging_(rpc|notify)_\w+", k) for k in merged):
-        return from_hiera(merged, hostname)
+        return from_hiera(merged, hostname, asked)
     return None
 
 
@@ -267,12 +274,9 @@ def from_deployment(deployment: dict[str, object]) -> object:
     for item in inputs if isinstance(inputs, list) else []:
         if isinstance(item, dict) and item.get("name") == KEY:
             value = item.get("value")
-            value = (
-                parse_text(value.encode("utf-8", "replace"), "inputs.oslo_messaging")
-                if isinstance(value, str)
-                else value
-            )
-            config = merge(config, value)
+            if isinstance(value, str) and value:
+                value = parse_text(value.encode("utf-8", "replace"), "inputs.oslo_messaging")
+            config = merge(config, value) if value != "" else config
     return config
 
 
@@ -297,13 +301,14 @@ _HIERA_TLS = {
 }
 _HIERA_SECTIONS = ("router", "broker", "tls", "sites")  # as in the metadata, whole, at oslo_messaging_<section>
 _HIERA_SITES = f"{KEY}_node_sites"
+_HIERA_NODE = f"{KEY}_node"
 _EDGE = f"{KEY}_rpc_edge_"  # tripleo makes <service name>_node_names and _node_ips for every service
 _CLIENT_ROLE = (
     "client"  # of a local node that carries nothing, where a node of any other role would have an edge router
 )
 
 
-def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
+def from_hiera(data: dict[str, object], hostname: str, asked: str = "") -> dict[str, object]:
     """Return tripleo's hiera contract in the project's own words.
 
     ``oslo_messaging_{rpc,notify}_{scheme,user_name,password,use_ssl,port,node_names}`` are what puppet-tripleo reads
@@ -311,7 +316,10 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
     them as one that carries none. Addresses come from ``..._node_ips`` where tripleo gives them; a URL always holds
     the names, as puppet-tripleo's does. What tripleo has no words for has keys of this project's own: ``hosts`` of an
     external backend, before which ``node_names`` do not count; the nodes of the service ``oslo_messaging_rpc_edge``,
-    which have edge routers; ``oslo_messaging_{router,broker,tls,sites}``, and ``oslo_messaging_node_sites``.
+    which have edge routers; ``oslo_messaging_{router,broker,tls,sites}``, ``oslo_messaging_node_sites``, and
+    ``oslo_messaging_node``, the local node's name.
+
+    :param asked: the local node's name, which comes before ``oslo_messaging_node``.
     """
     result: dict[str, object] = {}
     nodes: dict[str, dict[str, object]] = {}
@@ -329,18 +337,17 @@ def from_hiera(data: dict[str, object], hostname: str) -> dict[str, object]:
         if section:
             result[half] = section
         for node in _hiera_nodes(names, data.get(prefix + "node_ips")):
-            nodes.setdefault(str(node["name"]), node)
+            nodes.setdefault(fields.host_key(str(node["name"])), node)
     edges = _hiera_nodes(data.get(_EDGE + "node_names"), data.get(_EDGE + "node_ips"))
     for node in edges:
-        nodes.setdefault(str(node["name"]), {**node, "role": "compute"})
+        nodes.setdefault(fields.host_key(str(node["name"])), {**node, "role": "compute"})
     # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run; the templates
     # of this project, which make edges, tell it of the local router instead.
     router = merge({"clients": "local" if edges else "mesh"}, data.get(f"{KEY}_router") or {})
-    local = _hiera_local(nodes, hostname)
-    if local is None:
+    local = _hiera_local(nodes, hostname, asked or data.get(_HIERA_NODE))
+    if isinstance(local, str) and fields.host_key(local) not in nodes and _may_join(nodes, local, hostname):
         with_edges = isinstance(router, dict) and router.get("clients") == "local"
-        local = hostname
-        nodes[local] = {"name": local, "role": _CLIENT_ROLE if with_edges else "compute"}
+        nodes[fields.host_key(local)] = {"name": local, "role": _CLIENT_ROLE if with_edges else "compute"}
         router = merge({"roles": {_CLIENT_ROLE: "none"}}, router) if with_edges else router
     _place_nodes(nodes, data.get(_HIERA_SITES))
     tls = {ours: data[theirs] for ours, theirs in _HIERA_TLS.items() if data.get(theirs)}
@@ -361,10 +368,30 @@ def _hiera_nodes(names: object, ips: object) -> list[dict[str, object]]:
     return found
 
 
-def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str) -> str | None:
-    """Return the name that ``nodes`` have for this host, which has another domain in each network; None without one."""
-    short = hostname.partition(".")[0]
-    return hostname if hostname in nodes else next((n for n in nodes if n.partition(".")[0] == short), None)
+def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, told: object) -> object:
+    """Return the local node's name: the one that somebody gave, else the one that ``nodes`` have for this host, which
+    has another domain in each network, else the host's own.
+
+    :param nodes: by `fields.host_key` of their names.
+    :raises om_agent.errors.InvalidInput: when several may be meant.
+    """
+    if told is not None and told != "":
+        return told
+    alike = [key for key in nodes if fields.first_label(key) == fields.first_label(hostname)]
+    if fields.host_key(hostname) in nodes:
+        alike = [fields.host_key(hostname)]
+    if len(alike) > 1:
+        names = errors.listed([errors.quoted(nodes[key]["name"]) for key in alike], 4)
+        raise errors.InvalidInput([errors.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
+    return fields.Guess(nodes[alike[0]]["name"]) if alike else fields.Unlisted(hostname)
+
+
+def _may_join(nodes: dict[str, dict[str, object]], local: str, hostname: str) -> bool:
+    """Return whether ``local`` is this host's own name, so that it may be a client: a name that somebody mistyped may
+    not, nor half of the name of a node."""
+    short = fields.first_label(local)
+    own = fields.host_key(local) in (fields.host_key(hostname), fields.first_label(hostname))
+    return own and all(fields.first_label(key) != short for key in nodes)
 
 
 def _place_nodes(nodes: dict[str, dict[str, object]], sites: object) -> None:
@@ -376,10 +403,16 @@ def _place_nodes(nodes: dict[str, dict[str, object]], sites: object) -> None:
         return
     if not isinstance(sites, dict):
         raise errors.InvalidInput([errors.problem(_HIERA_SITES, "wrong-type", found="content", wanted="a mapping")])
-    for name, node in nodes.items():
-        site = sites.get(name, sites.get(name.partition(".")[0]))
-        if site is not None:
-            node["site"] = site
+    by_key: dict[str, str] = {}
+    for name in sites:
+        first = by_key.setdefault(fields.host_key(str(name)), name)
+        if first != name and sites[first] != sites[name]:
+            told = {"name": errors.quoted(name), "first": errors.quoted(first)}
+            raise errors.InvalidInput([errors.problem(_HIERA_SITES, "same-name", **told)])
+    for key, node in nodes.items():
+        found = by_key.get(key, by_key.get(fields.first_label(key)))
+        if found is not None and sites[found] is not None:
+            node["site"] = sites[found]
 
 
 def hieradata_files(root: pathlib.Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import typing
 
-from om_agent import errors
+from om_agent import errors, fields
 
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
 AMQP_PORT = 31459
@@ -66,6 +66,25 @@ class RouterMode(enum.Enum):
     INTERIOR = "interior"
     EDGE = "edge"
     NONE = "none"
+
+
+class Queues(enum.Enum):
+    """Of which kind the queues of the brokers are.
+
+    ``CLASSIC`` queues are on one broker; ``MIRRORED`` are classic queues with copies on others, by a policy.
+    """
+
+    MIRRORED = "mirrored"
+    QUORUM = "quorum"
+    CLASSIC = "classic"
+
+
+class Delivery(enum.Enum):
+    """Which RPC messages a service waits for until their receiver has them."""
+
+    CALLS = "acknowledged_calls"  # calls and answers
+    ALL = "acknowledged"
+    CALLS_ONLY = "pre_settled"  # calls alone, as oslo.messaging's stock does
 
 
 class Clients(enum.Enum):
@@ -197,6 +216,8 @@ class Router:
 class Broker:
     """Settings of every broker.
 
+    :param queues: None for what the RabbitMQ on the node suggests.
+    :param queue_manager: whether services name their queues for answers after host and program.
     :param distribution_tls: whether brokers, and rabbitmqctl, speak TLS to each other, both sides with a certificate.
     """
 
@@ -204,7 +225,8 @@ class Broker:
     erlang_cookie: Secret
     dist_port: int
     metrics_port: int
-    mirrored_queues: bool
+    queues: Queues | None
+    queue_manager: bool
     tls: bool
     distribution_tls: bool
 
@@ -247,7 +269,7 @@ class Oslo:
     """What the services' oslo.messaging is told beside the URLs; seconds."""
 
     notification_driver: str
-    acknowledged: bool
+    delivery: Delivery
     rpc_response_timeout: int | None
     amqp_idle_timeout: int
     rabbit_heartbeat: int
@@ -330,13 +352,27 @@ def interiors(d: Deployment) -> tuple[str, ...]:
     return next((b.nodes for b in d.routed), ())
 
 
+def node_of_host(d: Deployment, hostname: str) -> Node:
+    """Return the node that is the machine called ``hostname``: by its whole name, else by its name up to the first dot.
+
+    :raises om_agent.errors.InvalidInput: when no node is, or when two nodes may be it.
+    """
+    short = fields.first_label(hostname)
+    whole = [n for n in d.nodes if fields.host_key(n.name) == fields.host_key(hostname)]
+    alike = [n.name for n in d.nodes if fields.first_label(n.name) == short]
+    if not whole and len(alike) > 1:
+        names = errors.listed([errors.quoted(n) for n in alike], 4)
+        raise errors.InvalidInput([errors.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
+    return local_node(d, [hostname, short])
+
+
 def local_node(d: Deployment, names: typing.Sequence[str]) -> Node:
-    """Return the first node called, as a whole name, one of ``names``.
+    """Return the first node called, as a whole name, one of ``names``. DNS ignores case, so case does not matter.
 
     :raises om_agent.errors.InvalidInput: when none is.
     """
-    by_name = d.by_name()
+    by_key = {fields.host_key(n.name): n for n in d.nodes}
     for name in names:
-        if name in by_name:
-            return by_name[name]
+        if fields.host_key(name) in by_key:
+            return by_key[fields.host_key(name)]
     raise errors.InvalidInput([errors.problem("node", "not-in-nodes", name=errors.quoted(names[0] if names else ""))])

@@ -12,24 +12,51 @@ import sys
 import time
 import typing
 
-from om_agent import amqp, errors, ini, model, picture, plan, proc, verify
+from om_agent import (
+    amqp,
+    apply,
+    clients,
+    connections,
+    errors,
+    ini,
+    model,
+    picture,
+    plan,
+    proc,
+    record,
+    resync,
+    sources,
+    verify,
+)
 from om_agent.apply import broker as running_broker
 from om_agent.apply import files
 from om_agent.apply import router as running
-from om_agent.plan import broker, layout, router, services, topology, transport_url
+from om_agent.plan import broker, layout, queues, router, services, topology, transport_url
 
 PAUSE = 1.0  # seconds between two looks
 _PEER_SECONDS = 3.0
+_ANSWER_SECONDS = 10.0  # a broker that many connect to at once answers late
+_AMQP_0_9_1 = b"AMQP\x00\x00\x09\x01"  # what a connection begins with (AMQP 0-9-1, 4.2.2)
+_MOST_ADDRESSES = 20_000  # that are compared with those of every other interior, in each look
 _MOST_PEERS = 8  # that are asked directly, why they are not reached; the sentences are the same for more
-_METRICS_SECONDS = 5.0
+_METRICS_SECONDS = 5.0  # for all of the metrics
+_MOST_METRICS = 8 * 2**20  # bytes; 3.10 sends 200 KiB
+_TRUE = ("true", "1", "on", "yes")  # to oslo.config, in any case
 _AT_ONCE = 12  # messages under way in one process
 _START_SECONDS = 30.0  # for Python to import oslo.messaging on a busy machine, and to end
 
 
-def mesh(d: model.Deployment, r: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> verify.Mesh:
+def mesh(
+    d: model.Deployment,
+    r: router.RouterPlan,
+    config: bytes | None,
+    root: pathlib.Path,
+    units: typing.Sequence[clients.Unit] = (),
+) -> verify.Mesh:
     """Return what the routers say.
 
     :param config: the content of this router's file.
+    :param units: of services, that should be connected.
     """
     try:
         with running.connect(r, running.read_door(root)) as client:
@@ -37,20 +64,30 @@ def mesh(d: model.Deployment, r: router.RouterPlan, config: bytes | None, root: 
             if verify.product_of(r.engine) not in own.product:
                 return verify.Mesh(own)
             drift = _drift(r, config, client)
-            views = _views(r, own, client)
+            tables = _tables(r, client)
+            services = _services(d, r, client, own.uptime, units)
+            lacking = resync.missing(client, r) if own.addresses <= _MOST_ADDRESSES else {}
     except errors.NotReady as e:
         return verify.Mesh(verify.Router(verify.UNASKED, str(e)))
     except amqp.Unreachable as e:
         return verify.Mesh(verify.Router(e.kind, e.why))
     except errors.Unreachable as e:  # it answers, and not as it should
         return verify.Mesh(verify.Router(verify.CLOSED, str(e)))
-    missing = [name for name in r.interiors if name not in own.reached and name != r.node.name]
-    asked = (
-        missing
-        if r.mode == "interior"
-        else [n for n in missing if any(c.name == f"uplink/{n}" for c in own.connectors)]
-    )
-    return verify.Mesh(own, drift, views, {name: _peer(d, r, name) for name in asked[:_MOST_PEERS]})
+    views = {name: None if rows is None else verify.reachable(rows, name) for name, rows in tables.items()}
+    links = next((verify.links(rows, name) for name, rows in tables.items() if rows is not None), None)
+    unknown = {name: len(addresses) for name, addresses in lacking.items()}
+    found = verify.Mesh(own, drift, views, links=links, services=services, unknown=unknown)
+    missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
+    return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
+
+
+def _services(
+    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, uptime: int, units: typing.Sequence[clients.Unit]
+) -> clients.Seen:
+    try:
+        return connections.look(d, r, client, uptime, units)
+    except errors.Unreachable as e:
+        return clients.Seen(why=str(e).rstrip("."))
 
 
 def _router(client: amqp.Client) -> verify.Router:
@@ -71,6 +108,7 @@ def _router(client: amqp.Client) -> verify.Router:
         uptime=int(counts.get("uptimeSeconds") or 0),
         clients=sum(amqp.is_client(row) for row in connections),
         links=int(counts.get("linkCount") or 0),
+        addresses=int(counts.get("addrCount") or 0),
         dropped=int(counts.get("droppedPresettledDeliveries") or 0),
         reached=verify.reachable(nodes, client.container),
         connectors=tuple(
@@ -99,17 +137,25 @@ def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> t
     return (*map(str, found.steps), *found.obstacles)
 
 
-def _views(r: router.RouterPlan, own: verify.Router, client: amqp.Client) -> dict[str, frozenset[str] | None]:
-    """Ask every interior that is reached which ones it reaches; an edge asks through its uplink."""
-    asked = [n for n in r.interiors if n in own.reached or r.mode == "edge"]
-    found: dict[str, frozenset[str] | None] = {}
-    for name in asked:
-        if name == client.container:
-            found[name] = own.reached
+def _tables(r: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
+    """Return the rows of ``router.node`` of every interior that is reached; an edge router asks through its uplink.
+
+    This router's own come first; None of one that gave no answer.
+    """
+    found: dict[str, list[amqp.Row] | None] = {}
+    known = frozenset(r.interiors)  # until one of them has said which it reaches
+    if r.mode != "edge":
+        found[r.node.name] = client.query("router.node")
+        known = verify.reachable(found[r.node.name] or (), r.node.name)
+    for name in r.interiors:
+        if name in found or name not in known:
             continue
         found[name] = None
         with contextlib.suppress(errors.Unreachable):
-            found[name] = verify.reachable(client.query("router.node", router=name), name)
+            rows = client.query("router.node", router=name)
+            found[name] = rows
+            if r.mode == "edge":
+                known &= verify.reachable(rows, name)
     return found
 
 
@@ -162,7 +208,9 @@ def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> pi
 # -- broker ----------------------------------------------------------------------------------------------------------
 
 
-def rabbit(p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, count: bool) -> verify.Broker:
+def rabbit(
+    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, count: bool
+) -> verify.Broker:
     """Return what the broker on this node says.
 
     :param count: its own queues and the messages in them, too.
@@ -178,7 +226,51 @@ def rabbit(p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.
         hangs = f"it takes connections and does not answer: it hangs, or {cookie}"
         return verify.Broker(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
     own = broker.node_name(p.node)
-    return parse_rabbit(own, status, _metrics(p, b) if count else "")
+    silent = set(_silent(d, p, b, status.get("running_nodes", ())))
+    if not count:
+        unfit = tuple(_unfit(p, b, host, root)) if _decides_queues(d, p, host, root) else ()
+        return dataclasses.replace(parse_rabbit(own, status, "", silent), unfit=unfit)
+    address = _metrics_address(p, b)
+    at = errors.where(*address)
+    try:
+        text = read_metrics(address, _METRICS_SECONDS)
+    except _NoMetricsError as e:
+        return dataclasses.replace(parse_rabbit(own, status, "", silent), metrics=str(e), metrics_at=at)
+    found = parse_rabbit(own, status, text, silent)
+    if found.queues is None or found.messages is None:
+        why = "what it sends does not say how many queues and messages there are"
+        found = dataclasses.replace(found, metrics=why, metrics_at=at)
+    return found
+
+
+def _silent(
+    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, members: typing.Iterable[str]
+) -> typing.Iterator[str]:
+    """Yield the other members of the cluster that hang.
+
+    RabbitMQ counts one that hangs among the running for a minute (Erlang's net_ticktime); 4.0.5 even tells its version.
+    """
+    nodes = {broker.node_name(node): node for node in d.nodes if node != p.node}
+    port = min(verify.expected_ports(b))
+    for name in members:
+        if name in nodes and hangs((nodes[name].address, port), _ANSWER_SECONDS):
+            yield name
+
+
+def hangs(address: tuple[str, int], seconds: float) -> bool:
+    """Return whether a broker does not take a connection, or takes it and says nothing on it.
+
+    One that refuses it is down and does not hang; one that cannot be reached may be well.
+    """
+    try:
+        with socket.create_connection(address, timeout=seconds) as connection:
+            connection.sendall(_AMQP_0_9_1)
+            connection.recv(1)  # one that expects TLS sends an alert
+    except socket.timeout:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
@@ -190,47 +282,142 @@ def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
     return False
 
 
-def _metrics(p: plan.Plan, b: broker.BrokerPlan) -> str:
-    """Return what the broker's Prometheus plugin says, '' when it does not.
+class _NoMetricsError(Exception):
+    """A metrics port cannot be read; ``str()`` is a clause that says why."""
+
+
+def _metrics_address(p: plan.Plan, b: broker.BrokerPlan) -> tuple[str, int]:
+    settings = dict(b.settings)
+    return settings.get("prometheus.tcp.ip", p.node.address), int(settings["prometheus.tcp.port"])
+
+
+def read_metrics(address: tuple[str, int], seconds: float) -> str:
+    """Return what a Prometheus port says. Any program may listen there, so time and size are bounded.
 
     ``rabbitmqctl list_queues`` would ask every member of the cluster, and wait a minute for one that is not well.
+
+    :raises _NoMetricsError: when that cannot be had.
     """
-    import http.client  # only here, and it imports much
-
-    settings = dict(b.settings)
-    address = settings.get("prometheus.tcp.ip", p.node.address)
-    connection = http.client.HTTPConnection(address, int(settings["prometheus.tcp.port"]), timeout=_METRICS_SECONDS)
+    deadline = time.monotonic() + seconds
+    late = f"it did not send them within {seconds:.0f} s"
+    request = f"GET /metrics HTTP/1.0\r\nHost: {errors.where(*address)}\r\n\r\n".encode()
+    answer = bytearray()
     try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        return ""
-    finally:
-        connection.close()
+        with socket.create_connection(address, timeout=seconds) as connection:
+            connection.sendall(request)
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise _NoMetricsError(late)
+                connection.settimeout(left)
+                part = connection.recv(65536)
+                if not part:
+                    break
+                answer += part
+                if len(answer) > _MOST_METRICS:
+                    raise _NoMetricsError(f"it sends more than {_MOST_METRICS // 2**20} MiB")
+    except socket.timeout:
+        raise _NoMetricsError(late) from None
+    except ConnectionRefusedError:
+        raise _NoMetricsError("nothing listens there") from None
+    except OSError as e:
+        raise _NoMetricsError(f"the connection failed ({(e.strerror or 'no reason given').lower()})") from None
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", head)
+    if not status:
+        raise _NoMetricsError("what listens there does not speak HTTP")
+    if status[1] != b"200":
+        raise _NoMetricsError(f"it answers {status[1].decode()}")
+    return body.decode(errors="replace")
 
 
-def parse_rabbit(own: str, status: typing.Any, metrics: str) -> verify.Broker:
-    """Return what ``cluster_status`` says, as JSON, and the metrics."""
+def _whole(text: str) -> int | None:
+    """Return a number of Prometheus's text format; None for one that counts nothing, such as NaN, +Inf or -5."""
+    try:
+        number = int(float(text))
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 2**63 else None
+
+
+def _decides_queues(d: model.Deployment, p: plan.Plan, host: layout.Host, root: pathlib.Path) -> bool:
+    """Return whether the metadata, and not an operator's own option, decides which type of queue services declare."""
+    if queues.options(d, host):
+        return True
+    return d.broker.queues is not None and not any(_wants_quorum(file, root) for file in p.config_files)
+
+
+def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
+    """Return whether a service's file, or one that the service also reads, asks for quorum queues."""
+    if file.format != services.OSLO:
+        return False
+    key = (services.DRIVERS[model.Scheme.RABBIT], queues.QUORUM_OPTIONS[0][0])
+    values = list(apply.keys_of(file.path, root).get(key, []))
+    for _, keys in apply.other_settings(file, root):
+        values += keys.get(key, [])
+    return any(value.text.lower() in _TRUE for value in values)
+
+
+def _unfit(
+    p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
+) -> typing.Iterator[tuple[str, str, str]]:
+    """Yield the queues that this broker leads and services declare otherwise. Others are asked on their own nodes: a
+    question to all waits a minute for a member that is not well."""
+    for vhost in [str(row["name"]) for row in b.definitions["vhosts"]] if p.queues.kind else []:
+        with contextlib.suppress(errors.ProcessFailed):
+            rows = _ctl(b, host, root, "list_queues", "--local", "--vhost", vhost, "name", "type", "exclusive")
+            for name, found in unfit_queues(rows or (), p.queues.kind is model.Queues.QUORUM):
+                yield vhost, name, found
+
+
+def unfit_queues(rows: typing.Iterable[typing.Mapping[str, typing.Any]], quorum: bool) -> list[tuple[str, str]]:
+    """Return (name, type) of the queues that services declare as another type.
+
+    Queues for answers and fanouts have a new name after each start of a service, and go by themselves.
+    """
+    found = []
+    for row in rows:
+        name, kind = str(row.get("name")), str(row.get("type"))
+        passing = row.get("exclusive") or re.match(r"amq\.|reply_|om_agent", name) or "_fanout" in name
+        if not passing and (kind == "quorum") != quorum and kind in ("quorum", "classic"):
+            found.append((name, kind))
+    return sorted(found)
+
+
+def parse_rabbit(own: str, status: typing.Any, metrics: str, silent: typing.Collection[str] = ()) -> verify.Broker:
+    """Return what ``cluster_status`` says, as JSON, and the metrics.
+
+    :param silent: members that do not answer, whatever the cluster thinks of them.
+    """
     counts = {
-        m[1]: int(float(m[2])) for m in re.finditer(r"^(rabbitmq_queues|rabbitmq_queue_messages) (\S+)$", metrics, re.M)
+        m[1]: _whole(m[2]) for m in re.finditer(r"^(rabbitmq_queues|rabbitmq_queue_messages) (\S+)\r?$", metrics, re.M)
     }
     listeners = status.get("listeners", {}).get(own, [])
     versions = status.get("versions", {}).get(own, {})
-    # One that hangs is among the running for a minute (Erlang's net_ticktime), and tells no version (run, 3.10.8).
-    silent = {name for name, told in status.get("versions", {}).items() if not told.get("rabbitmq_version")}
+    mute = {name for name, told in status.get("versions", {}).items() if not told.get("rabbitmq_version")}
     partitions = status.get("partitions", {})
+    told = sorted(status.get("versions", {}).items())
+    flags = {str(row["name"]): row for row in status.get("feature_flags", ())}
+    khepri = flags.get("khepri_db", {}).get("state") == "enabled"
     return verify.Broker(
         version=str(versions.get("rabbitmq_version", "")),
         members=tuple(sorted({*status.get("disk_nodes", ()), *status.get("ram_nodes", ())})),
-        running=tuple(sorted(set(status.get("running_nodes", ())) - silent)),
+        running=tuple(sorted(set(status.get("running_nodes", ())) - mute - set(silent))),
         partitions=tuple(sorted(partitions if isinstance(partitions, dict) else map(str, partitions))),
         alarms=tuple(sorted({_alarm(a) for a in status.get("alarms", ())})),
         listeners=tuple(
             (str(x["interface"]), int(x["port"])) for x in listeners if x["protocol"] in ("amqp", "amqp/ssl")
         ),
+        versions=tuple((name, str(of["rabbitmq_version"])) for name, of in told if of.get("rabbitmq_version")),
+        flags=tuple(sorted(name for name, row in flags.items() if _is_missed(row))),
+        store="Khepri" if khepri else "Mnesia",
         queues=counts.get("rabbitmq_queues"),
         messages=counts.get("rabbitmq_queue_messages"),
     )
+
+
+def _is_missed(flag: typing.Mapping[str, typing.Any]) -> bool:
+    return flag.get("state") == "disabled" and flag.get("stability") != "experimental"
 
 
 def _alarm(alarm: typing.Any) -> str:
@@ -258,7 +445,7 @@ def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    config: str
+    config: tuple[str, ...]
     probe: verify.Probe
     client: str
     server: str
@@ -275,7 +462,7 @@ def probes(
     jobs = list(_jobs(d, p, root, reached))
     if not jobs:  # when there are URLs, what keeps them from being tried out is a finding already
         named = any(True for file in p.config_files for _ in _urls(file, root))
-        return (), (() if named else (errors.warning(p.node.name, "no-probe"),))
+        return (), (() if named else (record.finding(p.node.name, "no-probe"),))
     results: list[verify.Probe] = []
     for config in dict.fromkeys(job.config for job in jobs):
         mine = [job for job in jobs if job.config == config]
@@ -283,11 +470,11 @@ def probes(
             try:
                 results += _run(config, mine[i : i + _AT_ONCE], seconds)
             except errors.ProcessFailed as e:
-                return tuple(results), (errors.problem(p.node.name, "probe-impossible", why=str(e).rstrip(".")),)
+                return tuple(results), (record.finding(p.node.name, "probe-impossible", why=str(e).rstrip(".")),)
     return tuple(results), ()
 
 
-def _run(config: str, jobs: typing.Sequence[_Job], seconds: float) -> list[verify.Probe]:
+def _run(config: tuple[str, ...], jobs: typing.Sequence[_Job], seconds: float) -> list[verify.Probe]:
     """Do some jobs in a process of their own."""
     asked = {
         "config": config,
@@ -312,13 +499,16 @@ def _jobs(
     d: model.Deployment, p: plan.Plan, root: pathlib.Path, reached: typing.Collection[str]
 ) -> typing.Iterator[_Job]:
     """Yield what to send: for each URL once, however many services have it."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for file in p.config_files:
+        read = _read_by(file, root)
+        own_path = str(files.on_disk(root, file.path))
+        beside = tuple(path for path in read if path != own_path)
         for half, url, own in _urls(file, root):
-            if (half, url) in seen:
+            if (half, url, beside) in seen:
                 continue
-            seen.add((half, url))
-            config = "" if own else str(files.on_disk(root, file.path))
+            seen.add((half, url, beside))
+            config = () if own else read
             backend = d.rpc if half == "rpc" else d.notify
             servers = [("", "")]
             if half == "rpc" and backend in d.routed:
@@ -328,15 +518,27 @@ def _jobs(
                 yield _Job(config, verify.Probe(half, to, file.path), own, server)
 
 
+def _read_by(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, ...]:
+    """Return the files that the service reads, in the order of their weight; those that hold keys of ours alone, which
+    is what makes another call of it."""
+    ours = {(ini.section_name(s.section), s.key) for s in file.settings}
+    own = str(files.on_disk(root, file.path))
+    if file.format != services.OSLO:
+        return (own,)
+    others = sources.other_files(file.path, file.units, root)
+    found = [(s.after, str(files.on_disk(root, s.path))) for s in others if ours & apply.keys_of(s.path, root).keys()]
+    return (*(path for after, path in found if not after), own, *(path for after, path in found if after))
+
+
 def _server(backend: model.Backend, node: model.Node) -> str:
     return transport_url.build(dataclasses.replace(backend, hosts=(node.host,))).reveal()
 
 
 def _urls(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[tuple[str, str, str]]:
     """Yield (half, the URL as it stands in the file, the URL when oslo.config would not find it there)."""
-    keys = ini.read((files.read(files.on_disk(root, file.path)) or b"").decode(errors="replace"))
+    keys = ini.read((files.read(files.on_disk(root, file.path)) or b"").decode(errors="replace"), file.format)
     for s in file.settings:
-        value = next((v.text for v in keys.get((s.section, s.key), ())), "")
+        value = next((v.text for v in reversed(keys.get((ini.section_name(s.section, file.format), s.key), []))), "")
         if not value or s.value is None:
             continue
         if file.format == services.PASTE and s.key == "url":

@@ -55,6 +55,7 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
         nodes=nodes,
         named=tuple(s.path for s in (rpc_section, notify_section) if s.has("nodes")),
         cookie=broker_section.has("erlang_cookie"),
+        mirrored=broker_section.has("mirrored_queues"),
     )
     router = _parse_router(router_section, rpc, notify)
     broker = _parse_broker(broker_section, rpc, notify)
@@ -68,7 +69,7 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
         oslo=oslo,
         nodes=_place_routers(router, rpc, notify, nodes),
         site_links=_parse_sites(top, nodes),
-        node=top.text("node", check=fields.check_host),
+        node=_local_name(top, nodes),
         services=top.names("services", fields.check_word, "service"),
         findings=(),
     )
@@ -84,6 +85,14 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
     if problems:
         raise errors.InvalidInput(problems)
     return dataclasses.replace(d, findings=tuple(sense.findings(d, given)))
+
+
+def _local_name(top: fields.Section, nodes: tuple[model.Node, ...]) -> str:
+    """Return the local node's name as ``nodes`` spells it; `om_agent.sense` reports one that is not there."""
+    said = top.text("node", check=fields.check_host)
+    if isinstance(said, fields.Guess):
+        return said
+    return next((n.name for n in nodes if said and fields.host_key(n.name) == fields.host_key(said)), said)
 
 
 def _wants_tls(section: fields.Section) -> bool:
@@ -159,7 +168,11 @@ def _parse_nodes(top: fields.Section, roles: dict[str, model.RouterMode], tls: b
         top.fail("nodes", "empty-list", what="node")
     nodes = [_parse_node(fields.Section(item, f"nodes[{i}]", top.problems), roles, tls) for i, item in enumerate(raw)]
     told = _check_distinct(top, "name", nodes, ())
-    _check_distinct(top, "address", nodes, {i for i in told if nodes[i].address == nodes[i].name})
+    alike = _check_distinct(top, "address", nodes, {i for i in told if nodes[i].address == nodes[i].name})
+    derived = {i for i in told if nodes[i].host == nodes[i].name} | {
+        i for i in alike if nodes[i].host == nodes[i].address
+    }
+    _check_distinct(top, "host", nodes, derived)
     return tuple(nodes)
 
 
@@ -168,16 +181,16 @@ def _check_distinct(
 ) -> list[int]:
     """Note each node, ``quiet`` ones aside, that shares a value of ``key`` with one before it; return their places.
 
-    What is one name to DNS may not be two nodes. `om_agent.sense` knows other spellings of an IPv6 address.
+    What is one name to DNS may not be two nodes, and an IPv6 address has several spellings.
     """
     seen: dict[str, int] = {}
     told = []
     for i, node in enumerate(nodes):
         value = getattr(node, key)
-        first = seen.setdefault(value if ":" in value else value.lower().removesuffix("."), i)
+        first = seen.setdefault(fields.host_key(value), i)
         if value and first != i and i not in quiet:
             told.append(i)
-            code = "twice" if value == getattr(nodes[first], key) else "same-name"
+            code = "twice" if ":" in value or value == getattr(nodes[first], key) else "same-name"
             top.fail(f"nodes[{i}].{key}", code, name=errors.quoted(value), first=f"nodes[{first}].{key}")
     return told
 
@@ -295,13 +308,14 @@ def _place(
 ) -> model.Backend:
     """Return ``backend`` carried by the nodes called ``names``, or by those that are meant for it: every controller for
     a broker, every node with an interior router for a mesh."""
-    by_name = {n.name: n for n in nodes}
+    by_name = {fields.host_key(n.name): n for n in nodes}
     for i, name in enumerate(names or ()):
-        if name not in by_name:
+        if fields.host_key(name) not in by_name:
             section.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
     routed = backend.scheme is model.Scheme.AMQP
     if names is not None:
-        carriers = [by_name[n] for n in names if n in by_name]
+        keys = map(fields.host_key, names)
+        carriers = [by_name[key] for key in keys if key in by_name]
     else:
         carriers = [n for n in nodes if (n.router is model.RouterMode.INTERIOR if routed else n.role == "controller")]
     if nodes and names is None and not carriers:
@@ -330,7 +344,8 @@ def _parse_router(section: fields.Section, rpc: model.Backend, notify: model.Bac
         http_port=section.integer("http_port", model.ROUTER_HTTP_PORT, 0, 65535),
         worker_threads=section.integer("worker_threads", 1, 1, 64),
         link_cost=section.integer("link_cost", 30, 1, model.MAX_COST),
-        link_capacity=section.integer("link_capacity", 1000, 1, 100000),
+        # Routers drop pre-settled messages when more than this wait for one link (doc/tuning.rst).
+        link_capacity=section.integer("link_capacity", 10000, 1, 100000),
         idle_timeout=section.integer("idle_timeout", 16, 2, 3600),
         tls=section.boolean("tls", any(b.tls for b in amqp)),
         mesh_password=model.Secret(mesh_password),
@@ -365,12 +380,25 @@ def _parse_broker(section: fields.Section, rpc: model.Backend, notify: model.Bac
         erlang_cookie=model.Secret(cookie),
         dist_port=section.port("dist_port", model.RABBIT_DIST_PORT),
         metrics_port=section.port("metrics_port", model.RABBIT_METRICS_PORT),
-        mirrored_queues=section.boolean("mirrored_queues", True),
+        queues=_parse_queues(section),
+        queue_manager=section.boolean("queue_manager", False),
         tls=tls,
         distribution_tls=section.boolean("distribution_tls", tls and clustered),
     )
     section.done()
     return broker
+
+
+def _parse_queues(section: fields.Section) -> model.Queues | None:
+    """Return ``queues``, or what its predecessor, ``mirrored_queues``, means by the same."""
+    mirrored = section.boolean("mirrored_queues", True)
+    if section.has("queues"):
+        if section.has("mirrored_queues"):
+            section.fail("mirrored_queues", "queues-twice")
+        return model.Queues(section.word("queues", model.Queues.CLASSIC.value, [q.value for q in model.Queues]))
+    if section.has("mirrored_queues"):
+        return model.Queues.MIRRORED if mirrored else model.Queues.CLASSIC
+    return None
 
 
 def _parse_tls(section: fields.Section) -> model.Tls:
@@ -403,7 +431,9 @@ def _parse_oslo(rpc: fields.Section, notify: fields.Section) -> model.Oslo:
     timeout = rpc.integer("response_timeout", 0, 0, 86400)
     return model.Oslo(
         notification_driver=notify.word("driver", "messagingv2", drivers),
-        acknowledged=rpc.word("delivery", "acknowledged", ("acknowledged", "pre_settled")) == "acknowledged",
+        delivery=model.Delivery(
+            rpc.word("delivery", model.Delivery.CALLS.value, [delivery.value for delivery in model.Delivery])
+        ),
         rpc_response_timeout=timeout or None,
         # Stock AMQP 1.0 never notices a dead router, and RabbitMQ only after 60 s; with 5 s a frozen router was left
         # after 6.9 s and lost 2 calls instead of every one (measured, doc/design.rst).

@@ -33,8 +33,8 @@ class Live:
 
 def dot(m: topology.Mesh, live: Live | None = None) -> str:
     """Return the mesh in Graphviz's language: sites are clusters, dashed links have a cost, and what one loss would cut
-    off is written where that loss would be."""
-    losses = {loss.what: loss.cut for loss in m.losses}
+    off is written where that loss would be; one loss more, where something is lost already."""
+    losses = {loss.what: loss.cut for loss in remaining(m, live).losses}
     many = len(m.edges) > _MANY_EDGES
     layout = "fdp" if len(m.interiors) > _MANY_INTERIORS else "dot"
     lines = [
@@ -80,8 +80,24 @@ def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
             }
             for link in m.links
         ],
-        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in m.losses],
+        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in remaining(m, live).losses],
     }
+
+
+def remaining(m: topology.Mesh, live: Live | None) -> topology.Mesh:
+    """Return what is left of the mesh without what is down. What nobody can tell of is taken to be there."""
+    if not live:
+        return m
+    down = {name for name, state in live.routers.items() if state == DOWN}
+    return topology.Mesh(
+        tuple(n for n in m.interiors if n.name not in down),
+        tuple(n for n in m.edges if n.name not in down),
+        tuple(
+            link
+            for link in m.links
+            if not {link.source, link.target} & down and live.links.get((link.source, link.target)) != DOWN
+        ),
+    )
 
 
 def _quoted(text: str) -> str:
@@ -90,8 +106,19 @@ def _quoted(text: str) -> str:
 
 def _caption(m: topology.Mesh, losses: typing.Mapping[tuple[str, ...], tuple[str, ...]], live: Live | None) -> str:
     lines = [f"{_count(len(m.interiors), 'interior router')}, {_count(len(m.edges), 'edge router')}"]
-    if not losses:
-        lines.append("Any one interior router or link can be lost, and all others still reach each other.")
+    left = remaining(m, live)
+    lost = [
+        (len(m.interiors) - len(left.interiors), "interior router"),
+        (len(m.edges) - len(left.edges), "edge router"),
+    ]
+    lost += [(len(m.links) - len(left.links), "link")]
+    if any(count for count, _ in lost):
+        lines.append(f"Down now: {', '.join(_count(count, what) for count, what in lost if count)}")
+    if not left.interiors:
+        lines.append("No interior router is up.")
+    elif not losses and len(left.interiors) > 1:
+        more = " more" if len(left.links) < len(m.links) else ""
+        lines.append(f"Any one{more} interior router or link can be lost, and all others still reach each other.")
     for what, cut in losses.items():
         lines.append(f"Without {' - '.join(what)}: {errors.listed(cut, 3)} cut off")
     if live:

@@ -1,10 +1,10 @@
 """A call and a notification there and back, in a process of its own: ``python -m om_agent.probe``.
 
-The only user of oslo.messaging, configured by a service's file alone, as the service is. What to do comes as JSON on
+The only user of oslo.messaging, configured by a service's files alone, as the service is. What to do comes as JSON on
 standard input, since it may hold a password; what became of it goes as JSON to standard output. Topics and the exchange
 are its own, so that no consumer of others gets anything, and its queues go with it.
 
-Input: ``{"config": FILE or "", "seconds": N, "jobs": [{"half": "rpc" or "notify", "to": NAME, "client": URL or "",
+Input: ``{"config": [FILE, ...], "seconds": N, "jobs": [{"half": "rpc" or "notify", "to": NAME, "client": URL or "",
 "server": URL or ""}]}``; an empty URL is the file's own. Output: ``{"impossible": WHY}`` or ``{"results": [{"error":
 WHY or "", "seconds": N}]}``, in the order of the jobs.
 """
@@ -27,13 +27,16 @@ EXCHANGE = "om-agent-verify"
 _FIRST_WITHOUT_AMQP = 15
 
 # Beside the service's file. Queues and exchange go with their last user; those that cannot, after some seconds unused.
+# Durable, since RabbitMQ 4.3 refuses queues that are neither that nor of one connection.
 _OWN = f"""\
 [DEFAULT]
 control_exchange = {EXCHANGE}
 [oslo_messaging_rabbit]
 amqp_auto_delete = true
+amqp_durable_queues = true
 rabbit_quorum_queue = false
-rabbit_transient_quorum_queue = false
+rabbit_stream_fanout = false
+use_queue_manager = false
 rabbit_transient_queues_ttl = 5
 [oslo_messaging_metrics]
 metrics_enabled = false
@@ -86,7 +89,7 @@ def _all(asked: dict[str, typing.Any], own: str) -> list[dict[str, object]]:
     from oslo_config import cfg
 
     conf = cfg.CONF  # as services do: oslo.messaging registers some of its options nowhere else
-    given = ["--config-file", asked["config"]] if asked["config"] else []
+    given = [f"--config-file={path}" for path in asked["config"]]
     conf([*given, "--config-file", own], project=EXCHANGE, default_config_dirs=[])
     seconds = float(asked["seconds"])
     done: queue.SimpleQueue[tuple[int, str, float]] = queue.SimpleQueue()

@@ -82,9 +82,9 @@ def run(
         out, err = process.communicate(stdin, timeout=timeout)
     except BaseException as e:
         if process is None and isinstance(e, OSError):
-            raise errors.ProcessFailed(
-                f"{argv[0]} cannot be started: {e.strerror}. Install it or mend its permissions."
-            ) from None
+            short = errors.limit(e.errno)
+            why = f"{short}." if short else f"{e.strerror}. Install it or fix its permissions."
+            raise errors.ProcessFailed(f"{argv[0]} cannot be started: {why}") from None
         if process is not None:
             _kill(process)
         if isinstance(e, subprocess.TimeoutExpired):

@@ -51,6 +51,8 @@ class Rendered:
     :param config_files: keys in files of others, edited by puppet.
     :param requires: files that have to be there already.
     :param servers: whose certificates have to be good.
+    :param node: its name in the metadata.
+    :param queue_options: names of the options about queues that services are given.
     """
 
     files: tuple[File, ...]
@@ -58,6 +60,8 @@ class Rendered:
     config_files: tuple[services.ConfigFile, ...]
     requires: tuple[layout.Required, ...]
     servers: tuple[layout.Server, ...] = ()
+    node: str = ""
+    queue_options: tuple[str, ...] = ()
 
 
 def render(p: plan.Plan, host: layout.Host) -> Rendered:
@@ -82,7 +86,9 @@ def render(p: plan.Plan, host: layout.Host) -> Rendered:
         units=tuple(unit for unit, _ in groups if unit),
         config_files=p.config_files,
         requires=tuple(dict.fromkeys(requires)),
+        queue_options=p.queue_options,
         servers=(*(p.router.servers if p.router else ()), *(p.broker.servers if p.broker else ()), *p.clients),
+        node=p.node.name,
     )
 
 
@@ -150,7 +156,8 @@ def _broker_files(p: plan.Plan, b: broker.BrokerPlan) -> typing.Iterator[File]:
     )
     definitions = json.dumps(b.definitions, indent=2, ensure_ascii=False).encode() + b"\n"
     yield File(layout.RABBIT_DEFINITIONS, definitions, group=group, mode=0o640, secret=True)
-    yield File(f"{base}/enabled_plugins", f"[{','.join(b.plugins)}].\n".encode())
+    # The owner that Debian's package gives it at each of its upgrades.
+    yield File(f"{base}/enabled_plugins", f"[{','.join(b.plugins)}].\n".encode(), owner=group, group=group)
     yield File(f"{base}/erl_inetrc", _inetrc(b.inet_hosts))
     yield File(f"{base}/rabbitmq-env.conf", _environment(b.environment))
     lines = [f"# {_NOTE}"] + [f"{key} = {value}" for key, value in b.settings]
@@ -177,12 +184,17 @@ def _environment(variables: tuple[tuple[str, str], ...]) -> bytes:
 
 
 def hieradata(
-    rendered: Rendered, host: layout.Host, digests: typing.Mapping[str, str], retired: typing.Iterable[str]
+    rendered: Rendered,
+    host: layout.Host,
+    digests: typing.Mapping[str, str],
+    retired: typing.Iterable[str],
+    leaving: bool = False,
 ) -> bytes:
     """Return what puppet reads: the module ``om_messaging``'s parameters as JSON.
 
     :param digests: SHA-256 of every file of ours, by path, as it will be on disk.
     :param retired: units that this node ran before and runs no more.
+    :param leaving: whether keys are in it that are removed just once.
     """
     units: dict[str, dict[str, object]] = {}
     for unit in rendered.units:
@@ -190,7 +202,7 @@ def hieradata(
     for name in retired:
         units[name] = {"enable": False, "ensure": "stopped"}
     data = {
-        "om_messaging::config_files": {host.target + c.path: _config_file(c) for c in rendered.config_files},
+        "om_messaging::config_files": {host.target + c.path: _config_file(c, leaving) for c in rendered.config_files},
         "om_messaging::units": units,
         "om_messaging::manage_service": host.manage_services,
         "om_messaging::state_dir": host.target + _STAMP_DIR,
@@ -211,14 +223,19 @@ def unit_digest(unit: Unit, digests: typing.Mapping[str, str]) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()
 
 
-def _config_file(c: services.ConfigFile) -> dict[str, object]:
+def _config_file(c: services.ConfigFile, leaving: bool) -> dict[str, object]:
     settings: dict[str, dict[str, str | None]] = {}
     for s in c.settings:
+        if s.leaving and not leaving:
+            continue
         settings.setdefault(s.section, {})[s.key] = s.value.reveal() if s.value else None
+    removable = sorted(name for name in settings if name in c.removable)
     ids = {"owner": c.uid, "group": c.gid}
     return {
         **{k: str(v) for k, v in ids.items() if v is not None},
         "mode": f"{c.mode:04o}",
+        **({"style": c.format} if c.format == services.PASTE else {}),
+        **({"removable_sections": removable} if removable else {}),
         "settings": settings,
         "units": list(c.units),
     }

@@ -8,7 +8,7 @@ import json
 import re
 import typing
 
-from om_agent import apply, drain, errors, model, plan, verify
+from om_agent import apply, drain, errors, model, plan, record, resync, verify
 from om_agent.plan import broker, capacity
 
 # A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
@@ -27,7 +27,6 @@ _URL = re.compile(
 _URLS = ("transport_url", "url")  # keys that hold nothing else
 _REASONS = 3  # sentences in a stack's reason
 _MOST_TOLD = 2**16  # bytes of a text that Heat is told; it takes no more than 1 MiB of all (max_json_body_size)
-_MESH = ("duplicate", "link", "other", "peer", "router", "uplink")  # how the codes of findings about routers begin
 _UNIT = ("restart", "reconcile", "stop")  # what is done to a unit, not to a file or key
 _PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
 
@@ -82,6 +81,8 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
     :param old: present content of the files to write, by path.
     """
     lines = [summary(p, work)]
+    if work.changes and p.queues.kind and (p.broker or p.config_files):
+        lines.append(f"queues: {p.queues.kind.value}, since {p.queues.why}")
     for target in work.wrong:
         lines += _file_diff(target, old.get(target.file.path))
     lines += [f"remove {path}" for path in work.gone]
@@ -192,14 +193,15 @@ def _cut_off(text: str) -> str:
 
 
 def mesh_state(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
-    """Return what is true of this node's part of the router mesh: ``none``, ``ok``, or ``degraded: `` and why."""
+    """Return what the node's part of the mesh is: ``none``, ``works``, or ``degraded`` or ``broken`` and why."""
     if not p.router:
         return "none"
-    trouble = [f for f in found if f.code.partition("-")[0] in _MESH]
+    trouble = [f for f in found if f.severity == errors.ERROR and record.NATURES[f.code].mesh]
+    trouble.sort(key=lambda f: record.NATURES[f.code].verdict != record.BROKEN)  # the worst first
     if not trouble:
-        return "ok"
+        return record.WORKS
     more = f" (and {len(trouble) - 1} more)" if len(trouble) > 1 else ""
-    return f"degraded: {trouble[0].path}: {trouble[0].message}{more}"
+    return f"{record.verdict(trouble)}: {trouble[0].path}: {trouble[0].message}{more}"
 
 
 # -- verify, status, drain -------------------------------------------------------------------------------------------
@@ -208,10 +210,22 @@ def mesh_state(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
 def verify_text(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> str:
     """Return one line that says whether messaging works on the node, and what was tried."""
     tried = [f"{what} and back" for what, n in _tried(seen) if n]
+    said = verdict_text(p, found)
+    if record.verdict(found) != record.WORKS:
+        return said
+    return f"{said}: " + ", ".join([*_parts(p, seen), *tried] or ["nothing runs here"])
+
+
+def verdict_text(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
+    """Return what messaging on the node is, in a line."""
     faults = sum(f.severity == errors.ERROR for f in found)
-    if faults:
-        return f"{p.node.name}: {faults} fault{'' if faults == 1 else 's'}"
-    return f"{p.node.name}: messaging works: " + ", ".join([*_parts(p, seen), *tried] or ["nothing runs here"])
+    count = f"{faults} fault{'' if faults == 1 else 's'}"
+    said = {
+        record.WORKS: "works",
+        record.DEGRADED: f"is degraded: it works, and redundancy is lost: {count}",
+        record.BROKEN: f"is broken: {count}",
+    }
+    return f"{p.node.name}: messaging {said[record.verdict(found)]}"
 
 
 def _tried(seen: verify.Seen) -> typing.Iterator[tuple[str, int]]:
@@ -232,11 +246,7 @@ def _parts(p: plan.Plan, seen: verify.Seen) -> typing.Iterator[str]:
 
 def _reached(p: plan.Plan, seen: verify.Seen) -> frozenset[str]:
     """Return the interior routers that this node's router reaches."""
-    if not p.router or not seen.mesh:
-        return frozenset()
-    own = seen.mesh.own.reached if p.router.mode != "edge" else frozenset()
-    answered = {name for name, view in seen.mesh.views.items() if view is not None}
-    return (own | answered) & frozenset(p.router.interiors)
+    return verify.reached_interiors(p.router, seen.mesh) if p.router and seen.mesh else frozenset()
 
 
 def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> dict[str, typing.Any]:
@@ -244,7 +254,8 @@ def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.P
     return {
         "version": 1,
         "node": p.node.name,
-        "healthy": not any(f.severity == errors.ERROR for f in found),
+        "healthy": record.verdict(found) == record.WORKS,
+        "verdict": record.verdict(found),
         "probes": [
             {"half": x.half, "to": x.to, "file": x.path, "error": x.error, "seconds": round(x.seconds, 3)}
             for x in seen.probes
@@ -260,7 +271,8 @@ def status_json(
     return {
         "version": 1,
         "node": p.node.name,
-        "healthy": not any(f.severity == errors.ERROR for f in found),
+        "healthy": record.verdict(found) == record.WORKS,
+        "verdict": record.verdict(found),
         "rpc": {"scheme": d.rpc.scheme.value, "external": d.rpc.external},
         "notify": {"scheme": d.notify.scheme.value, "external": d.notify.external},
         "router": _router_json(p, seen),
@@ -308,6 +320,8 @@ def _broker_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | Non
         "name": broker.node_name(p.node),
         "running": not b.why,
         "version": b.version,
+        "metadata_store": b.store.lower(),
+        "disabled_feature_flags": list(b.flags),
         "members": [{"name": name, "running": name in b.running} for name in names],
         "partitions": list(b.partitions),
         "alarms": list(b.alarms),
@@ -340,8 +354,9 @@ def status_text(d: model.Deployment, p: plan.Plan, seen: verify.Seen) -> str:
     if status and not status["running"]:
         rows.append(("broker", "does not answer"))
     elif status:
+        counts = [f"{status[what]} {what}" for what in ("queues", "messages") if status[what] is not None]
         rows.append(
-            ("broker", f"RabbitMQ {status['version']}, {status['queues']} queues, {status['messages']} messages")
+            ("broker", ", ".join([f"RabbitMQ {status['version']} ({status['metadata_store'].capitalize()})", *counts]))
         )
         rows += [(f"  {m['name']}", "runs" if m["running"] else "DOES NOT RUN") for m in status["members"]]
         rows += [("", f"ALARM: {alarm}") for alarm in status["alarms"]]
@@ -365,7 +380,7 @@ def capacity_text(sizes: typing.Sequence[capacity.Size]) -> str:
 
 def _size_text(size: capacity.Size) -> str:
     what = "as it is" if size.times == 1 else f"with {size.times} times as many nodes without interior router or broker"
-    head = ("busiest", "of", "processes", "edges", "peers", "connections", "descriptors", "memory")
+    head = ("busiest", "of", "processes", "edges", "peers", "links", "connections", "descriptors", "memory")
     rows = [
         (
             f"{need.kind} {need.name}",
@@ -373,6 +388,7 @@ def _size_text(size: capacity.Size) -> str:
             str(need.clients),
             str(need.edges),
             str(need.peers),
+            str(need.links),
             str(need.connections),
             f"{need.descriptors} of {need.limit}",
             f"{need.memory / 2**20:.0f} MiB",
@@ -400,6 +416,15 @@ def drain_text(node: str, left: drain.Left) -> str:
     if still:
         return f"{done}; still there: {', '.join(still)}{own}. Wait and run it again, or stop the router all the same."
     return f"{done}; nothing of other nodes passes here any more{own}. Now stop the router; starting it undoes this."
+
+
+def resync_text(node: str, done: resync.Done) -> str:
+    """Return what resync did and what is left."""
+    closed = f"closed {done.closed} connections, which clients open again" if done.closed else "nothing to do"
+    if not done.missing:
+        return f"{node}: {closed}; every router that is reached knows the addresses of this one"
+    lacking = ", ".join(f"{name} lacks {count}" for name, count in done.missing.items())
+    return f"{node}: {closed}; {lacking} addresses still. Run it again, or restart the services of this node."
 
 
 def undo_text(node: str, steps: typing.Sequence[str]) -> str:

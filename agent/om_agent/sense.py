@@ -21,6 +21,7 @@ class Given:
     :param roles: ``router.roles``, with nothing added.
     :param nodes: with what their routers would be for if no half had a key ``nodes``.
     :param named: the halves that have one.
+    :param mirrored: whether ``broker.mirrored_queues`` is, the old name of ``broker.queues``.
     :param cookie: whether ``broker.erlang_cookie`` is given; it is made from ``rpc.password`` otherwise.
     """
 
@@ -28,22 +29,17 @@ class Given:
     nodes: tuple[model.Node, ...]
     named: tuple[str, ...]
     cookie: bool
+    mirrored: bool = False
 
 
 def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Addresses that no node can have for itself, and one address in two spellings."""
-    seen: dict[str, int] = {}
-    spelled = set()
+    """Addresses that no node can have for itself."""
     for i, node in enumerate(d.nodes):
         if not fields.is_address(node.address):
             continue
         path, ip = f"nodes[{i}].address", ipaddress.IPv6Address(node.address) if ":" in node.address else None
         if ip.is_unspecified or ip.is_multicast or ip.is_link_local if ip else _NOBODY.match(node.address):
             yield errors.problem(path, "no-own-address")
-        first = seen.setdefault(str(ip) if ip else node.address, i)  # one of IPv4 has one spelling
-        if first != i and node.address not in spelled:
-            yield errors.problem(path, "twice", name=errors.quoted(node.address), first=f"nodes[{first}].address")
-        spelled.add(node.address)
 
 
 def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
@@ -326,6 +322,11 @@ def findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Proble
     brokers = _brokers(d)
     if not given.cookie and any(len(b.nodes) > 1 for b in d.halves if b.scheme is model.Scheme.RABBIT):
         yield errors.warning("broker.erlang_cookie", "cookie-derived")
+    if brokers and fields.erlang_made(d.broker.erlang_cookie.reveal()):
+        yield errors.warning("broker.erlang_cookie", "cookie-replaced")
+    if given.mirrored:
+        meant = (d.broker.queues or model.Queues.CLASSIC).value
+        yield errors.warning("broker.mirrored_queues", "mirrored-queues", meant=meant)
     for i, node in enumerate(d.nodes):
         if node.name in brokers and not fields.is_address(node.address):
             yield errors.warning(f"nodes[{i}].address", "listens-everywhere")

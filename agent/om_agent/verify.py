@@ -12,24 +12,18 @@ import dataclasses
 import re
 import typing
 
-from om_agent import errors, model, plan
+from om_agent import clients, errors, model, plan, record
 from om_agent.plan import broker, layout, router
 
 # How a socket or a login answered; the same words as `om_agent.amqp` has.
 OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
 UNASKED = "unasked"  # there is nothing here to ask with: no proton
 
+_MOST_UNFIT = 10  # findings about single queues
 DOOR = "om-agent"  # the listener that a drained router has for the agent alone
 
 _MESH = ("inter-router", "edge")
 _CONNECTED = "SUCCESS"  # a connector's status
-
-# Findings that may go away by themselves: a router is being started, connectors try again after up to 10 s, and a
-# connector's last words may be older than what was mended since. Everything else is reported at once.
-WAITS = frozenset((
-    "router-down", "router-hung", "peer-down", "peer-hung", "peer-unlinked", "peer-credentials", "peer-certificate",
-    "peer-partial", "link-down", "uplink-down", "broker-down", "broker-members", "rpc-failed", "notify-failed",
-))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +71,7 @@ class Router:
     uptime: int = 0
     clients: int = 0
     links: int = 0
+    addresses: int = 0
     dropped: int = 0
     reached: frozenset[str] = frozenset()
     connectors: tuple[Link, ...] = ()
@@ -90,13 +85,19 @@ class Mesh:
     :param own: this node's.
     :param drift: in what the running router differs from its file.
     :param views: which ids each interior says it reaches, asked through the mesh; None when it gave no answer.
+    :param services: what the services that are connected to this node's router have.
+    :param links: (router, neighbour) as the routers' link states say, of those that are reached; None when nobody told.
     :param peers: those that are not reached, asked directly.
+    :param unknown: by the name of another interior, how many addresses of this router it lacks.
     """
 
     own: Router
     drift: tuple[str, ...] = ()
     views: typing.Mapping[str, frozenset[str] | None] = dataclasses.field(default_factory=dict)
     peers: typing.Mapping[str, Router] = dataclasses.field(default_factory=dict)
+    links: frozenset[tuple[str, str]] | None = None
+    services: clients.Seen | None = None
+    unknown: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,13 @@ class Broker:
     """What was seen of the broker on this node.
 
     :param why: it cannot be asked; '' when it was.
+    :param versions: (member, its RabbitMQ's version), of those that tell.
+    :param flags: stable feature flags that are not enabled; a newer RabbitMQ may refuse to start without them.
+    :param store: where the cluster keeps its metadata, ``Khepri`` or ``Mnesia``.
+    :param unfit: (virtual host, queue, type) of queues that services declare as another type by now.
     :param listeners: (address, port) of this node's AMQP 0-9-1 sockets.
+    :param metrics: why its counts cannot be had, where they were asked for; '' when they were had.
+    :param metrics_at: address and port of its metrics.
     """
 
     why: str = ""
@@ -113,9 +120,15 @@ class Broker:
     running: tuple[str, ...] = ()
     partitions: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ()
+    store: str = "Mnesia"
+    unfit: tuple[tuple[str, str, str], ...] = ()
     listeners: tuple[tuple[str, int], ...] = ()
     queues: int | None = None
     messages: int | None = None
+    metrics: str = ""
+    metrics_at: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +170,7 @@ class Seen:
     :param mesh: None when the node runs no router.
     :param broker: None when the node runs no broker.
     :param stale: those that show another certificate than the one in their file.
+    :param units: of services, that run and have no connection to any broker, where calls go over one.
     :param findings: what came up while looking.
     """
 
@@ -165,6 +179,7 @@ class Seen:
     broker: Broker | None = None
     stale: tuple[Shown, ...] = ()
     probes: tuple[Probe, ...] = ()
+    units: tuple[clients.Unit, ...] = ()
     findings: tuple[errors.Problem, ...] = ()
 
 
@@ -187,27 +202,38 @@ def reachable(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) 
     return frozenset(reached)
 
 
+def links(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) -> frozenset[tuple[str, str]]:
+    """Return (router, neighbour) as each router that is reached says of itself in the rows of ``router.node``."""
+    table = {str(row["id"]): row for row in rows}
+    reached = reachable(table.values(), own)
+    return frozenset((name, str(peer)) for name in reached for peer in table[name].get("linkState") or ())
+
+
 def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
     """Return what is wrong, each with what to do next."""
     found = list(seen.findings)
     if seen.changes:
-        found.append(errors.problem(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
+        found.append(record.finding(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
     if p.router and seen.mesh:
         found += _router_findings(p.router, seen.mesh)
+        if seen.mesh.services:
+            found += clients.findings(p.router, seen.mesh.services)
     if p.broker and seen.broker:
         found += _broker_findings(p, p.broker, seen.broker)
+    found += clients.unit_findings(seen.units, "a broker")
     found += (_stale(p, shown) for shown in seen.stale)
     for probe in seen.probes:
         if probe.error:
             to = f"the router on {probe.to}" if probe.to else "its backend"
-            found.append(errors.problem(probe.path, f"{probe.half}-failed", to=to, why=probe.error))
+            found.append(record.finding(probe.path, f"{probe.half}-failed", to=to, why=probe.error))
     return tuple(dict.fromkeys(found))
 
 
 def settled(found: typing.Iterable[errors.Problem]) -> bool:
     """Return whether waiting cannot help: nothing is wrong, or something that does not go away by itself."""
-    codes = {f.code for f in found if f.severity == errors.ERROR or f.code in WAITS}
-    return not codes or not codes <= WAITS
+    natures = [record.NATURES[f.code] for f in found]
+    wrong = [n for n in natures if n.verdict != record.WORKS]
+    return not wrong or any(not n.heals for n in wrong)
 
 
 def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
@@ -222,8 +248,9 @@ def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
 
 
 def can_send(found: typing.Iterable[errors.Problem]) -> bool:
-    """Return whether a message may get through at all: not when this node's own router takes none."""
-    return not any(f.code.startswith("router-") and f.code != "router-drift" for f in found)
+    """Return whether a message may get through at all: not when this node's own router takes none, or refuses a
+    service its addresses."""
+    return not any(record.NATURES[f.code].blocks for f in found)
 
 
 # -- certificates ----------------------------------------------------------------------------------------------------
@@ -248,11 +275,11 @@ def shown(p: plan.Plan, seen: Seen) -> tuple[Shown, ...]:
 
 def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
     """A file was renewed and the server has not read it: all is well until the old certificate expires."""
-    at, where = f"{one.half} on {p.node.name}", f"{one.host}:{one.port}"
+    at, where = f"{one.half} on {p.node.name}", errors.where(one.host, one.port)
     if one.half == "broker":
-        return errors.warning(at, "stale-broker-certificate", where=where, file=one.file)
+        return record.finding(at, "stale-broker-certificate", where=where, file=one.file)
     unit = p.router.paths.unit if p.router else ""
-    return errors.warning(at, "stale-certificate", where=where, file=one.file, unit=unit)
+    return record.finding(at, "stale-certificate", where=where, file=one.file, unit=unit)
 
 
 # -- routers ---------------------------------------------------------------------------------------------------------
@@ -260,27 +287,27 @@ def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
 
 def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
     own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
-    where = f"{r.listener[0]}:{r.listener[1]}"
+    where = errors.where(*r.listener)
     if own.login == UNASKED:
-        yield errors.problem(at, "no-proton")
+        yield record.finding(at, "no-proton")
         return
     if own.login != OPEN:
         code = {
             REFUSED: "router-down", LOGIN: "router-login", CERTIFICATE: "router-certificate", CLOSED: "router-closed",
         }.get(own.login, "router-hung")  # fmt: skip
-        yield errors.problem(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
+        yield record.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
         return
     product = product_of(r.engine)
     if product not in own.product:
-        yield errors.problem(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
+        yield record.finding(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
         return
     if own.container != r.node.name:
-        yield errors.problem(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
+        yield record.finding(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
         return
     if any(line.endswith(f"listener {DOOR}") for line in mesh.drift):
-        yield errors.problem(at, "router-drained")
+        yield record.finding(at, "router-drained")
     elif mesh.drift:
-        yield errors.problem(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
+        yield record.finding(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
     if r.mode == "standalone":
         return
     yield from _mixed(r, own, at)
@@ -288,6 +315,8 @@ def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors
     if r.mode == "edge":
         yield from _uplinks(r, mesh)
     yield from _unreached(r, mesh)
+    for name, count in sorted(mesh.unknown.items()):
+        yield record.finding(at, "addresses-unknown", name=name, count=count)
 
 
 def certificate_path(r: router.RouterPlan, profile: str) -> str:
@@ -310,7 +339,7 @@ def _mixed(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors
     for c in own.connections:
         if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
             name = errors.quoted(c.container)
-            yield errors.problem(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
+            yield record.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
 
 
 def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
@@ -322,65 +351,90 @@ def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[erro
     for name, hosts in places.items():
         if name == r.node.name or len(hosts) > 1:
             where = ", ".join(sorted(h.partition(" ")[2] for h in hosts))
-            yield errors.problem(at, "duplicate-id", name=errors.quoted(name), where=where)
+            yield record.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
 
 
 def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
     up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
     if not up:
         names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
-        yield errors.problem(f"router on {r.node.name}", "uplink-down", names=names or "any")
+        yield record.finding(f"router on {r.node.name}", "uplink-down", names=names or "any")
     for c in up:
         if c.container not in r.interiors:
             name = errors.quoted(c.container)
-            yield errors.problem(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
+            yield record.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
 
 
 def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
-    """Why each interior that should be reached is not."""
+    """Why each interior that should be reached is not; the same on every node that the mesh reaches."""
     told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
-    # A connector that tries again where no packet passes still has the status SUCCESS (both engines; run).
-    linked = {c.container for c in mesh.own.connections if c.role in _MESH and c.direction == "out"}
-    answered = {name for name, view in mesh.views.items() if view is not None}
-    reached = set(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
+    reached = reached_interiors(r, mesh)
+    silent = []
     for name in r.interiors:
         at = f"router on {name}"
         view = mesh.views.get(name)
-        if name in mesh.own.reached or (r.mode == "edge" and view is not None):
+        if name in reached:
             lacking = sorted(reached - view) if view is not None else []
             if view is None and name != r.node.name:
-                yield errors.problem(at, "peer-hung", name=name)
+                yield record.finding(at, "peer-hung", name=name)
             elif lacking:
-                yield errors.problem(at, "peer-partial", name=name, lacking=", ".join(lacking))
-            elif name in told and name not in linked:
-                yield errors.warning(at, "link-down", name=name)
+                yield record.finding(at, "peer-partial", name=name, lacking=", ".join(lacking))
         elif name in mesh.peers:
-            yield _peer(r, name, mesh.peers[name], told.get(name))
-        elif r.mode == "interior" or name in told:
-            yield errors.problem(at, "peer-down", name=name)
+            found = _peer(r, name, mesh.peers[name], told.get(name))
+            silent += [name] if found.code == "peer-hung" else []
+            yield found
+        else:
+            yield record.finding(at, "peer-down", name=name)
+    # Of a router that says nothing nobody can tell whether it is off, or it and others are behind a cut.
+    if reached and len(reached) <= len(silent):
+        here = ", ".join(sorted(reached))
+        yield record.finding(f"router on {r.node.name}", "mesh-minority", here=here, names=", ".join(silent))
+    yield from _lost_links(r, mesh, reached)
+
+
+def reached_interiors(r: router.RouterPlan, mesh: Mesh) -> frozenset[str]:
+    """Return the interiors of the metadata that are reached from here; an edge router knows those that answered."""
+    answered = frozenset(name for name, view in mesh.views.items() if view is not None)
+    return frozenset(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
+
+
+def _lost_links(r: router.RouterPlan, mesh: Mesh, reached: frozenset[str]) -> typing.Iterator[errors.Problem]:
+    """Connections that are planned between routers that are reached, and are not there: messages take another way.
+
+    Those between interiors every node sees; those of its own, an edge's uplinks above all, its node alone.
+    """
+    # A connector that tries again where no packet passes still has the status SUCCESS (both engines; run).
+    linked = {c.container for c in mesh.own.connections if c.role in _MESH and c.direction == "out"}
+    connectors = [link.name.partition("/")[2] for link in mesh.own.connectors]
+    lost = {(r.node.name, name) for name in connectors if name in reached and name not in linked}
+    for source, target in r.links if mesh.links is not None else ():
+        if {source, target} <= reached and not {(source, target), (target, source)} <= (mesh.links or frozenset()):
+            lost.add((source, target))
+    for source, target in sorted(lost):
+        yield record.finding(f"router on {target}", "link-down", name=target, source=source)
 
 
 def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> errors.Problem:
     """Return why a router that was asked directly is not reached."""
     at, own = f"router on {name}", r.node.name
     if peer.login in (REFUSED, SILENT):
-        return errors.problem(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
+        return record.finding(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
     if peer.login == LOGIN:
-        return errors.problem(at, "peer-login", name=name)
+        return record.finding(at, "peer-login", name=name)
     if peer.login in (CERTIFICATE, CLOSED):
         file = certificate_path(r, router.PROFILE)
-        return errors.problem(at, "peer-certificate", name=name, why=peer.why, file=file)
+        return record.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
     if product_of(r.engine) not in peer.product:
-        return errors.problem(
+        return record.finding(
             at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
         )
     if peer.container != name:
-        return errors.problem(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
+        return record.finding(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
     back = next((x for x in peer.connectors if x.name.partition("/")[2] == own), None)
     for side in (link, back):
         if side and side.status != _CONNECTED:
             return _refused(at, name, own if side is link else name, side.said, r)
-    return errors.problem(at, "peer-unlinked", name=name)
+    return record.finding(at, "peer-unlinked", name=name)
 
 
 def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> errors.Problem:
@@ -389,8 +443,8 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
     if any(word in low for word in ("certificate", "ssl", "tls", "authentication", "unauthorized", "sasl")):
         why = "has expired" if "expired" in low else "was refused"
         file = certificate_path(r, router.MESH_PROFILE)
-        return errors.problem(at, "peer-credentials", name=name, who=who, why=why, file=file)
-    return errors.problem(at, "peer-unlinked", name=name)
+        return record.finding(at, "peer-credentials", name=name, who=who, why=why, file=file)
+    return record.finding(at, "peer-unlinked", name=name)
 
 
 # -- broker ----------------------------------------------------------------------------------------------------------
@@ -399,22 +453,33 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
 def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: Broker) -> typing.Iterator[errors.Problem]:
     at = f"broker on {p.node.name}"
     if seen.why:
-        yield errors.problem(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
+        yield record.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
         return
     expected = expected_members(p, b)
     down = sorted(expected - set(seen.running))
     if down:
-        yield errors.problem(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
+        yield record.finding(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
     strange = sorted(set(seen.members) - expected)
     if strange:
-        yield errors.problem(at, "broker-stranger", names=", ".join(strange), first=strange[0])
+        yield record.finding(at, "broker-stranger", names=", ".join(strange), first=strange[0])
     if seen.partitions:
-        yield errors.problem(at, "broker-partition", names=", ".join(seen.partitions), unit=layout.RABBIT_UNIT)
+        yield record.finding(at, "broker-partition", names=", ".join(seen.partitions), unit=layout.RABBIT_UNIT)
     for alarm in seen.alarms:
-        yield errors.problem(at, "broker-alarm", what=alarm)
+        yield record.finding(at, "broker-alarm", what=alarm)
+    if len({version.partition(".")[0] for _, version in seen.versions}) > 1:
+        shown = ", ".join(f"{version} on {name.partition('@')[2]}" for name, version in seen.versions)
+        yield record.finding(at, "broker-majors", versions=shown)
+    if seen.flags:
+        yield record.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
+    kind = p.queues.kind.value if p.queues.kind else ""
+    for vhost, name, found in seen.unfit[:_MOST_UNFIT]:
+        text = {"vhost": vhost, "name": name, "found": found, "wanted": kind, "count": len(seen.unfit)}
+        yield record.finding(at, "queue-unfit", **text)
+    if seen.metrics:
+        yield record.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
     ports = {port for _, port in seen.listeners}
     for wanted in sorted(expected_ports(b) - ports):
-        yield errors.problem(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
+        yield record.finding(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
 
 
 def expected_members(p: plan.Plan, b: broker.BrokerPlan) -> set[str]:

@@ -254,7 +254,7 @@ class Watch:
 
     def _kill(self, where: Listener) -> None:
         self._write_notes()  # first: what comes next may end this process too
-        at, seconds = f"{where.host}:{where.port}", f"{self._pace.seconds:g}"
+        at, seconds = errors.where(where.host, where.port), f"{self._pace.seconds:g}"
         told = errors.problem(
             self._unit, "watch-kills", times=self._pace.times, where=at, seconds=seconds, unit=self._unit
         )

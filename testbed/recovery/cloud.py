@@ -72,7 +72,13 @@ class Cloud:
         made = self.certificates
         return {
             **({"tls": made.metadata()} if made else {}),
-            "rpc": {"scheme": self.rpc.value, "username": "rpc", "password": "rpc-secret", "tls": bool(made)},
+            "rpc": {
+                "scheme": self.rpc.value,
+                "username": "rpc",
+                "password": "rpc-secret",
+                "tls": bool(made),
+                "delivery": "acknowledged",  # so that whatever is lost is a fault
+            },
             "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret", "tls": False},
             "router": {"engine": self.engine.value, "mesh_password": "mesh-secret"},
             "nodes": [{"name": n, "role": role, "address": address} for n, (role, address) in NODES.items()],

@@ -23,6 +23,7 @@ _BUSY = {"a whole core when it changes": 1.0, "given up by its neighbours when i
 ROUTES = {0: "s to compute routes, thinned", 127: "s to compute routes, full"}
 _LARGEST = 1_000  # interiors up to which a limit is looked for; a network holds 128
 _EPSILON = 1e-9
+_NOTHING = 1e-9  # of a measured value: a term that adds no more than that is none
 MESSAGES = "messages/s"
 IDLE = "idle cores by interior"
 AT_REST = "know each other"
@@ -129,6 +130,8 @@ def least_squares(
         left = [[sum(row[i] * row[j] for row in scaled) for j in used] for i in used]
         found = _solve(left, [sum(row[i] for row in scaled) for i in used])
         if min(found) >= 0:
+            # What adds nothing anywhere is what rounding left, and that differs between versions of Python.
+            found = [c if c * max(row[i] for row in scaled) > _NOTHING else 0.0 for i, c in zip(used, found)]
             return tuple(found[used.index(i)] if i in used else 0.0 for i in range(len(rows[0])))
         used.remove(used[found.index(min(found))])
     return (0.0,) * len(rows[0])

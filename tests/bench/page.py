@@ -14,6 +14,8 @@ _TITLES = {
     "one": "One router and one RabbitMQ",
     "three": "Three routers and three RabbitMQ",
     "settings": "Settings of a router and its drivers",
+    "driver": "Drivers of oslo.messaging over one router",
+    "driver-mesh": "Drivers of oslo.messaging over three routers",
     "agent": "The agent",
     "scale": "The mesh",
 }

@@ -13,6 +13,8 @@ from om_agent import model
 from om_agent.plan import layout
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
+from testbed.recovery import network
+from tests import tls
 
 _PASSWORDS = {"rpc": "bench-rpc-secret", "notify": "bench-notify-secret"}
 _TOPIC = "compute"
@@ -32,6 +34,7 @@ class Kind:
     :param broker: keys of the metadata's ``broker``.
     :param works: the kinds of work that it takes part in; empty for all.
     :param notify: what notifications go over; where that is routers as well there is no RabbitMQ at all.
+    :param tls: whether services use TLS to their router.
     :param edits: what is changed by hand of what was rendered: a node's file, a text that is in it once, and the text
         that takes its place.
     """
@@ -42,9 +45,10 @@ class Kind:
     nodes: int
     rpc: dict[str, str] = dataclasses.field(default_factory=dict)
     router: dict[str, int] = dataclasses.field(default_factory=dict)
-    broker: dict[str, bool] = dataclasses.field(default_factory=dict)
+    broker: dict[str, str] = dataclasses.field(default_factory=dict)
     works: tuple[str, ...] = ()
     notify: model.Scheme = model.Scheme.RABBIT
+    tls: bool = False
     edits: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -57,6 +61,8 @@ _QUORUM = (
 )
 # A majority of copies is what tripleo asks for unless told otherwise (RabbitHAQueues 0); this is its -1.
 _EVERYWHERE = ('"ha-mode": "exactly",\n        "ha-params": 2,', '"ha-mode": "all",')
+# The agent renders the in-tree driver's scheme; the section of options is the same.
+_OWN_DRIVER = ((_FILE, "transport_url = amqp://", "transport_url = amqp1://"),)
 KINDS = {
     "one": (
         Kind("router", "one router", _AMQP, 1),
@@ -66,14 +72,14 @@ KINDS = {
     ),
     "three": (
         Kind("mesh", "three routers", _AMQP, 3),
-        Kind("mirrored", "three RabbitMQ, mirrored", _RABBIT, 3, broker={"mirrored_queues": True}),
+        Kind("mirrored", "three RabbitMQ, mirrored", _RABBIT, 3, broker={"queues": "mirrored"}),
         Kind(
-            "mirrored-all", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"mirrored_queues": True},
+            "mirrored-all", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"queues": "mirrored"},
             works=("calls", "far"), edits=((layout.RABBIT_DEFINITIONS, *_EVERYWHERE),),
         ),
-        Kind("classic", "three RabbitMQ, classic", _RABBIT, 3, broker={"mirrored_queues": False}),
+        Kind("classic", "three RabbitMQ, classic", _RABBIT, 3, broker={"queues": "classic"}),
         Kind(
-            "quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"mirrored_queues": False},
+            "quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"queues": "classic"},
             edits=((_FILE, *_QUORUM),),
         ),
     ),
@@ -84,6 +90,20 @@ KINDS = {
         Kind("workers-4", "worker_threads 4", _AMQP, 3, router={"worker_threads": 4}, notify=_AMQP, works=("calls",)),
         Kind("capacity-250", "link_capacity 250", _AMQP, 3, router=_STOCK, notify=_AMQP, works=("burst",)),
         Kind("settled", "pre-settled", _AMQP, 3, _FAST, notify=_AMQP),
+    ),
+    "driver": (
+        Kind("own", "the driver of this project", _AMQP, 1, edits=_OWN_DRIVER),
+        Kind("in-tree", "oslo.messaging's former driver", _AMQP, 1),
+        Kind("own-tls", "the driver of this project, TLS", _AMQP, 1, works=("calls",), tls=True, edits=_OWN_DRIVER),
+        Kind("broker", "one RabbitMQ", _RABBIT, 1),
+    ),
+    "driver-mesh": (
+        Kind("own-mesh", "three routers, the driver of this project", _AMQP, 3, edits=_OWN_DRIVER),
+        Kind("in-tree-mesh", "three routers, oslo.messaging's former driver", _AMQP, 3),
+        Kind(
+            "brokers", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"queues": "mirrored"},
+            edits=((layout.RABBIT_DEFINITIONS, *_EVERYWHERE),),
+        ),
     ),
 }  # fmt: skip
 
@@ -110,7 +130,8 @@ class Side:
         kind = self.kind
         raw: dict[str, typing.Any] = {
             "rpc": {
-                "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": False, **kind.rpc,
+                "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": kind.tls,
+                "delivery": "acknowledged", **kind.rpc,  # so that whatever is lost is a fault
             },
             "notify": {
                 "scheme": kind.notify.value, "username": "notify", "password": _PASSWORDS["notify"], "tls": False,
@@ -122,6 +143,11 @@ class Side:
                 for i in range(kind.nodes)
             ],
         }  # fmt: skip
+        if kind.tls:
+            names = [text for node in raw["nodes"] for text in (node["name"], node["address"])]
+            pair = tls.authority().issue(*names)
+            network.resolve({node["name"]: node["address"] for node in raw["nodes"]}, directory / f"{kind.name}.hosts")
+            raw["tls"] = {"ca": tls.authority().pem, "certificate": pair.certificate, "key": pair.key}
         if kind.scheme is _RABBIT:
             del raw["notify"]  # the same brokers and user, as the default is
         metadata = directory / f"{kind.name}.json"

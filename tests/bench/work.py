@@ -12,7 +12,11 @@ from testbed import errors, processes, workers
 from tests.bench import figures, machine, sides
 
 _FAR_CALLERS = (1, 12)
-_CALLERS = {"one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (12, 64)}
+_CALLERS = {
+    "one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (12, 64),
+    "driver": (1, 16, 32, 64), "driver-mesh": (12,),
+}  # fmt: skip
+_ONLY = {"driver": ("cast",), "driver-mesh": (), "settings": ("cast", "fanout")}  # bursts; else all kinds
 CONNECTIONS = (100, 500, 1000, 2000)
 STORM = 500
 _WARM_SECONDS = 1.0
@@ -71,6 +75,7 @@ def calls(side: sides.Side, callers: int, far: bool = False) -> Values:
         "p99 ms": figures.percentile(took, 99),
         "CPU s/10k": carrying,
         "services' CPU s/10k": serving,
+        "CPU of all s/10k": carrying + serving,
         "memory MiB": machine.resident(side.intermediaries),
         "memory with notifications MiB": machine.resident(side.messaging),
         "failed": len(sent) - len(good),
@@ -225,7 +230,7 @@ def plan(pair: str) -> list[Work]:
     every += [
         Work(f"burst/{kind} {threads}", functools.partial(burst, kind=kind, threads=threads, count=count), 3)
         for kind, threads, count in _BURSTS
-        if pair != "settings" or kind != "notify"
+        if kind in _ONLY.get(pair, (kind,))
     ]
     last = {
         "one": [Work("connections", connections, 1), Work("storm", storm, 3)],

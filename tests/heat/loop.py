@@ -152,8 +152,6 @@ class Node:
     def environment(self) -> dict[str, str]:
         """The environment of everything that runs on the node."""
         path = [str(self.base / "bin"), str(pathlib.Path(sys.executable).parent), "/usr/sbin:/usr/bin:/sbin:/bin"]
-        # rabbitmqctl, too, finds the broker without a port mapper: see `testbed.rabbitmq`.
-        own = self.address.rpartition(".")[0].replace(".", ",") + ",99"
         return {
             **overcloud.python_environment(),
             "PATH": ":".join(path),
@@ -162,7 +160,7 @@ class Node:
             "HOME": str(self.base),
             "OS_REFRESH_CONFIG_BASE_DIR": str(self.base / "orc"),
             "OM_AGENT_ARGS": f"--root {self.root} --node {self.name} --relocate --no-services",
-            "ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port 25672 -kernel inet_dist_use_interface {{{own}}}",
+            **rabbitmq.erlang_environment(25672),
         }
 
     def connect(self, credentials: dict[str, str]) -> None:

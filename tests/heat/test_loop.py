@@ -79,7 +79,7 @@ def test_a_failing_verification(made: loop.Loop) -> None:
     assert heat.stack("second").stack_status == "CREATE_FAILED"
     heat.update("second", parameters)
     made.wait("second", "UPDATE_COMPLETE")
-    assert list(heat.outputs("second")["mesh"].values()) == ["ok"]
+    assert list(heat.outputs("second")["mesh"].values()) == ["works"]
 
 
 def test_create_and_update_to_another_backend(made: loop.Loop) -> None:
@@ -104,7 +104,7 @@ def test_create_and_update_to_another_backend(made: loop.Loop) -> None:
     )
     (generation,) = created["generation"].values()
     assert re.fullmatch("[0-9a-f]{12}", generation)
-    assert list(created["mesh"].values()) == ["ok"]
+    assert list(created["mesh"].values()) == ["works"]
 
     heat.update("first", {**parameters, "rpc_scheme": "rabbit"})
     made.wait("first", "UPDATE_COMPLETE")

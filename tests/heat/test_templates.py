@@ -110,7 +110,7 @@ def metadata_of(result: engine.Result) -> dict[str, typing.Any]:
 @pytest.mark.parametrize(
     ("name", "rpc", "notify", "findings"),
     [
-        ("dual", ("amqp", 31459), ("rabbit", 5672), {"plaintext", "fanout-copies"}),
+        ("dual", ("amqp", 31459), ("rabbit", 5672), {"plaintext", "fanout-duplicates"}),
         ("rabbit", ("rabbit", 5672), ("rabbit", 5672), {"plaintext"}),
     ],
 )
@@ -131,7 +131,9 @@ def test_the_examples_metadata_is_the_agents(
     host = helpers.machine(tmp_path)
     path = host.base / "heat.json"
     path.write_text(json.dumps(metadata))
-    assert host.run("validate", str(path)).returncode == 0
+    validated = host.run("validate", str(path), "--json")
+    assert validated.returncode == 0
+    assert {problem["code"] for problem in json.loads(validated.stdout)["problems"]} == findings
     for node in ("overcloud-controller-0", "overcloud-novacompute-1"):
         planned = host.run("plan", str(path), "--node", node)
         assert planned.returncode == 0 and "nova.conf" in planned.stdout, planned.stderr

@@ -110,7 +110,7 @@ FILES = {
         ("both external", {"oslo_messaging_tls": {"ca_file": "/etc/ipa/ca.crt"}}),
         ("both external", {"oslo_messaging_rpc_use_ssl": True, "oslo_messaging_notify_use_ssl": True}),
         ("dual", {"messaging_rpc_service_name": "amqp", "messaging_notify_service_name": "rabbit"}),
-        ("dual", {"keystone::messaging::amqp::amqp_pre_settled": "notify"}),
+        ("dual", {"keystone::messaging::amqp::amqp_pre_settled": "rpc-cast"}),
         ("dual", {"oslo_messaging_broker": {"erlang_cookie": "cookie-secret"}}),
     ],
 )  # fmt: skip
@@ -269,10 +269,9 @@ def issue(root: pathlib.Path, node: overcloud.Node) -> None:
 def urls(cases: list[dict[str, object]]) -> list[str]:
     """What puppet-openstacklib's os_transport_url gives."""
     ruby = shutil.which("ruby")
-    files = [puppet.FUNCTIONS / f"{name}.rb" for name in ("normalize_ip_for_uri", "os_transport_url")]
-    if not ruby or not all(path.is_file() for path in files):
-        helpers.skip("ruby or the puppet module openstacklib is not installed")
-    command = [ruby, "-Ku", "-e", puppet.RUBY, *map(str, files)]
+    if not ruby or not all(path.is_file() for path in puppet.FILES):
+        helpers.skip("ruby or the puppet modules openstacklib and stdlib are not installed")
+    command = [ruby, "-Ku", "-e", puppet.RUBY, *map(str, puppet.FILES)]
     done = subprocess.run(command, input=json.dumps(cases).encode(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return typing.cast("list[str]", json.loads(done.stdout))

@@ -8,38 +8,72 @@ import typing
 from om_agent import model
 from om_agent.plan import layout
 
+from testbed import image
+
 NAME = "overcloud-controller-0"
 ADDRESS = "127.0.0.11"
+# The release of the image, and whether its services can use the router. Where they cannot, they use RabbitMQ for both.
+RELEASE = image.RELEASE
+DUAL = "overcloud-messaging" in image.MESSAGING[RELEASE]
 # The router that the image was built with.
 ENGINE = model.Engine(os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded")
 WHERE = layout.ENGINES[ENGINE]
 
 ROUTER, BROKER, APPLY = f"{WHERE.unit}.service", "rabbitmq-server.service", "om-agent-apply.service"
 WATCH = f"om-router-watch@{WHERE.unit}.service"
+BACKENDS = (ROUTER, BROKER) if DUAL else (BROKER,)
 SERVICES = ("heat-api.service", "heat-engine.service", "glance-api.service")
 
 # path: (mode, owner, group) of every file that is wholly the agent's, and of the services' that it has keys in.
-FILES = {
+COMMON_FILES = {
     "/etc/om-agent/hiera.yaml": ("0600", "root", "root"),
     "/etc/om-agent/hieradata/messaging.json": ("0600", "root", "root"),
-    WHERE.config: ("0640", "root", WHERE.user),
-    WHERE.sasl_config: ("0644", "root", "root"),
-    WHERE.sasl_database: ("0640", "root", WHERE.user),
+}
+BROKER_FILES = {
     "/etc/rabbitmq/definitions.json": ("0640", "root", "rabbitmq"),
-    "/etc/rabbitmq/enabled_plugins": ("0644", "root", "root"),
+    "/etc/rabbitmq/enabled_plugins": ("0644", "rabbitmq", "rabbitmq"),
     "/etc/rabbitmq/erl_inetrc": ("0644", "root", "root"),
     "/etc/rabbitmq/rabbitmq-env.conf": ("0644", "root", "root"),
     "/etc/rabbitmq/rabbitmq.conf": ("0644", "root", "root"),
     "/var/lib/rabbitmq/.erlang.cookie": ("0400", "rabbitmq", "rabbitmq"),
+}
+SERVICE_FILES = {
     "/etc/glance/glance-api.conf": ("0640", "root", "glance"),
     "/etc/heat/heat.conf": ("0640", "root", "heat"),
 }
+ROUTER_FILES = {
+    WHERE.config: ("0640", "root", WHERE.user),
+    WHERE.sasl_config: ("0644", "root", "root"),
+    WHERE.sasl_database: ("0640", "root", WHERE.user),
+}
 if ENGINE is not model.Engine.EMBEDDED:  # which has no mesh
-    FILES |= {WHERE.mesh(name): ("0644", "root", "root") for name in ("ca", "certificate")}
-    FILES[WHERE.mesh("key")] = ("0640", "root", WHERE.user)
+    ROUTER_FILES |= {WHERE.mesh(name): ("0644", "root", "root") for name in ("ca", "certificate")}
+    ROUTER_FILES[WHERE.mesh("key")] = ("0640", "root", WHERE.user)
+FILES = {**COMMON_FILES, **(ROUTER_FILES if DUAL else {}), **BROKER_FILES, **SERVICE_FILES}
+# How services speak RPC.
+RPC_SCHEME = "amqp" if DUAL else "rabbit"
+RPC_URL = (
+    f"amqp://rpc%40overcloud:rpc-secret@{ADDRESS}:31459/?ssl=0"
+    if DUAL
+    else f"rabbit://rpc:rpc-secret@{ADDRESS}:5672/?ssl=0"
+)
+
+
+def rpc(**changes: typing.Any) -> dict[str, typing.Any]:
+    """The metadata of RPC, as the image's services can speak it."""
+    return {"scheme": RPC_SCHEME, "tls": False, "username": "rpc", "password": "rpc-secret", **changes}
 
 
 def metadata(**changes: typing.Any) -> dict[str, typing.Any]:
+    """One controller: RPC over the router where services can, and notifications over RabbitMQ."""
+    if DUAL:
+        return dual(**changes)
+    same = {"rpc": rpc(), "broker": {"erlang_cookie": "image-test-cookie"}}
+    notify = {"scheme": "rabbit", "username": "notify", "password": "notify-secret"}
+    return {"oslo_messaging": {**same, "notify": notify, "nodes": [{"name": NAME, "address": ADDRESS}], **changes}}
+
+
+def dual(**changes: typing.Any) -> dict[str, typing.Any]:
     """RPC over the router, notifications over RabbitMQ, one controller."""
     messaging: dict[str, typing.Any] = {
         "rpc": {"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-secret"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import re
 import stat
 import time
 import typing
@@ -13,11 +13,14 @@ from om_agent import amqp, model, watch
 
 from testbed import image_node
 from tests import exposure
-from tests.image import conftest, expected, material
-from tests.image.material import APPLY, BROKER, ENGINE, FILES, ROUTER, SERVICES, WATCH
+from tests.image import confinement, conftest, expected, material
+from tests.image.material import APPLY, BACKENDS, BROKER, ENGINE, FILES, ROUTER, SERVICES, WATCH
 
 SECRETS = ("rpc-secret", "notify-secret", "mesh-secret", "admin-secret")
 CHANGES = amqp.DIALECTS[ENGINE].changes
+# Where services cannot use the router, tests/image/test_router_node.py has a node that runs nothing else.
+dual = pytest.mark.skipif(not material.DUAL, reason=f"services of {material.RELEASE} have no AMQP 1.0 driver")
+UNITS = (ROUTER, WATCH, BROKER) if material.DUAL else (BROKER,)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def node(make_node: conftest.MakeNode) -> image_node.Node:
     node = make_node()
     node.give(material.metadata())
     node.boot()
-    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    node.wait_active(APPLY, *BACKENDS, *SERVICES)
     return node
 
 
@@ -48,7 +51,15 @@ def addresses(node: image_node.Node) -> dict[str, list[int]]:
 
 def rpc(node: image_node.Node, times: int = 1) -> None:
     said = json.loads(node.python(material.RPC, "/etc/heat/heat.conf", str(times)))
-    assert said == {"url": "amqp", "answers": list(range(times))}
+    assert said == {"url": material.RPC_SCHEME, "answers": list(range(times))}
+
+
+def rpc_deliveries(node: image_node.Node) -> int:
+    """Return how many messages the router took for heat-engine, or how many RabbitMQ counts as acknowledged."""
+    if material.DUAL:
+        return sum(row[0] for address, row in addresses(node).items() if "anycast/heat/engine" in address)
+    said = node.run("rabbitmqctl", "--quiet", "eval", "rabbit_global_counters:overview().")
+    return sum(map(int, re.findall(r"messages_acknowledged_total => (\d+)", said)))
 
 
 def queued(node: image_node.Node, queue: str) -> int:
@@ -78,7 +89,7 @@ def test_nothing_gated_starts_before_the_agent_has_applied(node: image_node.Node
 
 
 def test_router_and_broker_start_before_services(node: image_node.Node) -> None:
-    first = max(node.unit(name).active for name in (ROUTER, BROKER))
+    first = max(node.unit(name).active for name in BACKENDS)
     assert all(node.unit(name).started >= first for name in SERVICES)
 
 
@@ -110,58 +121,31 @@ def test_no_secret_is_readable_by_all(node: image_node.Node) -> None:
 
 def test_what_the_services_read(node: image_node.Node) -> None:
     heat = (node.root / "etc/heat/heat.conf").read_text().splitlines()
-    assert f"transport_url = amqp://rpc%40overcloud:rpc-secret@{material.ADDRESS}:31459/?ssl=0" in heat
+    assert f"transport_url = {material.RPC_URL}" in heat
     assert f"transport_url = rabbit://notify:notify-secret@{material.ADDRESS}:5672/?ssl=0" in heat
     assert "flavor = noauth" in heat  # somebody else's line
     glance = (node.root / "etc/glance/glance-api.conf").read_text()
     assert "transport_url = rabbit://notify:" in glance
 
 
+@dual
 def test_units_run_as_the_image_says(node: image_node.Node) -> None:
-    shown = node.run("systemctl", "show", "--property=ExecStart,LimitNOFILE,Restart,User", ROUTER)
-    assert f" -c {material.WHERE.config} " in shown
-    assert {"LimitNOFILE=65536", "Restart=on-failure", f"User={material.WHERE.user}"} <= set(shown.splitlines())
-    process = node.unit(ROUTER).main_pid
-    limit = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # this machine's own may be lower
-    assert process and str(limit) in node.run("grep", "Max open files", f"/proc/{process}/limits").split()
+    confinement.router_runs_as_the_image_says(node)
 
 
-@pytest.mark.parametrize("name", [ROUTER, WATCH, BROKER])
+@pytest.mark.parametrize("name", UNITS)
 def test_processes_may_do_what_they_need_and_no_more(node: image_node.Node, name: str) -> None:
-    """What the kernel says of them; doc/security.rst says why."""
-    process = f"/proc/{node.unit(name).main_pid}"
-    status = dict(line.split(":\t", 1) for line in node.run("cat", f"{process}/status").splitlines())
-    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")  # 2: a filter
-    assert {status[key] for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
-    assert "Max core file size 0 0" in " ".join(node.run("cat", f"{process}/limits").split())
-    owner = {ROUTER: material.WHERE.user, WATCH: "root", BROKER: "rabbitmq"}[name]
-    assert node.run("stat", "--format=%U", process).strip() == owner
+    confinement.process_is_limited(node, name)
 
 
-@pytest.mark.parametrize("name", [ROUTER, WATCH, BROKER])
+@pytest.mark.parametrize("name", UNITS)
 def test_processes_see_and_write_their_own_files_only(node: image_node.Node, name: str) -> None:
-    """In the mount namespace of each not even root could write elsewhere."""
-    inside = ("nsenter", f"--target={node.unit(name).main_pid}", "--mount")
-    own = {WATCH: "/run/om-router-watch", BROKER: "/var/lib/rabbitmq"}
-    system = ("/etc/heat", "/etc/glance", "/usr/bin", "/var/lib/om-agent", "/run", "/run/systemd/system")
-    for directory in (*system, *own.values()):
-        status, said = node.call(*inside, "touch", f"{directory}/om-image-test")
-        assert status == 0 if own.get(name) == directory else "Read-only file system" in said, (directory, said)
-    if name in own:
-        node.run("rm", f"{own[name]}/om-image-test")
-    node.run("touch", "/tmp/om-image-test", "/root/om-image-test")
-    for path in ("/tmp/om-image-test", "/root/om-image-test", "/dev/kmsg"):
-        assert node.call(*inside, "test", "-e", path)[0] != 0, path
-    if name != WATCH:  # root's processes are hidden from others, without a word to root, as which this looks
-        owner = {ROUTER: material.WHERE.user, BROKER: "rabbitmq"}[name]
-        other = ("setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups")
-        assert node.call(*inside, *other, "ls", "/proc/self")[0] == 0
-        assert node.call(*inside, *other, "ls", "/proc/1")[0] != 0
+    confinement.process_writes_its_own_files_only(node, name)
 
 
 def test_units_are_as_confined_as_the_documentation_says(node: image_node.Node) -> None:
     """In a booted node systemd finds as much as in a directory, or a little less."""
-    units = {"router": ROUTER, "om-router-watch@": WATCH}
+    units = {"router": ROUTER, "om-router-watch@": WATCH, "om-router-resync@": WATCH.replace("watch", "resync")}
     found = {}
     for name, (_, after) in exposure.documented().items():
         unit = units.get(name, f"{name}.service")
@@ -183,15 +167,21 @@ def test_notification_through_the_rendered_url(node: image_node.Node) -> None:
 
 
 def test_heat_creates_a_stack(node: image_node.Node) -> None:
-    """Debian's heat, unchanged: its RPC goes through the router and its notifications into RabbitMQ."""
-    name = "anycast/heat/engine"
-    before = sum(row[0] for address, row in addresses(node).items() if name in address)
+    """Debian's heat, unchanged: its RPC goes through the backend of the metadata, its notifications into RabbitMQ."""
+    before = rpc_deliveries(node)
     said = json.loads(node.python(material.STACK, "first", timeout=300))
     assert said["status"] == "CREATE_COMPLETE", said
-    after = sum(row[0] for address, row in addresses(node).items() if name in address)
-    assert after > before
+    node.wait(lambda: rpc_deliveries(node) > before, "heat's calls went through the backend")
     node.wait(lambda: queued(node, "notifications.info") == 2, "two notifications are in RabbitMQ")
     assert events(node) == ["orchestration.stack.create.start", "orchestration.stack.create.end"]
+
+
+def test_queues_are_of_the_kind_that_the_broker_has(node: image_node.Node) -> None:
+    """RabbitMQ 4 has quorum queues; on 3.10 a queue is classic, and mirrored where there are other brokers."""
+    rows = json.loads(node.run("rabbitmqctl", "--quiet", "--formatter=json", "list_queues", "name", "type"))
+    kinds = {row["name"]: row["type"] for row in rows}
+    used = ["notifications.info"] if material.DUAL else ["notifications.info", "engine"]
+    assert [kinds[name] for name in used] == ["classic" if material.RELEASE == "bookworm" else "quorum"] * len(used)
 
 
 # -- a stack update --------------------------------------------------------------------------------------------------
@@ -207,15 +197,15 @@ def update(node: image_node.Node, metadata: object) -> None:
     node.give(metadata)
     node.wait(lambda: completed() > before, "os-refresh-config is through")
     settled(node)
-    node.wait_active(*SERVICES, ROUTER, BROKER)
+    node.wait_active(*SERVICES, *BACKENDS)
 
 
 def test_stack_update(node: image_node.Node) -> None:
     """Another password of RPC: files and services follow, and what did not change keeps running."""
-    before = pids(node, ROUTER, BROKER, *SERVICES)
-    update(node, material.metadata(rpc={"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-changed"}))
+    before = pids(node, *BACKENDS, *SERVICES)
+    update(node, material.metadata(rpc=material.rpc(password="rpc-changed")))
     assert "rpc-changed" in (node.root / "etc/heat/heat.conf").read_text()
-    after = pids(node, ROUTER, BROKER, *SERVICES)
+    after = pids(node, *BACKENDS, *SERVICES)
     assert {name for name in before if before[name] != after[name]} == set(SERVICES)
     rpc(node, 5)
 
@@ -226,23 +216,25 @@ def test_stack_update_back(node: image_node.Node) -> None:
     rpc(node, 5)
 
 
+@dual
 def test_stack_update_of_the_router(node: image_node.Node) -> None:
     """Router before services: its own file changes, and theirs with the port. It is restarted where it must be."""
-    before = pids(node, ROUTER, BROKER, *SERVICES)
-    rpc_changed = {"scheme": "amqp", "tls": False, "username": "rpc", "password": "rpc-secret", "port": 31469}
+    before = pids(node, *BACKENDS, *SERVICES)
+    rpc_changed = material.rpc(port=31469)
     router_changed = {**material.metadata()["oslo_messaging"]["router"], "inter_router_port": 31480}
     update(node, material.metadata(rpc=rpc_changed, router=router_changed))
-    after = pids(node, ROUTER, BROKER, *SERVICES)
+    after = pids(node, *BACKENDS, *SERVICES)
     assert {name for name in before if before[name] == after[name]} == ({BROKER, ROUTER} if CHANGES else {BROKER})
     assert all(node.unit(name).started > node.unit(ROUTER).active for name in SERVICES)
     rpc(node, 5)
     update(node, material.metadata())
 
 
+@dual
 @pytest.mark.skipif(not CHANGES, reason=f"{ENGINE.value} is restarted for every change; a real router is not")
 def test_stack_update_of_a_running_router(node: image_node.Node) -> None:
     """Another node: the router gets a connector and goes on; then it is restarted by hand, and by nobody else."""
-    before = pids(node, ROUTER, BROKER, *SERVICES)
+    before = pids(node, *BACKENDS, *SERVICES)
     other = {"name": "a-network-node", "address": "127.0.0.12", "role": "compute", "interior": True}
     update(node, material.metadata(nodes=[*material.metadata()["oslo_messaging"]["nodes"], other]))
     assert "inter-router/a-network-node" in (node.root / material.WHERE.config[1:]).read_text()
@@ -264,19 +256,12 @@ def test_stack_update_of_a_running_router(node: image_node.Node) -> None:
 # -- a router that hangs ---------------------------------------------------------------------------------------------
 
 
+@dual
 def test_the_watch_goes_with_the_router(node: image_node.Node) -> None:
-    watching = pids(node, WATCH)
-    assert watching[WATCH] > 0
-    node.run("systemctl", "restart", ROUTER)
-    node.wait_active(ROUTER, WATCH)
-    assert pids(node, WATCH) != watching
-    node.run("systemctl", "stop", ROUTER)
-    assert {node.unit(name).state for name in (ROUTER, WATCH)} == {"inactive"}
-    node.run("systemctl", "start", ROUTER)
-    node.wait_active(ROUTER, WATCH)
-    assert node.unit(WATCH).started >= node.unit(ROUTER).active
+    confinement.watch_follows_router(node)
 
 
+@dual
 def test_a_router_that_hangs_comes_back(node: image_node.Node) -> None:
     """systemd does not see it, the watch does. Services wait for as long, and no longer."""
     rpc(node, 1)
@@ -297,11 +282,24 @@ def test_a_router_that_hangs_comes_back(node: image_node.Node) -> None:
 
 
 def test_bad_metadata_keeps_the_old_state_and_keeps_serving(node: image_node.Node) -> None:
-    before = (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES})
-    node.give(material.metadata(rpc={"scheme": "amqp", "tls": False, "password": "x", "nonsense": "y"}))
+    before = (pids(node, *BACKENDS, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES})
+    node.give(material.metadata(rpc=material.rpc(nonsense="y")))
     said = '"nonsense" is not a key here'
     node.wait(lambda: said in node.journal("os-collect-config"), "the mistake is in the journal")
-    assert (pids(node, ROUTER, BROKER, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES}) == before
+    assert (pids(node, *BACKENDS, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES}) == before
+    rpc(node, 5)
+
+
+@pytest.mark.skipif(material.DUAL, reason=f"services of {material.RELEASE} have the AMQP 1.0 driver")
+def test_dual_backends_are_refused(node: image_node.Node) -> None:
+    """The agent says why and what to do, and changes nothing."""
+    before = (pids(node, *BACKENDS, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES})
+    node.give(material.dual())
+    node.wait(lambda: "15.0 removed its driver" in node.journal("os-collect-config"), "the journal says why")
+    said = node.journal("os-collect-config")
+    assert "rpc.scheme: the services here" in said and "use oslo.messaging 16." in said
+    assert "Use scheme rabbit, or an image whose oslo.messaging is older than 15" in said
+    assert (pids(node, *BACKENDS, *SERVICES), {p: (node.root / p[1:]).read_bytes() for p in FILES}) == before
     rpc(node, 5)
 
 
@@ -312,7 +310,8 @@ def test_every_file_after_power_off(node: image_node.Node) -> None:
     """Content, mode and owner on the disk of a node that is off."""
     node.give(material.metadata())
     cached = node.root / "var/lib/os-collect-config/messaging.json.json"
-    node.wait(lambda: "nonsense" not in cached.read_text(), "os-collect-config has the right metadata again")
+    right = material.metadata()
+    node.wait(lambda: json.loads(cached.read_text()) == right, "os-collect-config has the right metadata again")
     settled(node)
     node.power_off()
     read, messaging = expected.from_directory(node.root), material.metadata()["oslo_messaging"]
@@ -324,12 +323,12 @@ def test_second_boot_is_a_no_op(node: image_node.Node) -> None:
     log = node.root / "var/lib/om-agent/puppet/log.jsonl"
     puppet = log.stat().st_mtime_ns
     node.boot()
-    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    node.wait_active(APPLY, *BACKENDS, *SERVICES)
     assert {p: (node.root / p[1:]).stat().st_mtime_ns for p in FILES} == times
     assert log.stat().st_mtime_ns == puppet  # puppet was not even started
     assert "nothing to do" in node.journal(APPLY)
     applied = node.unit(APPLY).active
-    assert all(node.unit(name).started >= applied for name in (ROUTER, BROKER, *SERVICES))
+    assert all(node.unit(name).started >= applied for name in (*BACKENDS, *SERVICES))
     rpc(node, 5)
     said = json.loads(node.python(material.STACK, "second", timeout=300))
     assert said["status"] == "CREATE_COMPLETE", said

@@ -23,7 +23,7 @@ def test_power_on_to_rpc(image: pathlib.Path, machine: conftest.Machine) -> None
     said = json.loads(results.read_text())
     print({k: v for k, v in said.items() if k != "said"})
     assert said["up"] and said["status"] == 0, said
-    assert json.loads(said["said"]) == {"url": "amqp", "answers": list(range(10))}
+    assert json.loads(said["said"]) == {"url": material.RPC_SCHEME, "answers": list(range(10))}
     raw = machine.directory / "disk.raw"
     subprocess.run(["qemu-img", "convert", "-O", "raw", str(machine.directory / "disk"), str(raw)], check=True)
     partitions = ["partx", "--show", "--noheadings", "--output", "START", str(raw)]

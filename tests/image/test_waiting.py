@@ -8,9 +8,9 @@ import pytest
 
 from testbed import image_node
 from tests.image import conftest, material
-from tests.image.material import APPLY, BROKER, ROUTER, SERVICES
+from tests.image.material import APPLY, BACKENDS, SERVICES
 
-BAD = material.metadata(rpc={"scheme": "amqp", "tls": False, "password": "x", "nonsense": "y"})
+BAD = material.metadata(rpc=material.rpc(nonsense="y"))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_it_is_tried_again(node: image_node.Node) -> None:
 def test_the_right_metadata_starts_them(node: image_node.Node) -> None:
     """Through os-refresh-config alone: nobody has to reboot or start anything."""
     node.give(material.metadata())
-    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    node.wait_active(APPLY, *BACKENDS, *SERVICES)
     applied = node.unit(APPLY).active
     assert all(node.unit(name).started >= applied for name in SERVICES)
     said = json.loads(node.python(material.RPC, "/etc/heat/heat.conf", "3"))
@@ -78,7 +78,7 @@ def test_a_boot_on_bad_metadata(node: image_node.Node) -> None:
     node.wait(lambda: "No jobs" in node.run("systemctl", "list-jobs"), "no job is left")
     assert states(node) == {"inactive"}
     node.give(json.loads(good))
-    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    node.wait_active(APPLY, *BACKENDS, *SERVICES)
 
 
 def test_a_boot_when_metadata_is_gone(node: image_node.Node) -> None:
@@ -87,5 +87,5 @@ def test_a_boot_when_metadata_is_gone(node: image_node.Node) -> None:
     (node.root / "var/lib/os-collect-config/os_config_files.json").write_text("[]")
     (node.root / "var/lib/os-collect-config/local-data/messaging.json").unlink()
     node.boot()
-    node.wait_active(APPLY, ROUTER, BROKER, *SERVICES)
+    node.wait_active(APPLY, *BACKENDS, *SERVICES)
     assert "the present state stays" in node.journal(APPLY)

@@ -16,7 +16,7 @@ from testbed import errors, overcloud, processes, rabbitmq, routers
 from tests import helpers
 
 ALERTS = pathlib.Path(__file__).parents[2] / "doc/prometheus-alerts.yaml"
-ADDRESS = "127.0.77.10"
+ADDRESS = "127.0.73.10"
 ENGINES = (model.Engine.QDROUTERD, model.Engine.SKROUTERD)
 
 

@@ -284,7 +284,7 @@ def test_every_pattern_passes_the_agents_policy(engine: str, tmp_path: pathlib.P
         "allowDynamicSource": True,
         "allowAnonymousSender": False,
         "allowUserIdProxy": False,
-        "maxSessions": 16,
+        "maxSessions": 32768,
         "sourcePattern": own,
         "targetPattern": f"{own},amqp:/_topo/*/#/temp/*,amqp:/_edge/#/temp/*",
     }

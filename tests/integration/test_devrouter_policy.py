@@ -53,7 +53,7 @@ AGENTS: tuple[support.Entity, ...] = (
                     "allowDynamicSource": True,
                     "allowAnonymousSender": False,
                     "allowUserIdProxy": False,
-                    "maxSessions": 16,
+                    "maxSessions": 32768,
                     "sourcePattern": f"{RPC}/#",
                     "targetPattern": f"{RPC}/#,amqp:/_topo/*/#/temp/*,amqp:/_edge/#/temp/*",
                 },

@@ -50,7 +50,7 @@ def external(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Kind]:
     shown = dict(zip(model.CLIENT_FILES, write(directory, USER, tls.authority())))
     rpc = {"username": USER, "tls": True, "sasl_mechanism": "EXTERNAL", **shown}
     raw = {"rpc": rpc, "broker": {"erlang_cookie": "of-this-test"}}
-    with brokers.running(directory, "127.0.66", NAME, **raw) as those:
+    with brokers.running(directory, "127.0.71", NAME, **raw) as those:
         yield Kind(those, raw, directory)
 
 

@@ -1,38 +1,26 @@
 """The releases of oslo.messaging that have both drivers, as services: every pattern, over either backend and over both,
 each service configured by nothing but the file that om-agent rendered for it.
-
-Each release lives in an environment of its own, below pytest's cache. Making them takes most of a minute each, and only
-the first time: python-qpid-proton comes as source alone and is compiled (pip keeps the result for the others), and
-oslo.messaging brings some thirty packages with it.
 """
 
 from __future__ import annotations
 
 import collections.abc
-import configparser
-import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 import re
 import shutil
 import subprocess
 import types
 import typing
-import venv
 
 import pytest
 
 pytest.importorskip("proton", reason="python-qpid-proton is not installed")
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
+from tests import environments, helpers
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
-# The first is Debian 12's; the last of the line that answers RabbitMQ's RPC at once; the last with both drivers.
-RELEASES = ("14.0.3", "14.3.1", "14.9.3")
-INSTALL_SECONDS = 500
 CALLS, CASTS, FANOUTS, NOTIFICATIONS = 5, 20, 10, 10
 SECONDS = 60.0
 
@@ -44,7 +32,7 @@ pytestmark = [
 ]
 
 # Characters that a URL, a shell, an ini file or SASL could stumble over. Not / for RabbitMQ: its driver puts the
-# password into a URL for kombu with urllib.parse.quote, which leaves a / as it is (all of RELEASES, impl_rabbit.py).
+# password into a URL for kombu with urllib.parse.quote, which leaves a / as it is (impl_rabbit.py of all releases).
 RPC_PASSWORD, NOTIFY_PASSWORD = "rpc @:/?#%$\"'{}\\ %{x} ß", "notify @:?#%$\"'{}\\ &= é"
 ADDRESS = "127.0.87."
 USERS: dict[str, dict[str, typing.Any]] = {
@@ -73,64 +61,20 @@ CLOUDS = {
     ),
 }
 CLOUDS[ROUTER]["oslo_messaging"]["notify"].pop("virtual_host")
+# No node of this cloud has the broker, so nothing tells how its queues are to be declared: as the other cloud does.
+CLOUDS[BROKER]["oslo_messaging"]["broker"] = {"queues": "mirrored" if helpers.MIRRORED_QUEUES else "quorum"}
 
 
-# -- an environment for each release ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=environments.WITH_IN_TREE_DRIVER)
+def release(request: pytest.FixtureRequest) -> str:
+    """A release of oslo.messaging."""
+    return str(request.param)
 
 
-def requirements(release: str) -> list[str]:
-    """What setup.cfg pins for messaging, with another release of oslo.messaging."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(REPOSITORY / "setup.cfg")
-    lines = [line.strip() for line in parser["options.extras_require"]["messaging"].splitlines()]
-    pins = [line for line in lines if line and not line.startswith(("#", "oslo.messaging"))]
-    # Some of these libraries still import pkg_resources, which newer ones do not have.
-    return [f"oslo.messaging=={release}", *pins, "setuptools<81"]
-
-
-def make_environment(directory: pathlib.Path, wanted: list[str]) -> None:
-    """Make it; the file `complete` says with what, so that an interrupted or outdated one is made anew."""
-    shutil.rmtree(directory, ignore_errors=True)
-    venv.create(directory, symlinks=True, with_pip=True)
-    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    result = subprocess.run(
-        [directory / "bin/python", "-m", "pip", "install", *options, *wanted],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    if result.returncode != 0:
-        said = [line for line in result.stdout.splitlines() if line.startswith("ERROR")]
-        reason = f"{wanted[0]} cannot be installed: {(said or ['pip gave no reason'])[-1]}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    (directory / "complete").write_text(fingerprint(wanted))
-
-
-def fingerprint(wanted: list[str]) -> str:
-    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
-
-
-@pytest.fixture(scope="module", params=RELEASES)
-def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of a release's environment."""
-    cache = getattr(request.config, "cache", None)  # not there with -p no:cacheprovider
-    base = cache.mkdir("oslo-messaging") if cache else tmp_path_factory.mktemp("oslo-messaging")
-    directory = base / request.param
-    wanted = requirements(request.param)
-    complete = directory / "complete"
-    if not complete.is_file() or complete.read_text() != fingerprint(wanted):
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(
-                f"\ninstalling oslo.messaging {request.param} and what it needs into {directory}, once ...", flush=True
-            )
-        make_environment(directory, wanted)
-    return str(directory / "bin/python")
+@pytest.fixture(scope="module")
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: str) -> str:
+    """The interpreter of the release's environment."""
+    return environments.python(request.config, tmp_path_factory, release)
 
 
 # -- the backends ----------------------------------------------------------------------------------------------------
@@ -187,6 +131,7 @@ class Services:
 @pytest.fixture(params=CLOUDS)
 def services(
     request: pytest.FixtureRequest,
+    release: str,
     python: str,
     backends: Backends,
     tmp_path: pathlib.Path,
@@ -195,17 +140,19 @@ def services(
     """The testbed starts its services with its own interpreter; here it is the release's."""
     monkeypatch.setattr(workers, "sys", types.SimpleNamespace(executable=python))
     controller, compute = backends.clouds[request.param].hosts
+    # Releases declare the exchange of a topic's fanouts differently, and the broker outlives a release.
+    topic = f"compute-{release}"
     with processes.Supervisor(tmp_path / "logs") as supervisor:
         made = Services(
-            workers.Server(supervisor, controller, "nova", "compute"),
-            workers.Server(supervisor, compute, "nova", "compute"),
+            workers.Server(supervisor, controller, "nova", topic),
+            workers.Server(supervisor, compute, "nova", topic),
             workers.Listener(supervisor, controller, "nova", ["nova", "neutron"]),
             workers.Client(supervisor, compute, "nova"),
         )
         for worker in (made.first, made.second, made.listener, made.client):
             worker.expect("ready", workers.READY_SECONDS)
         if request.param in backends.meshes:
-            backends.meshes[request.param].wait_for_consumers("multicast/nova/compute", 2)
+            backends.meshes[request.param].wait_for_consumers(f"multicast/nova/{topic}", 2)
         yield made
         everyone = (made.first, made.second, made.listener, made.client)
         supervisor.end(*(worker.process for worker in everyone), grace=0)  # an orderly end takes five seconds
@@ -248,7 +195,7 @@ def test_it_is_that_release(python: str) -> None:
     code = "import importlib.metadata as m, oslo_messaging; print(m.version('oslo.messaging'), oslo_messaging.__file__)"
     done = subprocess.run([python, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     version, path = done.stdout.split()
-    assert version in RELEASES
+    assert version in environments.WITH_IN_TREE_DRIVER
     assert re.search(rf"/{re.escape(version)}/lib/", path)
 
 

@@ -184,6 +184,17 @@ def nova_settings() -> Settings:
     }
 
 
+def test_under_the_defaults_of_puppet_8(sandbox: Sandbox) -> None:
+    """Puppet 7 takes them as options. Nothing is deprecated either."""
+    sandbox.conf("nova.conf", NOVA)
+    sandbox.data(config_files={str(sandbox.conf("nova.conf")): {"settings": nova_settings()}}, manage_service=False)
+    run = sandbox.apply("--strict=error", "--strict_variables", "--noop")
+    assert run.code == NOTHING_CHANGED, run.output
+    assert not re.search("(?i)warning|deprecat|legacy fact", run.output), run.output
+    questionable = sandbox.apply("--strict=error", "--strict_variables", manifest="notice($never_set)")
+    assert questionable.code == COMPILE_ERROR, questionable.output
+
+
 def test_edits_only_its_keys_and_then_nothing(sandbox: Sandbox) -> None:
     nova = sandbox.conf("nova.conf", NOVA)
     nova.chmod(0o604)
@@ -273,6 +284,7 @@ ORIGINALS = {
     "examples": b"[DEFAULT]\n\n#transport_url = rabbit://\n\n[oslo_messaging_rabbit]\n#ssl = false\n\n[oslo_policy]\n",
     "other-keys": b"[oslo_messaging_amqp]\ntrace = 1\n[oslo_messaging_rabbit]\nssl_version = 1\n\n\n[vnc]\nx = 1\n",
     "same-section-twice": b"[DEFAULT]\na = 1\n[vnc]\nx = 1\n[DEFAULT]\nb = 2\n",
+    "blank-sections": b"[DEFAULT]\n\n[Oslo_Messaging_AMQP]\n\n[oslo_messaging_rabbit]\n# none\n\n[vnc]\n",
     "windows": b"[DEFAULT]\r\na = 1\r\n",
 }
 RABBIT: Settings = {
@@ -295,7 +307,11 @@ def test_switching_gives_the_same_bytes_back(sandbox: Sandbox) -> None:
     paths = {name: sandbox.conf(name, content) for name, content in ORIGINALS.items()}
 
     def switch(settings: Settings) -> dict[str, bytes]:
-        files = {str(path): {"settings": settings} for path in paths.values()}
+        files = {}
+        for name, path in paths.items():
+            present = ORIGINALS[name].decode().lower()
+            added = [section for section in settings if f"[{section}]".lower() not in present]
+            files[str(path)] = {"settings": settings, "removable_sections": added}
         sandbox.data(config_files=files)
         run = sandbox.apply()
         assert run.code == CHANGED, run.output

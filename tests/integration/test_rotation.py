@@ -9,7 +9,6 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import typing
@@ -17,7 +16,7 @@ import typing
 import pytest
 from om_agent.plan import layout
 
-from testbed import errors, overcloud, processes, rabbitmq
+from testbed import overcloud, processes, rabbitmq
 from tests import helpers, restarting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -49,10 +48,7 @@ class Cloud:
         for host in self.all.hosts:
             for service in set(overcloud.SERVICES) - {"nova"}:
                 shutil.rmtree(host.service_file(service).parent)
-        port = self.all.deployment.broker.dist_port
-        # As `testbed.rabbitmq` starts them; the port is that of rabbitmqctl's own node too, so that one has an address.
-        own = "-kernel inet_dist_use_interface {127,0,52,99}"
-        self._erlang = {"ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port {port} {own}"}
+        self._erlang = rabbitmq.erlang_environment(self.all.deployment.broker.dist_port)
 
     def metadata(self, **messaging: typing.Any) -> pathlib.Path:
         """Write a metadata file."""
@@ -78,20 +74,9 @@ class Cloud:
         assert not [word for word in PASSWORDS if word in done.output]
         return done.output
 
-    def ctl(self, *command: str, stdin: str = "") -> str:
+    def ctl(self, *command: str) -> str:
         """Run rabbitmqctl on the first broker."""
-        host = self.hosts[BROKERS[0]]
-        environment = {
-            **processes.environment(),
-            **self._erlang,
-            "HOME": str(host.path("/var/lib/rabbitmq")),
-            "RABBITMQ_CONF_ENV_FILE": str(host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf")),
-        }
-        argv = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", "--node", f"rabbit@{host.name}", *command]
-        done = subprocess.run(
-            argv, env=environment, input=stdin, capture_output=True, text=True, timeout=90, check=True
-        )
-        return done.stdout
+        return rabbitmq.ctl(self.hosts[BROKERS[0]], *command)
 
     def users(self) -> set[str]:
         """Return who is known to the brokers."""
@@ -123,12 +108,9 @@ def pids(cluster: rabbitmq.Cluster) -> list[int]:
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> typing.Iterator[Cloud]:
-    try:
-        rabbitmq.find_server()
-    except errors.TestbedError as e:
-        helpers.skip(str(e))
-    if not pathlib.Path("/usr/lib/rabbitmq/bin/rabbitmqctl").exists() or not shutil.which("puppet"):
-        helpers.skip("puppet or RabbitMQ is not where Debian has it")
+    helpers.need_rabbitmq()
+    if not shutil.which("puppet"):
+        helpers.skip("puppet is not on PATH")
     with processes.Supervisor(tmp_path / "logs") as supervisor:
         yield Cloud(supervisor, tmp_path)
 
@@ -164,7 +146,7 @@ def test_three_updates(cloud: Cloud) -> None:
     drop = cloud.metadata(rpc=NEW, notify=NEW_NOTIFY, broker=broker)
     with running(cloud) as cluster:
         before = pids(cluster)
-        cloud.ctl("add_user", BY_HAND[0], stdin=BY_HAND[1])
+        cloud.ctl("add_user", *BY_HAND)
         services = restarting.Services(
             cloud.supervisor, cloud.all.hosts, ("ctl-1", "cmp-1"), ("ctl-2",), ("call", "cast", "notify")
         )
@@ -201,11 +183,11 @@ def test_three_updates(cloud: Cloud) -> None:
 def test_what_ends_with_the_user(cloud: Cloud) -> None:
     """A connection of a user who is deleted, and the mirrors of queues that are wanted no more."""
     accept = cloud.metadata(rpc={**NEW, "also_accept": [OLD]}, broker={"erlang_cookie": "cookiecookie"})
-    drop = cloud.metadata(rpc=NEW, broker={"erlang_cookie": "cookiecookie", "mirrored_queues": False})
+    drop = cloud.metadata(rpc=NEW, broker={"erlang_cookie": "cookiecookie", "queues": "classic"})
     for name in BROKERS:
         cloud.agent(name, accept)
     with running(cloud):
-        assert "ha" in cloud.ctl("list_policies")
+        assert ("ha" in cloud.ctl("list_policies")) is helpers.MIRRORED_QUEUES
         connections = {
             user["username"]: kombu.Connection(
                 hostname=ADDRESSES["ctl-2"], userid=user["username"], password=user["password"]
@@ -215,7 +197,8 @@ def test_what_ends_with_the_user(cloud: Cloud) -> None:
         for connection in connections.values():
             connection.connect()
         said = cloud.agent("ctl-1", drop)
-        assert "- user rpc\n" in said and "- policy ha in /" in said
+        assert "- user rpc\n" in said
+        assert ("- policy ha in /" in said) is helpers.MIRRORED_QUEUES
         assert "nothing to do" not in cloud.agent("ctl-2", drop)  # its file; the users are the cluster's
         time.sleep(1)
         with pytest.raises(connections["rpc"].connection_errors):
@@ -248,7 +231,7 @@ def test_killed_at_any_moment(cloud: Cloud) -> None:
     wanted = {accept: {"rpc", "rpc-2", BY_HAND[0]}, drop: {"rpc", BY_HAND[0]}}
     with running(cloud) as cluster:
         before = pids(cluster)
-        cloud.ctl("add_user", BY_HAND[0], stdin=BY_HAND[1])
+        cloud.ctl("add_user", *BY_HAND)
         now, other, marks = drop, accept, 0
         for i in range(8):
             run = cloud.begin("ctl-1", other)

@@ -164,6 +164,54 @@ def test_a_signal_leaves_nothing(demo: Start, step: str, number: signal.Signals)
             socket.create_connection(address, timeout=1)
 
 
+HALF_MADE = """
+import os, signal, sys
+{before}
+
+class Half:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.domain = object()
+
+    def __del__(self):
+        self.domain
+
+def run(args=None):
+    Half()
+
+try:
+    {run}
+except errors.Stopped as e:
+    sys.exit(e.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "run", "expected"),
+    [
+        ("from testbed import errors, processes; processes.stop_on_signals()", "run()", (143, "")),
+        (
+            "from om_agent import cli; from testbed import errors",
+            "cli._validate = run; sys.exit(cli.main(['validate', os.devnull]))",
+            (1, "om-agent: interrupted; it had changed nothing.\n"),
+        ),
+    ],
+    ids=["demo", "om-agent"],
+)
+def test_a_signal_while_an_object_is_made(before: str, run: str, expected: tuple[int, str]) -> None:
+    """Python would print a traceback of the object's `__del__` (proton's SSLDomain, when TLS is set up)."""
+    done = subprocess.run(
+        [sys.executable, "-c", HALF_MADE.format(before=before, run=run)],
+        cwd=overcloud.TREE,
+        env={**os.environ, **overcloud.python_environment()},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == expected
+
+
 @pytest.mark.slow
 @needs_programs
 def test_nothing_survives_a_kill(demo: Start) -> None:
@@ -238,8 +286,10 @@ def test_oslo_messaging_without_the_driver(demo: Start, tmp_path: pathlib.Path) 
 
 @needs_programs
 def test_a_router_that_is_none(demo: Start, tmp_path: pathlib.Path) -> None:
-    code, _, err = demo(OM_QDROUTERD=str(tmp_path / "nothing")).finish(30)
-    assert (code, err) == (1, f"demo: OM_QDROUTERD names {tmp_path / 'nothing'}, which is not a program.")
+    """The line breaks fall between words, so that a path can be copied."""
+    path = tmp_path / "no-router"
+    code, _, err = demo(OM_QDROUTERD=str(path)).finish(30)
+    assert (code, err) == (1, f"demo: OM_QDROUTERD names {path}, which is not a program.")
 
 
 @needs_programs

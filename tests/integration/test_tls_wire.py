@@ -18,7 +18,7 @@ import pytest
 from om_agent.apply import router as running_router
 from om_agent.plan import layout
 
-from testbed import errors, overcloud, processes, rabbitmq, workers
+from testbed import overcloud, processes, rabbitmq, workers
 from tests import helpers, tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -53,15 +53,12 @@ class Brokers:
         for name in names:
             self.renew(name)
         self.all = overcloud.create([files[names[0]]], directory / "nodes")
+        self.erlang = rabbitmq.erlang_environment(self.all.deployment.broker.dist_port)
         overcloud.without_services(self.all.hosts)
         self.hosts = {host.name: host for host in self.all.hosts}
         for name in names:
             self.apply(name)
         self.cluster = rabbitmq.Cluster(supervisor, self.all)
-        port = self.all.deployment.broker.dist_port
-        # As `testbed.rabbitmq` starts them; the port is that of rabbitmqctl's own node too, so that one has an address.
-        address = f"-kernel inet_dist_use_interface {{{network.replace('.', ',')},99}}"
-        self.erlang = {"ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port {port} {address}"}
         self.servers = [tls.Server((f"{network}.{10 + i}", PORT), n, HELLO, WELCOME) for i, n in enumerate(names)]
 
     def renew(self, name: str) -> None:
@@ -75,39 +72,21 @@ class Brokers:
         """Run the agent on a node; returns what it said."""
         argv = [sys.executable, "-m", "om_agent", "apply", str(self.files[name]), "--node", name, "--verbose"]
         argv += ["--root", str(self.hosts[name].root), "--relocate", "--no-services", *options]
-        environment = {**overcloud.python_environment(), **getattr(self, "erlang", {})}
+        environment = {**overcloud.python_environment(), **self.erlang}
         done = self.supervisor.finish(self.supervisor.start(f"apply-{name}", argv, environment), 120)
         assert done.returncode == 0, done.output
         assert PASSWORD not in done.output
         return done.output
 
-    def environment(self, name: str) -> dict[str, str]:
-        """Return what rabbitmqctl on a node is started with."""
-        host = self.hosts[name]
-        return {
-            **processes.environment(),
-            **self.erlang,
-            "HOME": str(host.path("/var/lib/rabbitmq")),
-            "RABBITMQ_CONF_ENV_FILE": str(host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf")),
-        }
-
     def ctl(self, name: str, *command: str) -> str:
         """Run rabbitmqctl on a node."""
-        argv = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", "--node", f"rabbit@{name}", *command]
-        done = subprocess.run(argv, env=self.environment(name), capture_output=True, text=True, timeout=90, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return rabbitmq.ctl(self.hosts[name], *command)
 
 
 @contextlib.contextmanager
 def running(directory: pathlib.Path, network: str, *names: str, **settings: typing.Any) -> typing.Iterator[Brokers]:
     """Brokers that run."""
-    try:
-        rabbitmq.find_server()
-    except errors.TestbedError as e:
-        helpers.skip(str(e))
-    if not pathlib.Path("/usr/lib/rabbitmq/bin/rabbitmqctl").exists():
-        helpers.skip("RabbitMQ is not where Debian has it")
+    helpers.need_rabbitmq()
     with processes.Supervisor(directory / "logs") as supervisor:
         brokers = Brokers(supervisor, directory, network, names, **settings)
         try:

@@ -91,7 +91,7 @@ def external(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Services show a certificate."""
     directory = tmp_path_factory.mktemp("external")
     shown = dict(zip(model.CLIENT_FILES, write(directory, USER, tls.authority())))
-    yield from start(request.param, directory, "127.0.64", {"sasl_mechanism": "EXTERNAL", **shown})
+    yield from start(request.param, directory, "127.0.69", {"sasl_mechanism": "EXTERNAL", **shown})
 
 
 def test_a_service_calls_with_its_certificate(external: Kind) -> None:
@@ -138,7 +138,7 @@ def scram(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if not proton.SASL.extended():
         helpers.skip("this proton was built without Cyrus SASL, and cannot speak SCRAM")
     login = {"password": "rpc-secret", "sasl_mechanism": "SCRAM-SHA-256"}
-    yield from start(request.param, tmp_path_factory.mktemp("scram"), "127.0.65", login)
+    yield from start(request.param, tmp_path_factory.mktemp("scram"), "127.0.70", login)
 
 
 def test_a_service_calls_with_scram(scram: Kind) -> None:

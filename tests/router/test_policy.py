@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import resource
 import typing
 
 import pytest
 from om_agent import model
+from om_agent.plan import policy
 
 from testbed import processes
 from tests.router import cloud as clouds
@@ -29,13 +31,15 @@ def cloud(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: path
     return made
 
 
-def connect(cloud: clouds.Cloud, node: str, user: str, password: str, vhost: str | None = None) -> typing.Any:
+def connect(
+    cloud: clouds.Cloud, node: str, user: str, password: str, vhost: str | None = None, seconds: float = 10
+) -> typing.Any:
     """Connect as a client does."""
     utils = pytest.importorskip("proton.utils")
     host = cloud.nodes[node]["host"]
     url = f"amqp://{user}%40overcloud:{password}@{host}:{clouds.PORT}"
     options = {"allowed_mechs": "PLAIN", **({"virtual_host": vhost} if vhost else {})}
-    return utils.BlockingConnection(url, timeout=10, **options)
+    return utils.BlockingConnection(url, timeout=seconds, **options)
 
 
 def attach(connection: typing.Any, way: str, address: str | None) -> str:
@@ -146,3 +150,36 @@ def test_connections_are_limited(
     connect(cloud, "ctl-1", "rpc", "rpc-secret").close()
     for connection in held:
         connection.close()
+
+
+def test_a_connection_may_have_every_session_that_proton_has(cloud: clouds.Cloud) -> None:
+    """The driver opens a session for every link. At the limit the client's own proton gives up the connection."""
+    proton = pytest.importorskip("proton")
+    connection = connect(cloud, "ctl-2", "rpc", "rpc-secret")
+    transport = connection.conn.transport
+    most = proton.Transport().channel_max
+    assert (most, transport.remote_channel_max, transport.channel_max) == (32767, most, most)
+    assert most + 1 == policy.SESSIONS
+    connection.close()
+
+
+def test_descriptors_run_out(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
+    """Whom the router has goes on, and who could not connect is let in as soon as another one leaves."""
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, NETWORK, {"ctl-1": "controller"}, bare=True)
+    cloud.apply("ctl-1", cloud.metadata("ctl-1"))
+    cloud.start("ctl-1")
+    proton = pytest.importorskip("proton")
+    held = [connect(cloud, "ctl-1", "rpc", "rpc-secret") for _ in range(3)]
+    descriptors = pathlib.Path(f"/proc/{cloud.pids()['ctl-1']}/fd")
+    most = max(int(one.name) for one in descriptors.iterdir()) + 3
+    _, hard = resource.prlimit(cloud.pids()["ctl-1"], resource.RLIMIT_NOFILE)
+    resource.prlimit(cloud.pids()["ctl-1"], resource.RLIMIT_NOFILE, (most, hard))
+    with pytest.raises((proton.Timeout, proton.ConnectionException)):
+        for _ in range(5):
+            held.append(connect(cloud, "ctl-1", "rpc", "rpc-secret", seconds=3))
+    assert 3 <= len(held) <= 5
+    assert [attach(connection, "to", "openstack.org/om/rpc/anycast/x") for connection in held] == [""] * len(held)
+    held.pop().close()
+    held.pop().close()
+    held.append(connect(cloud, "ctl-1", "rpc", "rpc-secret", seconds=20))
+    assert attach(held[-1], "to", "openstack.org/om/rpc/anycast/x") == ""

@@ -94,6 +94,68 @@ def test_routers_that_die(made: Made) -> None:
         assert (code, set(found)) == (3, {"router-down"})
 
 
+def verdict(done: processes.Finished) -> str:
+    return str(json.loads(done.output)["verdict"])
+
+
+def test_every_node_says_the_same_of_a_dead_interior(
+    engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
+) -> None:
+    """Edges with and without an uplink to it, and interiors; verify, status, and its own node."""
+    edges = {f"cmp-{n}": "compute" for n in range(1, 5)}
+    nodes = {**{n: r for n, r in NODES.items() if r == "controller"}, **edges}
+    cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.42", nodes, bare=True)
+    metadata = cloud.metadata(*nodes)
+    for name in nodes:
+        cloud.apply(name, metadata)
+    cloud.start(*nodes)
+    cloud.converge()
+    for name in nodes:
+        code, found, done = cloud.verify(name, metadata, seconds=30)
+        assert (code, found, verdict(done)) == (0, {}, "works"), (name, found)
+
+    uplinks = {name: cloud.config(name).read_text().count('"uplink/ctl-2"') for name in edges}
+    assert set(uplinks.values()) == {0, 1}
+    cloud.routers.pop("ctl-2").kill()
+    for name in sorted(set(nodes) - {"ctl-2"}):
+        code, found, done = cloud.verify(name, metadata)
+        assert (code, set(found), verdict(done)) == (3, {"peer-down"}, "degraded"), (name, uplinks.get(name), found)
+        status = cloud.agent(name, "status", metadata, "--json")
+        assert (status.returncode, verdict(status)) == (3, "degraded"), name
+        text = cloud.agent(name, "verify", metadata, "--timeout", "1").output
+        assert f"{name}: messaging is degraded: it works, and redundancy is lost: 1 fault" in text
+    code, found, done = cloud.verify("ctl-2", metadata)
+    assert (code, set(found), verdict(done)) == (3, {"router-down"}, "broken")
+
+    said = cloud.agent("ctl-1", "topology", metadata, "--live", "--format", "json").output
+    picture, _ = json.JSONDecoder().raw_decode(said)
+    losses = {tuple(loss["of"]): set(loss["cuts_off"]) for loss in picture["losses"]}
+    alone = {name for name, count in uplinks.items() if count}
+    assert set().union(*(losses.get((n,), set()) for n in ("ctl-1", "ctl-3"))) == alone
+
+
+def test_an_edge_that_lost_an_uplink(made: Made) -> None:
+    """Both its interiors are up: it alone has lost its redundancy."""
+    cloud = made.cloud
+    cloud.start(*NODES)
+    cloud.converge()
+    assert cloud.verify("cmp-1", made.metadata, seconds=30)[:2] == (0, {})
+    uplinks = [a["name"] for kind, a in json.loads(cloud.config("cmp-1").read_text()) if kind == "connector"]
+    lost = uplinks[0].partition("/")[2]
+    with cloud.routers[lost].manage() as client:
+        client.delete("listener", "edge")
+        names = {row["name"]: row for row in client.query("listener")}
+        assert "edge" not in names, names
+    with cloud.routers["cmp-1"].manage() as client:  # what is connected stays so
+        kept = next(a for kind, a in json.loads(cloud.config("cmp-1").read_text()) if a.get("name") == uplinks[0])
+        client.delete("connector", uplinks[0])
+        client.create("connector", uplinks[0], kept)
+    code, found, done = cloud.verify("cmp-1", made.metadata)
+    assert code == 3 and "link-down" in found and verdict(done) == "degraded", found
+    other = next(n for n in NODES if n not in ("cmp-1", lost))
+    assert cloud.verify(other, made.metadata, seconds=10)[0] == 0
+
+
 def test_a_router_that_hangs(made: Made) -> None:
     cloud = made.cloud
     cloud.start(*NODES)
@@ -105,7 +167,7 @@ def test_a_router_that_hangs(made: Made) -> None:
         begun = time.monotonic()
         ended, found, _ = cloud.verify(name, made.metadata)
         assert time.monotonic() - begun < 40
-        assert ended == 3 and code in found and set(found) <= {code, "peer-partial"}, found
+        assert ended == 3 and code in found and set(found) <= {code, "peer-partial", "link-down"}, found
     process.signal(signal.SIGCONT)
     assert cloud.verify("ctl-1", made.metadata, seconds=40)[:2] == (0, {})
 
@@ -277,17 +339,24 @@ def cut_links(cloud: Apart) -> None:
     # At first it is an open connection on which nothing comes; when that has timed out, there is another way.
     cloud.net.cut(["ctl-1"], ["ctl-2"])
     code, found, _ = cloud.verify("ctl-1", metadata)
-    assert code == 3 and "peer-hung" in found and set(found) <= {"peer-hung", "peer-partial"}, found
+    assert code == 3 and "peer-hung" in found and set(found) <= {"peer-hung", "peer-partial", "link-down"}, found
     processes.wait_until("the two are apart", lambda: "ctl-1" not in linked(cloud, "ctl-2"), 60, interval=1)
     processes.wait_until("there is another way", lambda: "ctl-1" in cloud.routers["ctl-2"].peers(), 60, interval=1)
-    code, found, done = cloud.verify("ctl-2", metadata)  # which opens the connection
-    assert (code, found, set(warnings(done))) == (0, {}, {"link-down"})
-    assert warnings(done)["link-down"].startswith("router on ctl-1: the connection from here to the router on ctl-1 is")
+    for name in NODES:  # the one that opens the connection, the one at its other end, and those that see it in the mesh
+        code, found, done = cloud.verify(name, metadata, seconds=10)
+        assert (code, set(found), verdict(done)) == (3, {"link-down"}, "degraded"), (name, found)
+        assert found["link-down"].startswith(
+            "router on ctl-1: the connection from the router on ctl-2 to the one on ctl-1"
+        )
 
     cloud.net.cut(["ctl-2"], ["ctl-3", "cmp-1"])
     for name in ("ctl-1", "ctl-2", "cmp-1"):
-        code, found, _ = cloud.verify(name, metadata)
-        assert code == 3 and "peer-hung" in found and set(found) <= {"peer-hung", "peer-partial"}, (name, found)
+        code, found, done = cloud.verify(name, metadata)
+        assert code == 3 and "peer-hung" in found, (name, found)
+        assert set(found) <= {"peer-hung", "peer-partial", "mesh-minority", "link-down"}, (name, found)
+    processes.wait_until("ctl-2 is alone", lambda: cloud.reached("ctl-2") == set(), 60, interval=1)
+    for name, expected in (("ctl-1", "degraded"), ("ctl-2", "broken"), ("cmp-1", "degraded")):
+        assert verdict(cloud.verify(name, metadata)[2]) == expected, name
     cloud.net.heal()
     code, found, done = cloud.verify("ctl-2", metadata, seconds=50)
     assert (code, found, warnings(done)) == (0, {}, {})

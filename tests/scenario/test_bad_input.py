@@ -113,7 +113,7 @@ def test_ten_megabytes_of_metadata_that_is_wrong(node: helpers.Machine) -> None:
     assert "x" * 100 not in said
 
 
-@pytest.mark.parametrize("name", ["ctl", "ctl-", "tl-1", "ctl-1.example.com", "CTL-1", "ctl-100"])
+@pytest.mark.parametrize("name", ["ctl", "ctl-", "tl-1", "ctl-1.example.com", "ctl-100"])
 def test_this_node_is_not_in_nodes(node: helpers.Machine, name: str) -> None:
     raw = put(helpers.dual(), "nodes", [{"name": n} for n in ("ctl-1", "ctl-10", "ctl-11")])
     refused(node, raw, f'this node, "{name}", is not in nodes', name=name)
@@ -291,3 +291,56 @@ def test_a_read_only_directory(ordinary: tuple[helpers.Machine, dict[str, typing
     assert result.returncode == 1 and closed in result.stderr
     assert "Traceback" not in result.stderr and "defect" not in result.stderr
     assert machine.tree() == before
+
+
+# -- files of services that cannot be edited -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line", "said"),
+    [
+        ("nova/nova.conf", "[DEFAULT]\ndebug = true\nthis is no setting\n", 3, "there is no = or :"),
+        ("nova/nova.conf", "[DEFAULT]\n\n  debug = true\n", 3, "a continued line has no key before it"),
+        ("nova/nova.conf", "debug = true\n[DEFAULT]\n", 1, "before the first section"),
+        ("nova/nova.conf", "\ufeff[DEFAULT]\ndebug = true\n", 1, "there is no = or :"),
+        ("nova/nova.conf", "[DEFAULT]\n# a note\rtransport_url = rabbit://\n", 2, "carriage return"),
+        ("nova/nova.conf", "[DEFAULT\ndebug = true\n", 1, "closing bracket"),
+        ("swift/proxy-server.conf", "[filter:ceilometer]\nurl = a\nurl = b\n", 3, "the key stands twice"),
+        (
+            "swift/proxy-server.conf",
+            "[filter:ceilometer]\nx = a\n[filter: ceilometer]\n",
+            3,
+            "the section stands twice",
+        ),
+        ("swift/proxy-server.conf", "[DEFAULT]\nurl = a\n[filter:ceilometer]\nx = a\n", 2, "uses url in section"),
+        ("swift/proxy-server.conf", "[filter:ceilometer]\nx = a\nget url = b\n", 3, "uses get url in section"),
+        ("swift/proxy-server.conf", "[DEFAULT]\nget url = b\n[filter:ceilometer]\n", 2, "uses get url in section"),
+        ("swift/proxy-server.conf", "[filter:ceilometer]\nget   driver : b\n", 2, "uses get   driver in section"),
+    ],
+)
+def test_a_file_that_its_reader_rejects_or_reads_otherwise(
+    node: helpers.Machine, file: str, text: str, line: int, said: str
+) -> None:
+    (node.root / "etc" / file).write_text(text)
+    told = refused(node, helpers.dual(), said, code=1)
+    assert f"{file}:{line}: " in told
+    planned = node.run("plan", str(node.base / "metadata.json"), "--node", "ctl-0")
+    assert f"{file}:{line}: " in planned.stderr
+
+
+PASTE = """\
+[filter:ceilometer] # notifications
+\tpaste.filter_factory = x
+\turl: rabbit://old/
+
+\t\t?ssl=0
+\tdriver : x
+"""
+
+
+def test_a_paste_file_in_another_style_is_read_by_its_own_rules(node: helpers.Machine) -> None:
+    (node.root / "etc/swift/proxy-server.conf").write_text(PASTE)
+    node.metadata(helpers.dual())
+    planned = node.run("plan", str(node.base / "metadata.json"), "--node", "ctl-0", "--json")
+    keys = [c for c in json.loads(planned.stdout)["changes"] if "proxy-server" in c["path"] and "filter" in c["detail"]]
+    assert [c["action"] for c in keys] == ["change", "change"]

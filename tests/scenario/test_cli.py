@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -86,7 +87,7 @@ def test_help_has_exit_codes_and_examples(node: helpers.Machine) -> None:
     command = node.command("x")[:-3]
     result = subprocess.run([*command, "--help"], env=node.environment(), capture_output=True, text=True, check=True)
     assert "exit codes:" in result.stdout and "examples:" in result.stdout and "om-agent apply --wait" in result.stdout
-    assert "3  verify or status found a fault, or drain left something" in result.stdout
+    assert "3  verify or status found messaging degraded or broken, or drain left something" in result.stdout
     assert "verify or status could not look" in result.stdout
     assert subprocess.run(command, env=node.environment(), capture_output=True, check=False).returncode == 2
 
@@ -114,7 +115,31 @@ def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) 
     planned = json.loads(node.run("plan", "--json", path, "--node", "ctl-0").stdout)
     assert helpers.tree(node.root) == before and node.puppet_runs() == []
     done = json.loads(apply(node, helpers.dual(), "--json").stdout)
-    assert planned == done and set(done) == {"node", "changes"}
+    assert {**done, "problems": planned["problems"]} == planned and set(done) == {"node", "changes"}
+    assert {problem["severity"] for problem in planned["problems"]} == {"warning"}
+
+
+@pytest.mark.parametrize("what", ["a hard link", "a directory in the way", "both"])
+def test_a_plan_that_apply_would_refuse_ends_as_apply_would(node: helpers.Machine, what: str) -> None:
+    """So that ``plan && apply`` stops, and a program reads why."""
+    expected = set()
+    if what != "a directory in the way":
+        os.link(node.root / "etc/neutron/neutron.conf", node.base / "another")
+        expected.add("hard-link")
+    if what != "a hard link":
+        nova = node.root / "etc/nova/nova.conf"
+        nova.unlink()
+        nova.mkdir()
+        expected.add("not-a-file")
+    path = node.metadata(helpers.dual())
+    plain = node.run("plan", path, "--node", "ctl-0")
+    done = node.run("plan", path, "--node", "ctl-0", "--json")
+    refused = node.run("apply", path, "--node", "ctl-0")
+    assert plain.returncode == done.returncode == refused.returncode == 1, plain.stderr
+    assert "apply will refuse this. Fix the errors above first" in plain.stderr
+    told = json.loads(done.stdout)
+    assert {p["code"] for p in told["problems"] if p["severity"] == "error"} == expected
+    assert told["changes"] and told["node"] == "ctl-0"
 
 
 def test_a_plan_of_nothing(node: helpers.Machine) -> None:
@@ -127,7 +152,7 @@ def test_a_plan_without_metadata_is_no_failure_since_apply_would_do_nothing(node
     planned, done = (node.run(command, OS_CONFIG_FILES="") for command in ("plan", "apply"))
     assert (planned.returncode, planned.stdout) == (done.returncode, done.stdout)
     assert planned.returncode == 0 and "no messaging metadata" in planned.stdout
-    assert json.loads(node.run("plan", "--json").stdout) == {"changes": []}
+    assert json.loads(node.run("plan", "--json").stdout) == {"changes": [], "problems": []}
 
 
 @pytest.mark.parametrize("command", ["verify", "status", "drain", "topology", "capacity"])
@@ -459,7 +484,7 @@ def test_hook_fails_when_messaging_does_not_work(node: helpers.Machine) -> None:
     assert answer["deploy_stdout"].startswith("ctl-0: applied")
     down = "router on ctl-0: no router listens at 127.0.49.77:31459. Run systemctl status qdrouterd"
     assert answer["problem"].startswith(down) and answer["deploy_stderr"].startswith(down)
-    assert answer["mesh"].startswith("degraded: router on ctl-0: no router listens at ")
+    assert answer["mesh"].startswith("broken: router on ctl-0: no router listens at ")
     assert int(answer["changes"]) > 0 and answer["generation"]
 
 
@@ -527,10 +552,24 @@ def test_hook_says_what_came_in_the_place_of_a_deployment(node: helpers.Machine,
 def test_hook_answers_when_its_arguments_are_wrong(node: helpers.Machine, more: list[str], said: str) -> None:
     before = node.tree()
     answer = hook(node, deployment(helpers.dual()), *more)
-    assert answer["deploy_status_code"] == 2 and f"does not take: {said}. Mend OM_AGENT_ARGS" in answer["problem"]
+    assert answer["deploy_status_code"] == 2 and f"does not take: {said}. Fix OM_AGENT_ARGS" in answer["problem"]
     assert node.tree() == before
     assert node.run("signal", *more).returncode == 2, "without a deployment there is nobody to tell"
     assert node.run("hook", "--help").stdout.startswith("usage:")
+
+
+def test_heat_is_told_once_of_a_line_in_a_file(node: helpers.Machine) -> None:
+    """apply finds it, and verify again."""
+    text = "[audit_middleware_notifications]\ntransport_url = rabbit://old/\n"
+    (node.root / "etc/nova/nova.conf").write_text(text)
+    (node.root / "etc/nova/nova-compute.conf").write_text("[oslo_messaging_amqp]\nidle_timeout = 1\n")
+    unit = node.root / "lib/systemd/system/nova-compute.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/usr/bin/nova-compute\n")
+    answer = hook(node, deployment(helpers.dual()))
+    said = answer["deploy_stdout"] + answer["deploy_stderr"]
+    assert said.count("[audit_middleware_notifications] transport_url") == 1, said
+    assert said.count("nova-compute.conf:2: ") == answer["deploy_stderr"].count("nova-compute.conf:2: ") == 1, said
 
 
 def test_hook_when_apply_fails(node: helpers.Machine) -> None:

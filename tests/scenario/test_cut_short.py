@@ -94,7 +94,7 @@ def test_looking_is_not_possible(node: helpers.Machine) -> None:
     for command in ("verify", "status"):
         done = node.run(command, *arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "cannot be used (Too many levels of symbolic links); mend that and run again." in done.stderr
+        assert "cannot be used (Too many levels of symbolic links); fix this and run om-agent again." in done.stderr
         done = node.run(command, *arguments, "--json")
         assert done.returncode == 1 and done.stderr == ""
         told = json.loads(done.stdout)

@@ -202,7 +202,7 @@ def test_temporary_names_that_are_taken(node: Node, suffix: str, kind: str) -> N
 def test_a_directory_at_a_temporary_name(node: Node, suffix: str) -> None:
     path = node.root / f"etc/rabbitmq/.definitions.json.om-agent-{suffix}"
     replace(path, "directory", node)
-    node.refused(f"{path} cannot be used (Is a directory); mend that and run again.")
+    node.refused(f"{path} cannot be used (Is a directory); fix this and run om-agent again.")
 
 
 @pytest.mark.parametrize("kind", [*LINKS[:3], *OTHERS])

@@ -155,7 +155,7 @@ def test_without_the_module_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(name: str, *rest: typing.Any) -> typing.Any:
         if name.partition(".")[0] == "cryptography":
-            raise ImportError
+            raise ModuleNotFoundError
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)

@@ -71,6 +71,13 @@ def test_no_term_takes_anything_away() -> None:
     assert constant == pytest.approx(29, rel=0.01)
 
 
+def test_what_rounding_leaves_is_no_term() -> None:
+    """Python 3.12 and newer sum floats with a correction, so that other digits are left than before."""
+    rows = [(1.0, float(n)) for n in (5, 15, 50)]
+    assert models.least_squares(rows, [30.0, 30 * (1 + 1e-12), 30 * (1 + 3e-12)])[1] == 0
+    assert models.least_squares(rows, [30.0, 30.01, 30.045])[1] > 0
+
+
 @pytest.mark.parametrize(
     "rows, values",
     [

@@ -71,6 +71,8 @@ def test_only_where_a_broker_runs() -> None:
 def test_settings_of_a_cluster() -> None:
     assert conf(helpers.default()) == {
         "listeners.tcp.1": "172.17.0.11:5672",
+        "auth_mechanisms.1": "PLAIN",
+        "auth_mechanisms.2": "AMQPLAIN",
         "loopback_users": "none",
         "load_definitions": "/etc/rabbitmq/definitions.json",
         "prometheus.tcp.ip": "172.17.0.11",
@@ -176,7 +178,7 @@ def test_brokers_of_a_cluster_speak_tls_when_clients_do() -> None:
             helpers.with_tls(helpers.default(1)),
             put(raw, "broker.distribution_tls", False),
         ):
-            assert "proto_dist" not in dict(build(plain).environment)[name]
+            assert "proto_dist" not in dict(build(plain).environment).get(name, "")
     assert build(helpers.default()).distribution is None
     six = put(helpers.with_tls(helpers.default(1)), "nodes.0.address", "fd00::11")
     assert "-proto_dist inet6_tls" in dict(build(put(six, "broker.distribution_tls", True)).environment)["CTL_ERL_ARGS"]
@@ -206,10 +208,18 @@ def test_the_environment_as_a_shell_reads_it() -> None:
         "SERVER_ADDITIONAL_ERL_ARGS",
         "CONFIG_FILE",
         "ENABLED_PLUGINS_FILE",
-        "CTL_ERL_ARGS",
+        "ERL_INETRC",
     )
     assert shell(helpers.default(), *names) == {n: dict(build(helpers.default()).environment)[n] for n in names}
     assert shell(helpers.default(), "NODENAME")["NODENAME"] == "rabbit@ctl-0"
+
+
+@pytest.mark.parametrize("raw", [helpers.default(), helpers.with_tls(helpers.default())], ids=["plain", "tls"])
+def test_what_rabbitmqctl_is_given_has_no_quotes(raw: helpers.Raw) -> None:
+    """RabbitMQ 4 hands it to erl in ERL_FLAGS, where erl removes quotes; 3.10 as words, where it does not."""
+    environment = dict(build(raw).environment)
+    assert not set("\"'\\") & set(environment.get("CTL_ERL_ARGS", ""))
+    assert environment["ERL_INETRC"] == "/etc/rabbitmq/erl_inetrc"
 
 
 @pytest.mark.subprocess

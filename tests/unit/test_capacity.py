@@ -24,6 +24,10 @@ def test_dual_backends() -> None:
     assert (edge.nodes, edge.clients, edge.peers) == (6, 2, 2)
     assert (broker.nodes, broker.clients, broker.peers) == (3, 14, 2)  # (3 * 10 + 6 * 2) / 3
     assert interior.descriptors == capacity.ROUTER.descriptors + interior.connections
+    assert (interior.links, edge.links, broker.links) == (6 * 2 * capacity.WORKERS, 2 * 3 * capacity.WORKERS, 0)
+    own = capacity.ROUTER.memory + 10 * capacity.ROUTER.client_memory
+    others = 4 * capacity.EDGE_MEMORY + 2 * capacity.INTER_ROUTER_MEMORY
+    assert interior.memory == own + others + interior.links * capacity.LINK_MEMORY
 
 
 def test_ten_times_as_many_nodes_without_server() -> None:
@@ -71,6 +75,8 @@ def test_other_roles_have_the_default() -> None:
     ("raw", "times", "words"),
     [
         (helpers.dual(3, 1), 10, ()),
+        (helpers.dual(3, 1), 32_768, ()),  # two processes a compute, of which one calls
+        (helpers.dual(3, 1), 32_769, ("32769 sessions on one connection", "default_sender_link_timeout")),
         (helpers.dual(3, 1), 200_000, ("descriptors on ctl-", "add interior routers")),
         (helpers.default(3, 1), 200_000, ("descriptors on ctl-0 (broker)", "put RPC on routers")),
         (helpers.dual(100, 0), 1, ("100 of at most 128 interior routers",)),

@@ -121,6 +121,8 @@ ONE, TWO = GOOD.certificate, CA.pem
         (f"Certificate:\n    Data:\n        Version: 3 (0x2)\n{ONE}# é\n{TWO}password: x\n", ONE + TWO),
         (f"\n{ONE}\n\n  x: y\n", ONE + "\n\n"),
     ],
+    # The certificates differ from process to process, and pytest-xdist wants the same names in every one.
+    ids=["one", "two", "two with a line between", "CRLF", "trusted", "text around", "blank lines"],
 )
 def test_certificates_alone_are_kept_and_as_they_are(text: str, kept: str) -> None:
     assert fields.check_certificate(text) == ""
@@ -138,6 +140,7 @@ def test_certificates_alone_are_kept_and_as_they_are(text: str, kept: str) -> No
         ONE.replace("END CERTIFICATE", "END TRUSTED CERTIFICATE"),
         ONE.rstrip("\n") + "x\n",
     ],
+    ids=["empty", "text", "damaged marker", "text inside", "indented marker", "two kinds of marker", "text after"],
 )
 def test_what_is_no_certificate_or_a_damaged_one_is_refused(text: str) -> None:
     assert fields.check_certificate(text)

@@ -81,7 +81,7 @@ def test_the_policy_that_the_agent_writes() -> None:
         "allowDynamicSource": True,
         "allowAnonymousSender": False,
         "allowUserIdProxy": False,
-        "maxSessions": 16,
+        "maxSessions": 32768,
         "sourcePattern": own,
         "targetPattern": f"{own},amqp:/_topo/*/#/temp/*,amqp:/_edge/#/temp/*",
     }
@@ -108,7 +108,7 @@ def test_the_policy_that_the_agent_writes() -> None:
         "rpc",
         ("rpc@overcloud",),
         None,
-        16,
+        32768,
         policy.UNLIMITED,
     )
     assert one.allow_dynamic_source and not one.allow_anonymous_sender and not one.allow_user_id_proxy

@@ -10,6 +10,10 @@ import typing
 
 import pytest
 from om_agent import errors, fields, parse
+from om_agent.plan import layout
+
+from testbed import image
+from tests import support
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -105,6 +109,29 @@ def test_what_is_said_to_prove_security_is_where_it_is_said_to_be(proof: str) ->
         for file in files:
             text = (ROOT / file).read_text()
             assert [n for n in re.findall(r"``(test_\w+)``", part) if f"def {n}(" not in text] == [], file
+
+
+@pytest.mark.parametrize("row", support.table(), ids=lambda row: row.name)
+def test_what_is_supported_has_tests_that_exist(row: support.Row) -> None:
+    assert all(1 <= len(cell.split()) <= 3 for cell in row.cells.values())
+    for part in row.proof.split(";"):
+        (file,) = re.findall(r"tests/\S+\.py", part)
+        text = (ROOT / file).read_text()
+        assert [name for name in re.findall(r"``(test_\w+)``", part) if f"def {name}(" not in text] == [], file
+
+
+def test_what_is_supported_is_what_images_are_made_of() -> None:
+    rows = {row.name: row.cells for row in support.table()}
+    assert support.RELEASES.keys() == image.MESSAGING.keys()
+    for release, elements in image.MESSAGING.items():
+        assert ("router" in rows["RPC"][release]) == ("overcloud-messaging" in elements), release
+    assert len(layout.ENGINES) == 3  # "all three"
+
+
+def test_the_first_screen_says_what_is_not_supported() -> None:
+    first = "\n".join((ROOT / "README.rst").read_text().splitlines()[:24])
+    missing = first.partition("**Not supported:**")[2]
+    assert all(word in missing for word in ("Debian 13", "containers", "CentOS"))
 
 
 def test_every_problem_has_a_remedy() -> None:

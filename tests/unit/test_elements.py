@@ -20,17 +20,20 @@ import yaml
 from om_agent import cli, metadata
 from om_agent.plan import layout
 
+from testbed import image
 from tests import exposure, helpers
 
 ELEMENTS = helpers.ROOT / "elements"
 OWN = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())
 NAMES = [
-    "om-agent", "om-puppet", "oslo-messaging-amqp", "overcloud-messaging", "qpid-dispatch-router", "rabbitmq-broker",
+    "om-agent", "om-puppet", "oslo-messaging-amqp", "overcloud-messaging", "overcloud-rabbitmq", "qpid-dispatch-router",
+    "rabbitmq-broker",
 ]  # fmt: skip
 
 # Distribution, DIB_RELEASE, and how the READMEs call it.
 RELEASES = [
     ("debian", "bookworm", "bookworm"),
+    ("debian", "trixie", "trixie"),
     ("ubuntu", "noble", "noble"),
     ("centos", "9-stream", "9-stream"),
     ("rhel", "9", "RHEL"),
@@ -171,7 +174,14 @@ def test_a_router_has_its_watch() -> None:
     assert {"After=%i.service", "PartOf=%i.service", "ExecStart=/usr/bin/om-agent watch %i"} <= set(text.splitlines())
     assert "[Install]" not in text  # the router's drop-in wants it
     drop_in = (element / "install.d/60-qpid-dispatch-router").read_text().partition("[Unit]\n")[2]
-    assert drop_in.startswith("Wants=om-router-watch@$1.service\n")
+    assert drop_in.startswith("Wants=om-router-watch@$1.service om-router-resync@$1.service\n")
+
+
+def test_a_router_is_resynchronized_after_each_start() -> None:
+    text = (ELEMENTS / "qpid-dispatch-router/static/usr/lib/systemd/system/om-router-resync@.service").read_text()
+    command = "ExecStart=/usr/bin/om-agent resync --stay --timeout 120"
+    assert {"After=%i.service", "PartOf=%i.service", command} <= set(text.splitlines())
+    assert "[Install]" not in text and "Restart=" not in text  # the router's drop-in wants it, once for each start
 
 
 def test_a_router_trusts_its_own_files_alone() -> None:
@@ -223,6 +233,10 @@ UNITS: dict[str, tuple[str, dict[str, str | None]]] = {
     ),
     "om-router-watch@": (
         "qpid-dispatch-router/static/usr/lib/systemd/system/om-router-watch@.service",
+        {"AmbientCapabilities": None, "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX"},
+    ),
+    "om-router-resync@": (
+        "qpid-dispatch-router/static/usr/lib/systemd/system/om-router-resync@.service",
         {"AmbientCapabilities": None, "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX"},
     ),
     "rabbitmq-server": (
@@ -409,3 +423,83 @@ def test_image_building_configuration() -> None:
     images: list[dict[str, typing.Any]] = yaml.safe_load(path.read_text())["disk_images"]
     assert [image["imagename"] for image in images] == ["overcloud-full"]
     assert set(images[0]["elements"]) <= set(NAMES)
+
+
+# -- what this project's own images are made of ----------------------------------------------------------------------
+
+BOOKWORM = """\
+Types: deb
+URIs: http://main.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+
+Types: deb
+URIs: http://security.example/debian-security
+Suites: bookworm-security
+Components: main
+"""
+
+
+@pytest.mark.parametrize("release", image.MESSAGING)
+def test_images_use_the_mirrors_of_the_build_host(release: str) -> None:
+    """Debian's mirrors have every release, so a host of one release builds images of the other."""
+    assert image.mirrors([BOOKWORM], release) == (
+        "http://main.example/debian",
+        "http://security.example/debian-security",
+    )
+
+
+def test_a_mirror_that_names_the_release_comes_first() -> None:
+    lines = [
+        "deb [arch=amd64] http://trixie.example/debian trixie main",
+        "deb http://trixie.example/security trixie-security main",
+    ]
+    found = ("http://trixie.example/debian", "http://trixie.example/security")
+    assert image.mirrors([BOOKWORM, "\n".join(lines)], "trixie") == found
+
+
+def test_sources_of_another_distribution_are_no_mirrors() -> None:
+    noble = "deb http://ubuntu.example/ubuntu noble main\ndeb http://ubuntu.example/ubuntu noble-security main"
+    with pytest.raises(image.ImageError, match="set DIB_DISTRIBUTION_MIRROR"):
+        image.mirrors([noble], "trixie")
+
+
+@pytest.mark.parametrize("release", image.MESSAGING)
+def test_images_are_made_of_elements_that_exist(release: str) -> None:
+    assert set(image.elements("overcloud", release)) <= set(NAMES)
+    assert image.elements("plain", release) == ()
+
+
+def refusal(tmp_path: pathlib.Path, candidate: str, **variables: str) -> tuple[int, str]:
+    """Run the element's early check with an apt that offers ``candidate``."""
+    apt = tmp_path / "apt-cache"
+    apt.write_text(f"#!/bin/sh\nprintf 'python3-oslo.messaging:\\n  Installed: (none)\\n  Candidate: {candidate}\\n'\n")
+    apt.chmod(0o755)
+    given = {"PATH": f"{tmp_path}:{os.defpath}", "DISTRO_NAME": "debian", "DIB_RELEASE": "x"}
+    given |= {"DIB_OSLO_MESSAGING_PYTHON": "/usr/bin/python3", **variables}
+    script = ELEMENTS / "oslo-messaging-amqp/install.d/00-oslo-messaging-amqp"
+    result = subprocess.run([str(script)], env=given, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("candidate", ["16.1.0-3+deb13u1", "15.0.0-1", "1:18.3.0-1"])
+def test_no_dual_image_without_the_driver(candidate: str, tmp_path: pathlib.Path) -> None:
+    status, said = refusal(tmp_path, candidate)
+    version = candidate.partition(":")[2] or candidate
+    assert status == 1
+    assert said.startswith(
+        f"ERROR: oslo-messaging-amqp: oslo.messaging {version.partition('-')[0]} of debian x has no AMQP"
+    )
+    assert "element overcloud-rabbitmq" in said and "DIB_RELEASE=bookworm" in said
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("candidate", ["14.0.3-0+deb12u1", "14.9.0-1", "1:14.0.0-1", "(none)", ""])
+def test_a_dual_image_where_the_driver_may_be(candidate: str, tmp_path: pathlib.Path) -> None:
+    assert refusal(tmp_path, candidate) == (0, "")
+
+
+@pytest.mark.subprocess
+def test_a_python_of_its_own_is_not_judged_by_packages(tmp_path: pathlib.Path) -> None:
+    assert refusal(tmp_path, "16.1.0-3", DIB_OSLO_MESSAGING_PYTHON="/opt/venv/bin/python") == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pathlib
 import re
 import string
 
@@ -78,6 +79,22 @@ def test_long_names_are_cut() -> None:
     found = errors.problem("a", "unknown-node", name=errors.quoted("n" * 10_000))
     assert len(found.message) < 150
     assert len(errors.problem("a", "unknown-service", name="x", known="k" * 100_000).remedy) < 1300
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("h", "h:1"), ("10.0.0.1", "10.0.0.1:1"), ("fd00::1", "[fd00::1]:1"), ("::1", "[::1]:1")]
+)
+def test_an_address_and_its_port(host: str, said: str) -> None:
+    assert errors.where(host, 1) == said
+
+
+@pytest.mark.parametrize("path", sorted(helpers.PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_no_sentence_joins_an_address_and_a_port_itself(path: pathlib.Path) -> None:
+    """`errors.where` knows of brackets. Files of others have rules of their own: plan/broker.py, transport URLs."""
+    if path.name in ("broker.py", "transport_url.py"):
+        return
+    places = re.findall(r"(?:host|address|listener\[0\])\}:\{", path.read_text())
+    assert places == (["host}:{"] if path.name == "errors.py" else [])
 
 
 def test_braces_in_a_name_are_not_placeholders() -> None:

@@ -14,10 +14,14 @@ from tests import helpers
 
 # From left to right; no module imports one further right.
 ORDER = (
-    "errors", "ini", "ciphers", "fields", "metadata", "model", "sense", "parse", "plan", "picture", "verify", "render",
-    "certs", "proc", "watch", "facts", "amqp", "probe", "apply", "observe", "drain", "heat", "report", "cli",
+    "errors", "ini", "ciphers", "fields", "metadata", "model", "sense", "parse", "plan", "picture", "record", "clients",
+    "verify", "render", "certs", "proc", "watch", "facts", "sources", "amqp", "probe", "apply", "connections",
+    "drain", "resync", "observe", "heat", "report", "cli",
 )  # fmt: skip
-PURE = ("errors", "ini", "ciphers", "fields", "model", "sense", "parse", "plan", "verify", "render", "certs")
+PURE = (
+    "errors", "ini", "ciphers", "fields", "model", "sense", "parse", "plan", "record", "clients", "verify", "render",
+    "certs",
+)  # fmt: skip
 IMPURE_MODULES = {"logging", "os", "pathlib", "socket", "subprocess", "time"}
 
 # What one module may import and no other, with the modules that may.

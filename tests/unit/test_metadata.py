@@ -71,7 +71,7 @@ def test_merging_leaves_its_arguments_alone() -> None:
     assert first == {"a": {"b": [1]}}
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"null", b"# nothing\n", b"---\n"])
+@pytest.mark.parametrize("content", [b"", b'""', b"''", b"\n", b"null", b"# nothing\n", b"---\n"])
 def test_an_empty_file_adds_nothing(tmp_path: pathlib.Path, content: bytes) -> None:
     assert metadata.read([write(tmp_path, "a.json", {"a": 1}), write(tmp_path, "b.json", content)]) == {"a": 1}
 
@@ -112,6 +112,14 @@ BAD: dict[str, tuple[bytes, str]] = {
     "YAML two documents": (b"a: Canary7Zq\n---\nb: 1\n", "not-json"),
     "YAML no such day": (b"a: 2026-13-45\n", "no-value"),
     "YAML 5000 digits": (b"a: " + b"9" * 5000 + b"\n", "no-value"),
+    "YAML octal": (b"port: 05672\n", "yaml-number"),
+    "YAML octal that is none": (b"port: 0\nlist: [1, 010]\n", "yaml-number"),
+    "YAML base 60": (b"password: 22:22\n", "yaml-number"),
+    "YAML base 60 with a fraction": (b"password: 190:20:30.15\n", "yaml-number"),
+    "YAML base 2": (b"port: 0b101\n", "yaml-number"),
+    "YAML underscore": (b"port: 5_672\n", "yaml-number"),
+    "YAML underscore in a fraction": (b"port: 5_6.72\n", "yaml-number"),
+    "YAML octal as a key": (b"010: Canary7Zq\n", "yaml-number"),
     "YAML merge key": (b"<<: {a: Canary7Zq}\n", "not-json"),
     "YAML control character": (b"a: Canary7Zq\x01\n", "not-json"),
     "YAML deep": (b"a: " + b"[" * 3000 + b"]" * 3000, "too-deep"),
@@ -150,6 +158,10 @@ def test_a_number_that_is_none_is_told_by_its_key(number: str) -> None:
         (b"a: {b: [1, two]}\n", {"a": {"b": [1, "two"]}}),
         (b"{a: 1}", None),
         (b"[]", []),
+        (
+            b"a: [0, 5672, -1, 1.5, 0.5, 0x1f, '05672', \"22:22\", 09, 1_a]",
+            {"a": [0, 5672, -1, 1.5, 0.5, 31, "05672", "22:22", "09", "1_a"]},
+        ),
         (b"'a'", "a"),
         (b"a: ${x} %{y}\n", {"a": "${x} %{y}"}),
         (b'{"a": 1e999}', {"a": float("inf")}),
@@ -229,6 +241,14 @@ def test_a_list_that_is_none(tmp_path: pathlib.Path, content: object) -> None:
 def test_the_key_comes_first() -> None:
     merged: dict[str, object] = {metadata.KEY: {"a": 1}, "oslo_messaging_rpc_scheme": "amqp", "deployments": [{}]}
     assert metadata.select(merged, "h") == {"a": 1}
+
+
+def test_an_empty_text_is_no_metadata() -> None:
+    """Heat's optional parameters are '' by default."""
+    assert metadata.select({metadata.KEY: ""}, "h") is None
+    assert metadata.select({metadata.KEY: "", **HIERA}, "ctl-0") is not None
+    deployment: dict[str, object] = {"config": {"a": 1}, "inputs": [{"name": metadata.KEY, "value": ""}]}
+    assert metadata.from_deployment(deployment) == {"a": 1}
 
 
 def test_metadata_of_others_says_nothing() -> None:
@@ -473,3 +493,109 @@ def test_no_hieradata(tmp_path: pathlib.Path) -> None:
     assert metadata.hieradata_files(tmp_path) == ()
     (tmp_path / metadata.HIERADATA_DIR).mkdir(parents=True)
     assert metadata.hieradata_files(tmp_path) == ()
+
+
+# -- names in another case, and names that are not enough ------------------------------------------------------------
+
+UPPER = {
+    **EDGES,
+    "oslo_messaging_rpc_node_names": ["CTL-0.InternalAPI.localdomain", "CTL-1.InternalAPI.localdomain"],
+    "oslo_messaging_rpc_edge_node_names": ["CMP-0.InternalAPI.localdomain", "ctl-0.internalapi.localdomain"],
+    "oslo_messaging_notify_node_names": ["ctl-0.internalapi.localdomain."],
+    "oslo_messaging_node_sites": {"Ctl-0": "dc1", "CTL-1.internalapi.localdomain": "dc2", "cmp-0": "dc1"},
+    "oslo_messaging_sites": {"links": [{"between": ["dc1", "dc2"]}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("hostname", "node", "mode"),
+    [
+        ("ctl-0", "CTL-0.InternalAPI.localdomain", "interior"),
+        ("CTL-1", "CTL-1.InternalAPI.localdomain", "interior"),
+        ("ctl-1.internalapi.localdomain", "CTL-1.InternalAPI.localdomain", "interior"),
+        ("Cmp-0.localdomain", "CMP-0.InternalAPI.localdomain", "edge"),
+        ("cmp-1", "cmp-1", "none"),
+    ],
+)
+def test_names_in_hiera_have_no_case(hostname: str, node: str, mode: str) -> None:
+    d = parse.deployment(metadata.from_hiera(UPPER, hostname))
+    assert d.node == node and model.local_node(d, [d.node]).router.value == mode
+    assert [n.name for n in d.nodes][:3] == [
+        "CTL-0.InternalAPI.localdomain", "CTL-1.InternalAPI.localdomain", "CMP-0.InternalAPI.localdomain",
+    ]  # fmt: skip
+    assert d.notify.nodes == ("CTL-0.InternalAPI.localdomain",)
+    assert [n.site for n in d.nodes][:3] == ["dc1", "dc2", "dc1"]
+
+
+def test_a_site_said_twice_in_hiera() -> None:
+    wrong = {**EDGES, "oslo_messaging_node_sites": {"ctl-0": "a", "CTL-0": "b"}}
+    assert codes(metadata.from_hiera, wrong, "cmp-0") == [("oslo_messaging_node_sites", "same-name")]
+
+
+TWO_DOMAINS = {**HIERA, "oslo_messaging_rpc_node_names": ["ctl-0.dc1.example", "CTL-0.dc2.example"]}
+del TWO_DOMAINS["oslo_messaging_notify_node_names"]
+
+
+@pytest.mark.parametrize("hostname", ["ctl-0", "CTL-0", "ctl-0.dc3.example"])
+def test_one_short_name_in_two_domains_is_no_name(hostname: str) -> None:
+    assert codes(metadata.from_hiera, TWO_DOMAINS, hostname) == [("node", "ambiguous-node")]
+    for told in ("ctl-0.DC2.example", "CTL-0.dc2.example."):
+        d = parse.deployment(metadata.from_hiera(TWO_DOMAINS, hostname, told))
+        assert model.local_node(d, [d.node]).name == "CTL-0.dc2.example"
+        d = parse.deployment(metadata.from_hiera({**TWO_DOMAINS, "oslo_messaging_node": told}, hostname))
+        assert d.node == "CTL-0.dc2.example"
+
+
+def test_the_whole_name_in_one_of_two_domains() -> None:
+    assert metadata.from_hiera(TWO_DOMAINS, "ctl-0.DC2.example")["node"] == "CTL-0.dc2.example"
+
+
+@pytest.mark.parametrize("told", ["ctl-7", "ctl-1", "elsewhere"])
+def test_a_name_that_somebody_mistyped_is_no_new_client(told: str) -> None:
+    """Half of a node's name is none either: compared whole."""
+    with pytest.raises(errors.InvalidInput) as caught:
+        parse.deployment(metadata.from_hiera(HIERA, "ctl-1", told))
+    assert [(p.path, p.code) for p in caught.value.problems] == [("node", "not-in-nodes")]
+
+
+def test_a_client_may_be_named() -> None:
+    d = parse.deployment(metadata.from_hiera(HIERA, "cmp-9.localdomain", "CMP-9"))
+    assert d.node == "CMP-9" and not d.carried_by(d.by_name()["CMP-9"], model.Scheme.AMQP)
+
+
+@pytest.mark.parametrize(
+    ("names", "hostname", "found"),
+    [
+        (["ctl-0", "ctl-1"], "CTL-0.example.com", "ctl-0"),
+        (["CTL-0", "ctl-1"], "ctl-0", "CTL-0"),
+        (["ctl-0", "ctl-0.dc2"], "ctl-0.dc2.example", None),
+        (["ctl-0", "ctl-0.dc2"], "ctl-0.DC2", "ctl-0.dc2"),
+        (["ctl-0.dc1", "ctl-0.dc2"], "ctl-0", None),
+    ],
+)
+def test_the_host_among_the_nodes(names: list[str], hostname: str, found: str | None) -> None:
+    d = parse.deployment({"rpc": {"password": "x", "hosts": ["h"]}, "nodes": [{"name": n} for n in names]})
+    if found is None:
+        assert codes(model.node_of_host, d, hostname) == [("node", "ambiguous-node")]
+    else:
+        assert model.node_of_host(d, hostname).name == found
+
+
+def test_names_in_the_metadata_have_no_case() -> None:
+    raw = helpers.put(helpers.put(helpers.dual(), "rpc.nodes", ["CTL-1."]), "node", "CTL-1")
+    d = parse.deployment(raw)
+    assert d.rpc.nodes == ("ctl-1",) and d.node == "ctl-1"
+    assert codes(parse.deployment, helpers.put(raw, "rpc.nodes", ["ctl-1", "CTL-1"])) == [("rpc.nodes[1]", "same-name")]
+    assert codes(parse.deployment, helpers.put(helpers.default(), "rpc.hosts", ["a.b", "A.b."])) == [
+        ("rpc.hosts[1]", "same-name")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("172.17.0.11", "twice"), ("CTL", "same-name"), ("ctl.", "same-name"), ("fd00:0::1", "twice")]
+)
+def test_two_nodes_with_one_host(host: str, code: str) -> None:
+    """The URL would have it twice, and a connector would go to the wrong node."""
+    first = {"CTL": "ctl", "ctl.": "ctl", "fd00:0::1": "fd00::1"}.get(host, host)
+    raw = helpers.put(helpers.put(helpers.default(), "nodes.0.host", first), "nodes.1.host", host)
+    assert ("nodes[1].host", code) in codes(parse.deployment, raw)

@@ -446,6 +446,11 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(put(DUAL, "nodes", names(129)), "notify.scheme", "amqp"),
         [("nodes", "too-many-routers")],
     ),
+    "queues by two names": (
+        put(put(D, "broker.queues", "quorum"), "broker.mirrored_queues", False),
+        [("broker.mirrored_queues", "queues-twice")],
+    ),
+    "queues of no kind": (put(D, "broker.queues", "lazy"), [("broker.queues", "not-one-of")]),
     "brokers apart": (
         put(D, "broker.cluster", False),
         [("broker.cluster", "lone-brokers"), ("broker.cluster", "lone-brokers")],
@@ -474,7 +479,9 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
 FINDINGS = {
     "fanout-duplicates",
     "cookie-derived",
+    "cookie-replaced",
     "listens-everywhere",
+    "mirrored-queues",
     "not-stored",
     "plaintext",
     "role-unused",

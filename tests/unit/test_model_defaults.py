@@ -94,6 +94,13 @@ def test_a_cookie_that_services_could_make_is_told(controllers: int, told: bool)
     assert findings(put(raw, "broker.erlang_cookie", "cookiecookie")) == []
 
 
+@pytest.mark.parametrize(("cookie", "told"), [("ABCDEFGHIJKLMNOPQRST", True), ("ABCDEFGHIJKLMNOPQRSt", False)])
+def test_a_cookie_that_a_package_replaces_is_told(cookie: str, told: bool) -> None:
+    """Debian's rabbitmq-server.postinst: grep -q -E '^[A-Z]{20}$'."""
+    raw = put(helpers.with_tls(helpers.default(2)), "broker.erlang_cookie", cookie)
+    assert findings(raw) == [("broker.erlang_cookie", "cookie-replaced")] * told
+
+
 def test_no_tls_warns() -> None:
     assert findings(helpers.default(1)) == [("rpc.tls", "plaintext"), ("notify.tls", "plaintext")]
     assert findings(helpers.with_tls(helpers.default(1))) == []
@@ -272,7 +279,8 @@ def test_a_secret_shows_only_on_request() -> None:
 def test_local_node_compares_whole_names() -> None:
     d = parse.deployment(put(helpers.default(), "nodes", [{"name": n} for n in ("ctl-10", "ctl-1", "ctl-11")]))
     assert model.local_node(d, ["ctl", "ctl-1"]).name == "ctl-1"
-    for name in ("ctl", "ctl-", "ctl-1.example.com", "CTL-1", ""):
+    assert model.local_node(d, ["CTL-1."]).name == "ctl-1"
+    for name in ("ctl", "ctl-", "ctl-1.example.com", ""):
         with pytest.raises(errors.InvalidInput) as caught:
             model.local_node(d, [name])
         assert [p.code for p in caught.value.problems] == ["not-in-nodes"]

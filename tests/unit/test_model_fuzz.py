@@ -43,7 +43,8 @@ KEYS: dict[str, tuple[str, ...]] = {
         "require_redundancy", "worker_threads", "link_cost", "link_capacity", "idle_timeout", "tls", "mesh_password",
         "admin_password", "mesh_ca_file", "mesh_certificate_file", "mesh_key_file",
     ),
-    "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "mirrored_queues", "tls", "distribution_tls"),
+    "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "queues", "queue_manager",
+               "mirrored_queues", "tls", "distribution_tls"),
     "tls": ("ca_file", "certificate_file", "key_file", "ca", "certificate", "key", "min_version", "ciphers"),
     "sites": ("links",),
 }  # fmt: skip

@@ -89,6 +89,48 @@ def test_live_edges_that_are_down_are_counted_in_their_box() -> None:
     assert "40 edge routers\\n1 down" in picture.dot(m, live)
 
 
+def up_without(m: topology.Mesh, *down: str) -> picture.Live:
+    """All is up but for these routers, and the links of these."""
+    routers = {n.name: picture.DOWN if n.name in down else picture.UP for n in (*m.interiors, *m.edges)}
+    links = {(x.source, x.target): picture.DOWN if {x.source, x.target} & set(down) else picture.UP for x in m.links}
+    return picture.Live(routers, links)
+
+
+def test_redundancy_is_reckoned_with_what_is_up() -> None:
+    m = mesh(helpers.dual(3, 2))
+    uplinks = {e.name: {x.target for x in m.opened_by(e.name)} for e in m.edges}
+    assert "Any one interior router or link can be lost" in picture.dot(m, up_without(m))
+    assert "Any one" in picture.dot(m) and picture.data(m)["losses"] == []
+
+    live = up_without(m, "ctl-1")  # two interiors are left, and some edges have one uplink
+    text = picture.dot(m, live)
+    assert "Any one" not in text and "Down now: 1 interior router" in text
+    losses = {tuple(x["of"]): set(x["cuts_off"]) for x in picture.data(m, live)["losses"]}  # type: ignore[attr-defined]
+    assert losses["ctl-2", "ctl-0"]
+    for name, targets in uplinks.items():
+        for target in ("ctl-0", "ctl-2"):
+            assert (name in losses.get((target,), ())) is (targets == {"ctl-1", target})
+
+    four = mesh(helpers.dual(4, 0))
+    text = picture.dot(four, up_without(four, "ctl-3"))
+    assert "Any one more interior router or link can be lost" in text and "Down now: 1 interior router, 3 links" in text
+
+
+def test_an_uplink_that_is_down_counts() -> None:
+    m = mesh(helpers.dual(3, 1))
+    lost, left = (x.target for x in m.opened_by("cmp-0"))
+    live = up_without(m)
+    live = picture.Live(live.routers, {**live.links, ("cmp-0", lost): picture.DOWN})
+    assert picture.data(m, live)["losses"] == [{"of": [left], "cuts_off": ["cmp-0"]}]
+    assert f"Without {left}: cmp-0 cut off" in picture.dot(m, live)
+
+
+def test_nothing_is_up() -> None:
+    m = mesh(helpers.dual(2, 1))
+    text = picture.dot(m, up_without(m, "ctl-0", "ctl-1", "cmp-0"))
+    assert "No interior router is up." in text and "Any one" not in text
+
+
 @pytest.mark.subprocess
 @pytest.mark.parametrize("raw", [sites(), helpers.dual(1, 0), helpers.dual(13, 100)], ids=["sites", "one", "many"])
 def test_graphviz_draws_it(raw: helpers.Raw) -> None:

@@ -107,3 +107,11 @@ def test_virtual_hosts_are_apart() -> None:
     assert allowed(group, "target", "openstack.org/om/rpc/unicast/cell.1/a/nova/compute/h")
     assert not allowed(group, "target", "openstack.org/om/rpc/unicast/cell.2/a/nova/compute/h")
     assert not allowed(group, "source", "openstack.org/om/rpc/unicast/nova/compute/h")
+
+
+@pytest.mark.parametrize("node", ["ctl-0", "cmp-0"])
+def test_only_what_ends_without_harm_is_limited(node: str) -> None:
+    """A process has a session, a sender and a receiver for each of thousands of peers, and may send what it likes."""
+    for group in vhosts(helpers.dual(), node)["client-rpc"]["groups"].values():
+        assert group.get("maxSessions", policy.SESSIONS) == 32768
+        assert not {name for name in group if name.startswith("max")} - {"maxSessions"}

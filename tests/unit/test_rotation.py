@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import typing
 
@@ -131,14 +132,18 @@ class FakeBroker:
         self.calls: list[tuple[str, ...]] = []
         self.code = 0
 
-    def run(self, argv: typing.Sequence[str], timeout: float, stdin: bytes, **options: object) -> proc.Result:
+    def run(
+        self, argv: typing.Sequence[str], timeout: float, keep_open: typing.Sequence[int], **options: object
+    ) -> proc.Result:
         command = tuple(argv[argv.index("rabbit@ctl-0") + 1 :])
         self.calls.append(command)
         assert not [word for word in argv if "word" in word or "hash" in word]
         if self.code:
             return proc.Result(self.code, "", "")
         if command[0] == "import_definitions":
-            for kind, rows in json.loads(stdin).items():
+            assert [f"/proc/self/fd/{descriptor}" for descriptor in keep_open] == [command[1]]
+            assert os.fstat(keep_open[0]).st_nlink == 0  # in no directory
+            for kind, rows in json.loads(pathlib.Path(command[1]).read_text()).items():
                 names = running._KEYS[kind][1]
                 known = self.knows.setdefault(kind, [])
                 known[:] = [k for k in known if not any(all(k[n] == r[n] for n in names) for r in rows)] + rows

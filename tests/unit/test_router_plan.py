@@ -149,7 +149,7 @@ def test_clients_authenticate() -> None:
     for raw in (helpers.dual(), helpers.with_tls(helpers.dual())):
         client = one(build(raw), "listener", "client-rpc")
         assert client["authenticatePeer"] is True and client["saslMechanisms"] == "PLAIN"
-        assert client["linkCapacity"] == 1000 and client["idleTimeoutSeconds"] == 16
+        assert client["linkCapacity"] == 10000 and client["idleTimeoutSeconds"] == 16
 
 
 def test_no_password_is_in_the_configuration() -> None:

@@ -96,14 +96,15 @@ def test_both_drivers_are_told_what_they_need(service: str) -> None:
     found = settings(helpers.dual(), service)
     amqp = {key: value for (section, key), value in found.items() if section == "oslo_messaging_amqp" and value}
     rabbit = {key: value for (section, key), value in found.items() if section == "oslo_messaging_rabbit" and value}
-    assert amqp == {
+    expected = {
         "sasl_mechanisms": "PLAIN",
         "idle_timeout": "5",
         "link_retry_delay": "1",
         "connection_retry_interval_max": "2",
-        "pre_settled": "notify",
+        "pre_settled": "rpc-cast",
         "default_reply_retry": "-1",
     }
+    assert amqp == (expected if CATALOGUE[service].rpc else {})
     uses_rabbit = CATALOGUE[service].notify or CATALOGUE[service].listens
     assert rabbit == ({"heartbeat_timeout_threshold": "30"} if uses_rabbit else {})
 
@@ -168,17 +169,105 @@ def test_every_deployment_says_something_of_the_same_keys(service: str) -> None:
     """So that what one deployment wrote the next one removes: going there and back ends where it began."""
     # How long a call waits is the operator's own unless the metadata says otherwise.
     own = {("DEFAULT", "rpc_response_timeout")}
-    keys = {name: set(settings(raw, service)) - own for name, raw in DEPLOYMENTS.items()}
+    before = tuple(services.DRIVERS.values())  # as the state says of a file in which both drivers' keys were ours
+    paths = [f.path["debian"] for f in CATALOGUE[service].files]
+    machine = helpers.host(drivers=dict.fromkeys(paths, before))
+    keys = {name: set(settings(raw, service, machine)) - own for name, raw in DEPLOYMENTS.items()}
     assert all(found == keys["default"] for found in keys.values()), keys
 
 
 def test_there_and_back_again() -> None:
     first = settings(helpers.default(), "nova")
     gone = {key for key, value in first.items() if value is None}
-    assert {section for section, _ in gone} == {"oslo_messaging_amqp", "oslo_messaging_rabbit"}
+    assert {section for section, _ in gone} == {"oslo_messaging_rabbit", "DEFAULT"}
+    machine = helpers.host(drivers={"/etc/nova/nova.conf": ("oslo_messaging_amqp",)})
+    back = settings(helpers.default(), "nova", machine)
+    assert {section for (section, _), value in back.items() if value is None} >= set(services.DRIVERS.values())
     over_amqp = settings(DEPLOYMENTS["amqp"], "nova")
     assert {key for key, value in over_amqp.items() if value and key[0] == "oslo_messaging_rabbit"} == set()
-    assert over_amqp["oslo_messaging_amqp", "pre_settled"] == "none"  # notifications are acknowledged as well
+    assert over_amqp["oslo_messaging_amqp", "pre_settled"] == "rpc-cast"  # notifications are acknowledged
+
+
+@pytest.mark.parametrize(
+    ("delivery", "notify", "expected"),
+    [
+        (None, "rabbit", ("rpc-cast", "-1")),
+        ("acknowledged_calls", "rabbit", ("rpc-cast", "-1")),
+        ("acknowledged_calls", "amqp", ("rpc-cast", "-1")),
+        ("acknowledged", "rabbit", ("notify", "-1")),
+        ("acknowledged", "amqp", ("none", "-1")),
+        ("pre_settled", "rabbit", (None, None)),
+        ("pre_settled", "amqp", (None, None)),
+    ],
+)
+def test_delivery(delivery: str | None, notify: str, expected: tuple[str | None, str | None]) -> None:
+    """What is not acknowledged may be lost, and never holds up a service: over RabbitMQ nobody has to listen."""
+    raw = put(helpers.dual(), "notify.scheme", notify)
+    found = settings(put(raw, "rpc.delivery", delivery) if delivery else raw, "nova")
+    assert tuple(found["oslo_messaging_amqp", key] for key in ("pre_settled", "default_reply_retry")) == expected
+
+
+def test_older_names_are_those_of_oslo_messaging() -> None:
+    """Of the keys that are written here, by the release that is installed."""
+    opts: typing.Any = pytest.importorskip("oslo_messaging.opts")
+    written = {key for raw in DEPLOYMENTS.values() for name in OSLO for key in settings(raw, name)}
+    written -= {older for names in services.OLDER_NAMES.values() for older in names}
+    found: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for group, options in opts.list_opts():
+        for option in options:
+            key = (group or "DEFAULT", option.dest)
+            for old in option.deprecated_opts if key in written else ():
+                found.setdefault(key, set()).add((old.group or key[0], old.name or key[1]))
+    assert found and found == {key: set(names) for key, names in services.OLDER_NAMES.items()}
+
+
+@pytest.mark.parametrize("service", OSLO)
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_key_of_ours_has_none_of_its_older_names(service: str, name: str) -> None:
+    found = settings(DEPLOYMENTS[name], service)
+    older = {old for key in found for old in services.OLDER_NAMES.get(key, ())}
+    assert older and {found[old] for old in older} == {None}
+
+
+def test_addresses_are_those_of_the_driver() -> None:
+    opts: typing.Any = pytest.importorskip("oslo_messaging._drivers.amqp1_driver.opts")
+    stock = {option.dest: option.default for option in opts.amqp1_opts}
+    assert {key: stock[key] for key in services.ADDRESSING} == {k: v[0] for k, v in services.ADDRESSING.items()}
+    assert set(build(helpers.dual())["nova"].fitting) == set(services.ADDRESSING)
+    with_host = put(helpers.dual(), "rpc.virtual_host", "vh")
+    assert set(build(with_host)["nova"].fitting) == {*services.ADDRESSING, "pseudo_vhost"}
+    for raw in (helpers.default(), put(helpers.dual(), "rpc.hosts", ["elsewhere"])):
+        assert build(raw)["nova"].fitting == {}
+    assert build(helpers.dual())["ceilometer"].fitting == {}
+
+
+AMQP, RABBIT = "oslo_messaging_amqp", "oslo_messaging_rabbit"
+
+
+@pytest.mark.parametrize("service", OSLO)
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_only_keys_of_drivers_that_the_service_uses(service: str, name: str) -> None:
+    """The section of another driver is the operator's: ceilometer may publish to a metrics router of its own."""
+    d, row = parse.deployment(DEPLOYMENTS[name]), CATALOGUE[service]
+    used = {services.DRIVERS[d.rpc.scheme]} if row.rpc else set()
+    used |= {services.DRIVERS[d.notify.scheme]} if row.notify or row.listens else set()
+    file = build(DEPLOYMENTS[name])[service]
+    assert {s.section for s in file.settings} & {AMQP, RABBIT} == used == set(file.drivers)
+
+
+@pytest.mark.parametrize("service", ["aodh", "ceilometer", "glance", "keystone"])
+def test_a_service_without_rpc_gets_no_keys_of_rpcs_driver(service: str) -> None:
+    assert build(helpers.dual())[service].drivers == (RABBIT,)
+    assert {s.section for s in build(helpers.dual())[service].settings} & {AMQP} == set()
+    assert build(DEPLOYMENTS["amqp"])[service].drivers == (AMQP,)
+
+
+@pytest.mark.parametrize("service", OSLO)
+def test_keys_of_a_driver_that_was_used_before_go(service: str) -> None:
+    path = CATALOGUE[service].files[0].path["debian"]
+    found = settings(helpers.default(), service, helpers.host(drivers={path: (AMQP,)}))
+    of_amqp = {value for (section, _), value in found.items() if section == AMQP}
+    assert of_amqp == {None}
 
 
 def test_percents_are_escaped_for_their_reader() -> None:

@@ -68,18 +68,30 @@ CASES: dict[str, model.Backend] = {
     "another port": backend(port=1),
 }
 
-# Puppet's way to make a function, and no more of puppet than these two functions use.
+# Puppet's two ways to make a function, and no more of puppet than these functions use.
 RUBY = """
 require 'json'
 FUNCTIONS = {}
+SCOPE = Object.new
 module Puppet
   class ParseError < StandardError; end
   def self.debug(*); end
   module Functions
     def self.create_function(name, &body)
       made = Class.new(&body)
-      made.define_method(:call_function) { |other, *args| FUNCTIONS.fetch(other.to_s).send(other, *args) }
+      made.define_method(:call_function) do |other, *args|
+        found = FUNCTIONS[other.to_s]
+        found ? found.send(other, *args) : SCOPE.send("function_#{other}", args)
+      end
       FUNCTIONS[name.to_s] = made.new
+    end
+  end
+  module Parser
+    module Functions
+      def self.newfunction(name, *, **, &body)
+        SCOPE.define_singleton_method("function_#{name}", &body)
+      end
+      def self.function(name) = "function_#{name}"
     end
   end
 end
@@ -87,7 +99,14 @@ ARGV.each { |path| load path }
 cases = JSON.parse(STDIN.read.force_encoding('UTF-8'))
 puts JSON.generate(cases.map { |c| FUNCTIONS['os_transport_url'].os_transport_url(c) })
 """
-FUNCTIONS = helpers.PUPPET_MODULES / "openstacklib/lib/puppet/functions"
+# Debian 13's os_transport_url calls the two of stdlib.
+FILES = [
+    *(helpers.PUPPET_MODULES / f"stdlib/lib/puppet/parser/functions/{name}.rb" for name in ("str2bool", "bool2num")),
+    *(
+        helpers.PUPPET_MODULES / f"openstacklib/lib/puppet/functions/{name}.rb"
+        for name in ("normalize_ip_for_uri", "os_transport_url")
+    ),
+]
 
 
 # Routers of ours know users with a realm, and puppet-tripleo is told the whole name (heat/).
@@ -114,11 +133,10 @@ def puppet_urls() -> dict[str, str]:
     ruby = shutil.which("ruby")
     if not ruby:
         helpers.skip("ruby is not installed")
-    files = [FUNCTIONS / "normalize_ip_for_uri.rb", FUNCTIONS / "os_transport_url.rb"]
-    if not all(path.is_file() for path in files):
-        helpers.skip(f"the puppet module openstacklib is not in {helpers.PUPPET_MODULES}")
+    if not all(path.is_file() for path in FILES):
+        helpers.skip(f"the puppet modules openstacklib and stdlib are not in {helpers.PUPPET_MODULES}")
     given = json.dumps([parameters(b) for b in CASES.values()]).encode()
-    command = [ruby, "-Ku", "-e", RUBY, *map(str, files)]
+    command = [ruby, "-Ku", "-e", RUBY, *map(str, FILES)]
     result = subprocess.run(command, input=given, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
     return dict(zip(CASES, json.loads(result.stdout)))

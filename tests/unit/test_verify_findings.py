@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import pathlib
 import re
 import typing
 
 import pytest
-from om_agent import errors, observe, parse, plan, report, verify
+from om_agent import errors, observe, parse, plan, record, report, verify
 
 from tests import helpers
 
@@ -21,6 +23,8 @@ MEMBERS = ("rabbit@ctl-0", "rabbit@ctl-1", "rabbit@ctl-2")
 BROKER = verify.Broker(
     version="3.10.8", members=MEMBERS, running=MEMBERS, listeners=(("172.17.0.11", 5672),), queues=4, messages=2
 )
+QUORUM = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n"
+SERVICE = "[Service]\nExecStart=/usr/bin/nova-api --config-file /etc/nova/nova.conf --config-file /etc/nova/api.conf\n"
 GOOD = verify.Seen(mesh=WELL, broker=BROKER, probes=(verify.Probe("rpc", "ctl-1", "/etc/nova/nova.conf", "", 0.1),))
 
 
@@ -173,11 +177,11 @@ def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
 def test_a_broken_connection_to_a_router_that_is_reached_another_way(
     connections: tuple[verify.Connection, ...], code: list[str]
 ) -> None:
-    """It is waited for, and then a warning: messaging works."""
+    """It is waited for, and then told: messaging works, and redundancy is lost."""
     link = dataclasses.replace(LINK, status="SUCCESS")  # what a connector says after its connection has timed out
     found = verify.findings(node_plan(), with_own(connectors=(link,), connections=connections))
     assert [f.code for f in found] == code
-    assert {f.severity for f in found} <= {errors.WARNING}
+    assert record.verdict(found) == (record.DEGRADED if code else record.WORKS)
     assert verify.settled(found) is not bool(code)
 
 
@@ -193,6 +197,14 @@ def test_drift_and_drain() -> None:
     ]
     drained = dataclasses.replace(WELL, drift=("+ listener client-rpc", f"- listener {verify.DOOR}"))
     assert codes(dataclasses.replace(GOOD, mesh=drained)) == ["router-drained"]
+
+
+def test_a_router_that_lacks_addresses_of_this_one() -> None:
+    seen = dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, unknown={"ctl-2": 20}))
+    (found,) = verify.findings(node_plan(), seen)
+    assert found.code == "addresses-unknown" and "the router on ctl-2 did not learn 20 addresses" in str(found)
+    assert record.verdict((found,)) == record.BROKEN
+    assert not verify.settled((found,))  # updates come once a second: wait before anybody is told
 
 
 def test_an_edge_router() -> None:
@@ -218,6 +230,9 @@ def test_an_edge_router() -> None:
         ({"partitions": (MEMBERS[1],)}, "broker-partition"),
         ({"alarms": ("memory is short on rabbit@ctl-1",)}, "broker-alarm"),
         ({"listeners": ()}, "broker-listener"),
+        ({"versions": ((MEMBERS[0], "3.13.7"), (MEMBERS[1], "4.0.5"))}, "broker-majors"),
+        ({"flags": ("message_containers",)}, "broker-flags"),
+        ({"unfit": (("/", "notifications.info", "classic"),)}, "queue-unfit"),
     ],
 )
 def test_the_broker(changes: dict[str, typing.Any], code: str) -> None:
@@ -232,7 +247,9 @@ def test_files_and_messages() -> None:
 
 def test_waiting_helps_only_against_what_may_go_away() -> None:
     def settled(*names: str) -> bool:
-        values = dict.fromkeys(("name", "what", "count", "where", "unit", "file", "engine", "found", "why", "to"), "x")
+        values = dict.fromkeys(
+            ("name", "source", "what", "count", "where", "unit", "file", "engine", "found", "why", "to"), "x"
+        )
         return verify.settled([errors.problem("x", name, **values) for name in names])
 
     assert settled()
@@ -240,7 +257,6 @@ def test_waiting_helps_only_against_what_may_go_away() -> None:
     assert settled("other-engine")
     assert settled("peer-down", "other-engine")
     assert verify.settled([errors.warning("x", "no-probe")])
-    assert set(errors.SENTENCES) >= verify.WAITS
 
 
 def rows(**links: str) -> list[dict[str, typing.Any]]:
@@ -289,6 +305,7 @@ def test_what_rabbitmqctl_says() -> None:
     found = observe.parse_rabbit("rabbit@ctl-0", RABBIT, "# HELP\nrabbitmq_queues 2\nrabbitmq_queue_messages 5.0\n")
     assert found == verify.Broker(
         version="3.10.8",
+        versions=(("rabbit@ctl-0", "3.10.8"),),
         members=("rabbit@ctl-0", "rabbit@ctl-1"),
         running=("rabbit@ctl-0",),
         partitions=("rabbit@ctl-1",),
@@ -300,6 +317,78 @@ def test_what_rabbitmqctl_says() -> None:
     hung = {"rabbitmq_version": "", "erlang_version": ""}
     status = {**RABBIT, "running_nodes": RABBIT["disk_nodes"], "versions": {**RABBIT["versions"], "rabbit@ctl-1": hung}}
     assert observe.parse_rabbit("rabbit@ctl-0", status, "").running == ("rabbit@ctl-0",)
+
+
+def flag(name: str, state: str, stability: str = "stable") -> dict[str, str]:
+    return {"name": name, "state": state, "stability": stability}
+
+
+def test_what_rabbitmqctl_says_of_feature_flags_and_versions() -> None:
+    """As 4.0.5 and 4.3.6 print it; 4.3 knows no RAM nodes."""
+    status = {
+        **RABBIT,
+        "versions": {"rabbit@ctl-1": {"rabbitmq_version": "4.0.5"}, "rabbit@ctl-0": {"rabbitmq_version": "3.13.7"}},
+        "feature_flags": [
+            flag("message_containers", "disabled"),
+            flag("quorum_queue", "enabled", "required"),
+            flag("khepri_db", "disabled", "experimental"),
+        ],
+    }
+    found = observe.parse_rabbit("rabbit@ctl-0", status, "")
+    assert found.versions == (("rabbit@ctl-0", "3.13.7"), ("rabbit@ctl-1", "4.0.5"))
+    assert (found.flags, found.store) == (("message_containers",), "Mnesia")
+    status["feature_flags"] = [flag("khepri_db", "enabled")]
+    found = observe.parse_rabbit("rabbit@ctl-0", status, "")
+    assert (found.flags, found.store) == ((), "Khepri")
+
+
+def test_which_queues_services_declare_otherwise() -> None:
+    names = ("conductor", "notifications.info", "reply_1f", "conductor_fanout_1f", "amq.gen-1", "om_agent_verify")
+    classic = [{"name": name, "type": "classic", "exclusive": False} for name in names]
+    more = [
+        {"name": "q", "type": "quorum", "exclusive": False},
+        {"name": "own", "type": "classic", "exclusive": True},
+        {"name": "s", "type": "stream", "exclusive": False},
+    ]
+    rows = [*classic, *more]
+    assert observe.unfit_queues(rows, quorum=True) == [("conductor", "classic"), ("notifications.info", "classic")]
+    assert observe.unfit_queues(rows, quorum=False) == [("q", "quorum")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "files", "told"),
+    [
+        ("", "3.10.8", {"nova/nova.conf": QUORUM}, False),
+        ("", "3.10.8", {}, False),
+        ("", "4.0.5", {"nova/nova.conf": QUORUM}, True),
+        ("quorum", "3.10.8", {}, True),
+        ("classic", "3.10.8", {}, True),
+        ("mirrored", "3.10.8", {"nova/nova.conf": QUORUM.replace("true", "False")}, True),
+        ("mirrored", "3.10.8", {"nova/nova.conf": QUORUM}, False),
+        ("classic", "4.0.5", {"nova/nova.conf": QUORUM.replace("true", "Yes")}, False),
+        ("classic", "4.0.5", {"nova/nova-api.conf": QUORUM}, True),
+        ("classic", "4.0.5", {"nova/api.conf": QUORUM, "systemd/system/nova-api.service": SERVICE}, False),
+    ],
+)
+def test_queues_are_compared_only_where_the_metadata_decides(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str, version: str, files: dict[str, str], told: bool
+) -> None:
+    """An operator's own rabbit_quorum_queue stays in the services' files, so the queues fit the services."""
+
+    def answer(b: object, host: object, root: object, command: str, *options: str) -> object:
+        rows = [{"name": "q1", "type": "classic"}, {"name": "q2", "type": "quorum"}]  # one of them never fits
+        return rows if command == "list_queues" else {}
+
+    for name, content in files.items():
+        (tmp_path / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "etc" / name).write_text(content)
+    monkeypatch.setattr(observe, "_ctl", answer)
+    raw = helpers.put(helpers.default(), "broker.queues", kind) if kind else helpers.default()
+    machine = helpers.host(broker_version=version)
+    d, planned = helpers.deployment_and_plan(raw, "ctl-0", machine)
+    assert planned.broker
+    seen = observe.rabbit(d, planned, planned.broker, machine, tmp_path, count=False)
+    assert bool(seen.unfit) is told
 
 
 def schema(value: object) -> object:
@@ -319,7 +408,7 @@ def test_the_schema_of_status_is_stable() -> None:
     found = verify.findings(node_plan(), seen)
     told = report.status_json(plan_deployment(), node_plan(), seen, found)
     assert schema(told) == {
-        "version": "int", "node": "str", "healthy": "bool",
+        "version": "int", "node": "str", "healthy": "bool", "verdict": "str",
         "rpc": {"scheme": "str", "external": "bool"}, "notify": {"scheme": "str", "external": "bool"},
         "router": {
             "engine": "str", "mode": "str", "running": "bool", "id": "str", "version": "str", "up_seconds": "int",
@@ -328,7 +417,8 @@ def test_the_schema_of_status_is_stable() -> None:
             "interiors": [{"name": "str", "reached": "bool", "reaches": ["str"]}],
         },
         "broker": {
-            "name": "str", "running": "bool", "version": "str", "members": [{"name": "str", "running": "bool"}],
+            "name": "str", "running": "bool", "version": "str", "metadata_store": "str",
+            "disabled_feature_flags": [], "members": [{"name": "str", "running": "bool"}],
             "partitions": [], "alarms": [], "listeners": [{"address": "str", "port": "int"}], "queues": "int",
             "messages": "int",
         },
@@ -362,7 +452,7 @@ def documented(command: str) -> list[str]:
 
 
 def test_every_key_of_json_is_documented_and_every_documented_key_is_there() -> None:
-    found = (errors.warning("x", "no-probe"),)
+    found = (record.finding("x", "no-probe"),)
     mesh = dataclasses.replace(WELL, own=dataclasses.replace(OWN, connections=(connection(),)))
     seen = dataclasses.replace(GOOD, mesh=mesh)
     told = report.status_json(plan_deployment(), node_plan(), seen, found)
@@ -379,7 +469,7 @@ def test_status_as_a_table() -> None:
         "  ctl-0         reached, reaches 3 of 3",
         "  ctl-1         reached, reaches 3 of 3",
         "  ctl-2         reached, reaches 3 of 3",
-        "broker          RabbitMQ 3.10.8, 4 queues, 2 messages",
+        "broker          RabbitMQ 3.10.8 (Mnesia), 4 queues, 2 messages",
         "  rabbit@ctl-0  runs",
         "  rabbit@ctl-1  runs",
         "  rabbit@ctl-2  DOES NOT RUN",
@@ -387,12 +477,146 @@ def test_status_as_a_table() -> None:
     ]
 
 
+def test_status_without_counts() -> None:
+    text = report.status_text(plan_deployment(), node_plan(), with_broker(queues=None, messages=None))
+    assert "broker          RabbitMQ 3.10.8 (Mnesia)\n" in text
+
+
+def test_an_address_of_ipv6_is_told_from_its_port() -> None:
+    """Wherever verify names the two together."""
+    raw = helpers.with_tls(helpers.dual())
+    for i, node in enumerate(raw["nodes"]):
+        raw = helpers.put(raw, f"nodes.{i}.address", f"fd00::{i + 1}")
+        raw = helpers.put(raw, f"nodes.{i}.host", f"{node['name']}.example.com")
+    planned = helpers.plan_for(raw, "ctl-0")
+    for kind in (verify.REFUSED, verify.SILENT, verify.LOGIN, verify.CERTIFICATE, verify.CLOSED):
+        (found,) = verify.findings(planned, dataclasses.replace(with_own(login=kind), broker=None))
+        assert " [fd00::1]:31459 " in f"{found.message} "
+    shown = verify.shown(planned, GOOD)
+    assert {s.host for s in shown} == {"fd00::1"}
+    for found in verify.findings(planned, verify.Seen(stale=shown)):
+        assert " [fd00::1]:" in found.message
+
+
+# -- the record of findings ------------------------------------------------------------------------------------------
+
+LOOKING = ("verify", "observe", "clients", "connections")
+
+
+def codes_given() -> set[str]:
+    """Every code that stands in a call that makes a finding, in the modules that look."""
+    found: set[str] = set()
+    for name in LOOKING:
+        tree = ast.parse((helpers.PACKAGE / f"{name}.py").read_text())
+        constants = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        found |= {c for c in constants if c in errors.SENTENCES}
+    made_of_parts = {"rpc-failed", "notify-failed"}
+    of_apply = {
+        "address-misfit",
+        "overridden",
+        "own-transport",
+        "uwsgi-threads",
+    }  # what apply looks for in services' files
+    return found | made_of_parts | of_apply
+
+
+def test_every_finding_has_a_record_and_every_record_is_of_a_finding() -> None:
+    assert codes_given() == set(record.NATURES)
+    assert set(record.NATURES) <= set(errors.SENTENCES)
+
+
+def test_findings_are_made_with_the_severity_of_their_record() -> None:
+    for name in LOOKING:
+        text = (helpers.PACKAGE / f"{name}.py").read_text()
+        assert "errors.warning(" not in text
+        assert "errors.problem(" not in text, name
+
+
+def test_what_is_about_the_mesh() -> None:
+    """A router that nobody can ask is no whole mesh, and neither the broker nor files are the mesh."""
+    mesh = {code for code, nature in record.NATURES.items() if nature.mesh}
+    assert "no-proton" in mesh
+    assert not {code for code in mesh if code.startswith(("broker", "notify", "config", "probe"))}
+    assert {code for code in record.NATURES if code.startswith(("router-", "peer-", "uplink-", "link-"))} <= mesh
+
+
+def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
+    found = verify.findings(node_plan(), with_own(login=verify.UNASKED))
+    assert report.mesh_state(node_plan(), found).startswith("broken: router on ctl-0: the Python module proton")
+    assert report.mesh_state(node_plan(), ()) == "works"
+    assert report.mesh_state(node_plan(), verify.findings(node_plan(), with_broker(why="x"))) == "works"
+    stale = (verify.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
+    warned = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
+    assert len(warned) == 1 and report.mesh_state(node_plan(), warned) == "works"
+
+
+# -- works, degraded, broken -----------------------------------------------------------------------------------------
+
+INTERIOR_LINKS = frozenset((a, b) for a in ALL for b in ALL if a != b)
+
+
+def without(*dead: str, kind: str = verify.REFUSED, name: str = "ctl-0", cut: tuple[str, ...] = ()) -> verify.Seen:
+    """What a node sees of three interiors of which some are dead and one link may be cut."""
+    alive = ALL - set(dead)
+    edge = name == "cmp-0"
+    links = frozenset(pair for pair in INTERIOR_LINKS if set(pair) <= alive and set(pair) != set(cut))
+    connector = [(n, k) for n in sorted(alive) for k in ("edge" if edge else "inter-router",)]
+    out = tuple(verify.Connection(k, "out", "h:1", n, PRODUCT) for n, k in connector if n != name)
+    own = dataclasses.replace(OWN, container=name, reached=frozenset((name,)) if edge else alive, connections=out)
+    views = dict.fromkeys(sorted(alive), alive)
+    mesh = verify.Mesh(own, views=views, peers={n: verify.Router(kind) for n in dead}, links=links)
+    return dataclasses.replace(GOOD, mesh=mesh, broker=None if edge else BROKER)
+
+
+@pytest.mark.parametrize("name", ["ctl-0", "ctl-2", "cmp-0"])
+@pytest.mark.parametrize(
+    ("seen", "expected", "said"),
+    [
+        ({}, record.WORKS, []),
+        ({"dead": ("ctl-1",)}, record.DEGRADED, ["peer-down"]),
+        ({"dead": ("ctl-1",), "kind": verify.SILENT}, record.DEGRADED, ["peer-hung"]),
+        ({"dead": ("ctl-1",), "kind": verify.LOGIN}, record.BROKEN, ["peer-login"]),
+        ({"cut": ("ctl-0", "ctl-1")}, record.DEGRADED, ["link-down"]),
+    ],
+)
+def test_every_node_says_the_same_of_the_same_mesh(
+    name: str, seen: dict[str, typing.Any], expected: str, said: list[str]
+) -> None:
+    dead = seen.get("dead", ())
+    found = verify.findings(
+        node_plan(name), without(*dead, **{k: v for k, v in seen.items() if k != "dead"}, name=name)
+    )
+    assert [f.code for f in found] == said
+    assert record.verdict(found) == expected
+    assert {f.severity for f in found} <= {errors.ERROR}
+    assert report.mesh_state(node_plan(name), found).partition(":")[0] == expected
+    assert report.verify_json(node_plan(name), GOOD, found)["verdict"] == expected
+    assert report.status_json(plan_deployment(), node_plan(name), GOOD, found)["verdict"] == expected
+    assert ("messaging works" if expected == record.WORKS else f"messaging is {expected}") in report.verify_text(
+        node_plan(name), GOOD, found
+    )
+
+
+def test_a_node_that_may_be_cut_off_does_not_say_that_messaging_works() -> None:
+    found = verify.findings(node_plan(), without("ctl-1", "ctl-2", kind=verify.SILENT))
+    assert {f.code for f in found} == {"peer-hung", "mesh-minority"}
+    assert record.verdict(found) == record.BROKEN
+    found = verify.findings(node_plan(), without("ctl-1", "ctl-2"))  # their machines answer: no router runs there
+    assert record.verdict(found) == record.DEGRADED
+
+
+def test_the_worst_reason_is_the_meshs() -> None:
+    found = (record.finding("a", "peer-down", name="x"), record.finding("b", "router-drained"))
+    assert report.mesh_state(node_plan(), found).startswith("broken: b: ")
+    assert report.mesh_state(node_plan(), found).endswith("(and 1 more)")
+
+
 def test_verify_in_one_line() -> None:
     assert report.verify_text(node_plan(), GOOD, ()) == (
         "ctl-0: messaging works: 3 of 3 interior routers reached, 3 of 3 brokers run, 1 call there and back"
     )
     found = verify.findings(node_plan(), with_own(login=verify.REFUSED))
-    assert report.verify_text(node_plan(), GOOD, found) == "ctl-0: 1 fault"
+    assert report.verify_text(node_plan(), GOOD, found) == "ctl-0: messaging is broken: 1 fault"
     assert report.verify_json(node_plan(), GOOD, ())["probes"] == [
         {"half": "rpc", "to": "ctl-1", "file": "/etc/nova/nova.conf", "error": "", "seconds": 0.1}
     ]

@@ -9,13 +9,14 @@ import os
 import pathlib
 import typing
 
-from om_agent import certs, errors, ini, model, plan, proc, render
+from om_agent import certs, errors, ini, model, plan, proc, render, sources
 from om_agent.apply import broker, files, puppet
 from om_agent.apply import router as running
 from om_agent.plan import broker as broker_plan
 from om_agent.plan import layout, services
 from om_agent.plan import router as router_plan
 
+_READERS = {services.OSLO: "oslo.config", services.PASTE: "PasteDeploy"}
 _STATE = f"{layout.STATE_DIR}/state.json"
 _SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
 _RESTART_TIMEOUT = 30.0  # seconds for systemctl to queue a start or restart
@@ -77,7 +78,8 @@ class Comparison:
     :param wrong: files of ours to write.
     :param gone: paths of files of ours to remove.
     :param hieradata: what puppet reads from now on.
-    :param farewell: what it reads this once instead, to stop and disable units that the node runs no more.
+    :param farewell: what it reads this once instead, to stop and disable units that the node runs no more, and to
+        remove the keys of a driver that a service uses no more.
     :param state: what the next run has to know.
     :param live: a router that is changed while it runs.
     :param broker: a broker that is.
@@ -126,6 +128,7 @@ def apply(
     work = compare(rendered, host, root, live=live)
     outcome = Outcome(work.changes)
     if work.changes:
+        check_writable(rendered, root, work)
         # For a router or broker that cannot be changed after all, puppet must be there to restart it.
         needs = work.needs_puppet or ((work.live or work.broker) and host.manage_services)
         tools = puppet.find_tools(puppet.module_directories()) if needs else None
@@ -147,16 +150,13 @@ def _carry_out(
     work: Comparison,
 ) -> Outcome:
     """Do the work inside one transaction; what runs gets what is new before it ends, and loses what is old after."""
-    edited = [c.path for c in rendered.config_files]
-    stamps = render.stamp_paths(rendered)
-    ours = [*(t.file.path for t in work.wrong), work.hieradata.file.path]
     units = [*(u.name for u in rendered.units), *(u for c in rendered.config_files for u in c.units)]
     try:
         if work.live:
             running.set_mark(root, work.live)
         if work.broker:
             broker.set_mark(work.broker)
-        transaction = files.begin(root, [*ours, *work.gone, *edited, *stamps, _STATE], dict.fromkeys(units))
+        transaction = files.begin(root, [*_replaced(work), *_edited(rendered)], dict.fromkeys(units))
     except OSError as e:
         raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
     said: tuple[str, ...] = ()
@@ -187,6 +187,16 @@ def _carry_out(
             raise errors.ApplyFailed(f"Everything is as it was before: {why}") from None
         raise
     return Outcome(work.changes, said, _finish(work, trouble, host, root))
+
+
+def _replaced(work: Comparison) -> list[str]:
+    """Return the paths of the files that a new file replaces, or that are removed."""
+    return [*(t.file.path for t in work.wrong), work.hieradata.file.path, *work.gone, _STATE]
+
+
+def _edited(rendered: render.Rendered) -> list[str]:
+    """Return the paths of the files that puppet edits in place."""
+    return [*(c.path for c in rendered.config_files), *render.stamp_paths(rendered)]
 
 
 def _grow(work: Comparison) -> dict[str, str]:
@@ -278,10 +288,12 @@ def _shrink(live: running.Work, trouble: str, host: layout.Host, root: pathlib.P
 
 def reason(e: OSError) -> str:
     """Return a sentence for an error of the operating system."""
-    name = e.filename2 or e.filename  # of a renaming, where to: what is to be mended is there
+    name = e.filename2 or e.filename  # of a renaming, where to: what is to be fixed is there
     if files.full_disk(e):
         return f"the disk is full ({name or 'writing a file'}); free some space and run again"
-    return f"{name or 'a file'} cannot be used ({e.strerror}); mend that and run again"
+    if errors.limit(e.errno):
+        return f"{name or 'a file'} cannot be used: {errors.limit(e.errno)}; then run again"
+    return f"{name or 'a file'} cannot be used ({e.strerror}); fix this and run om-agent again"
 
 
 def _bring_back(root: pathlib.Path, units: typing.Iterable[str]) -> None:
@@ -316,6 +328,9 @@ def compare(
     :raises om_agent.errors.ApplyFailed: when a SASL database is needed and cannot be made.
     """
     state = files.load_state(root)
+    rendered = dataclasses.replace(
+        rendered, config_files=tuple(_with_removable(c, root, state) for c in rendered.config_files)
+    )
     targets, new_state = _targets(rendered, host, root, state, dry)
     wrong = [t for t in targets if not t.right(root)]
     gone = [p for p in state.files if p not in new_state.files and os.path.lexists(files.on_disk(root, p))]
@@ -324,7 +339,8 @@ def compare(
     if retired and not host.manage_services:  # left for a run that may stop them
         new_state = dataclasses.replace(new_state, units=(*new_state.units, *retired))
         retired = []
-    farewell = _hieradata(rendered, host, targets, retired) if retired else None
+    leaving = bool(keys) and any(s.leaving for file in rendered.config_files for s in file.settings)
+    farewell = _hieradata(rendered, host, targets, retired, leaving) if retired or leaving else None
     stamps = _stale_stamps(rendered, targets, root) if host.manage_services else {}
     verdict = _judge_router(rendered, host, targets, root, live.router) if live and live.router else running.Verdict()
     asked = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
@@ -406,13 +422,41 @@ def _targets(
     targets.append(Target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, *root_ids))
     targets.append(_hieradata(rendered, host, targets, ()))
     paths, units = tuple(t.file.path for t in targets), tuple(u.name for u in rendered.units)
-    return targets, files.State(paths, units, sasl)
+    drivers = {**state.drivers, **{c.path: c.drivers for c in rendered.config_files if c.format == services.OSLO}}
+    sections = {**state.sections, **{c.path: _added_sections(c, root) for c in rendered.config_files}}
+    new = files.State(paths, units, sasl, node=rendered.node, drivers=drivers, sections=sections)
+    return targets, dataclasses.replace(new, queue_options=rendered.queue_options)
+
+
+def _with_removable(file: services.ConfigFile, root: pathlib.Path, state: files.State) -> services.ConfigFile:
+    """Return ``file`` with the sections that the agent added to it, or adds in this run.
+
+    Any other section is the operator's, and its header stays, with or without keys below it.
+    """
+    if file.format != services.OSLO:
+        return file  # no section is ever added to it
+    present = ini.section_names(_text_of(file, root))
+    wanted = frozenset(ini.section_name(s.section) for s in file.settings)
+    added = present.intersection(state.sections.get(file.path, ()))
+    return dataclasses.replace(file, removable=(wanted - present) | added)
+
+
+def _added_sections(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, ...]:
+    """Return the sections of the agent's own that ``file`` has after this run."""
+    text = _text_of(file, root)
+    if key_changes(file, root):
+        text = ini.edit(text, _wanted(file), file.format, file.removable)
+    return tuple(sorted(ini.section_names(text, file.format) & file.removable))
 
 
 def _hieradata(
-    rendered: render.Rendered, host: layout.Host, targets: list[Target], retired: typing.Iterable[str]
+    rendered: render.Rendered,
+    host: layout.Host,
+    targets: list[Target],
+    retired: typing.Iterable[str],
+    leaving: bool = False,
 ) -> Target:
-    content = render.hieradata(rendered, host, _digests(targets), retired)
+    content = render.hieradata(rendered, host, _digests(targets), retired, leaving)
     file = render.File(layout.HIERADATA, content, mode=0o600, secret=True)
     return Target(file, content, host.uids.get("root"), host.gids.get("root"))
 
@@ -443,13 +487,31 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
     tool = proc.find("saslpasswd2", ("/usr/sbin",))
     if not tool:
         raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
-    files.remove_directory(directory)
+    database = directory / "users"
+    _discard(database)
     try:
         directory.mkdir(0o700)
-        return _add_users(tool, users, directory / "users")
-    finally:
+        content = _add_users(tool, users, database)
+    except BaseException as e:
         with proc.uninterrupted():
-            files.remove_directory(directory)
+            try:
+                _discard(database)
+            except errors.ApplyFailed as left:
+                raise errors.ApplyFailed(f"{e} {left}" if isinstance(e, errors.AgentError) else str(left)) from None
+        raise
+    with proc.uninterrupted():
+        _discard(database)
+    return content
+
+
+def _discard(database: pathlib.Path) -> None:
+    """Remove a SASL database with its directory.
+
+    :raises om_agent.errors.ApplyFailed: when that is not possible.
+    """
+    with contextlib.suppress(OSError):  # first, since the rest needs descriptors, and there may be none
+        database.unlink()
+    files.remove_directory(database.parent)
 
 
 def _add_users(tool: str, users: typing.Sequence[router_plan.SaslUser], path: pathlib.Path) -> bytes:
@@ -473,18 +535,27 @@ def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathli
     return {name: stamp for name, stamp in stamps.items() if found[name] != stamp}
 
 
+def _text_of(file: services.ConfigFile, root: pathlib.Path) -> str:
+    return (files.read(files.on_disk(root, file.path)) or b"").decode(errors="surrogateescape")
+
+
+def _wanted(file: services.ConfigFile) -> list[tuple[str, str, str | None]]:
+    """Return each (section, key, value); None when the key must be absent."""
+    return [(s.section, s.key, s.value.reveal() if s.value else None) for s in file.settings]
+
+
 def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[Change]:
     """Return what puppet has to do to one service's file; the values themselves are not in it."""
     path = files.on_disk(root, file.path)
     content = files.read(path)
-    keys = ini.read((content or b"").decode(errors="surrogateescape"))
+    keys = ini.read((content or b"").decode(errors="surrogateescape"), file.format)
     changes = []
-    for s in file.settings:
-        value = s.value.reveal() if s.value else None
-        if not ini.holds(keys, s.section, s.key, value):
-            old = [f"{v.text} ..." if v.continued else v.text for v in keys.get((s.section, s.key), [])]
+    for section, key, value in _wanted(file):
+        if not ini.holds(keys, section, key, value, file.format):
+            found = keys.get((ini.section_name(section, file.format), key), [])
+            old = [f"{v.text} ..." if v.continued else v.text for v in found]
             action = "remove" if value is None else "change" if old else "create"
-            changes.append(Change(action, file.path, f"[{s.section}] {s.key}", "; ".join(old), value or ""))
+            changes.append(Change(action, file.path, f"[{section}] {key}", "; ".join(old), value or ""))
     if content is not None and path.lstat().st_mode & 0o7777 != file.mode:
         changes.append(Change("change", file.path, f"mode 0{file.mode:o}"))
     return changes
@@ -520,9 +591,20 @@ def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> N
             problems.append(errors.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
     for file in rendered.config_files:
         problems += _check_editable(file, root)
+        problems += _misfits_elsewhere(file, root)
     problems += _check_certificates(rendered, host, root)
     ours = [*(f.path for f in rendered.files), layout.HIERA_CONFIG, layout.HIERADATA, _STATE]
     problems += files.hazards(root, [*ours, *(c.path for c in rendered.config_files)])
+    if problems:
+        raise errors.NotReady(tuple(dict.fromkeys(problems)))
+
+
+def check_writable(rendered: render.Rendered, root: pathlib.Path, work: Comparison) -> None:
+    """Fail before anything is written when the system keeps even root from changing a file.
+
+    :raises om_agent.errors.NotReady: with every problem.
+    """
+    problems = files.obstacles(root, _replaced(work), _edited(rendered)) if work.changes else []
     if problems:
         raise errors.NotReady(problems)
 
@@ -552,4 +634,136 @@ def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[error
         return [errors.problem(str(path), "hard-link", count=path.stat().st_nlink)]
     if not os.access(path, os.R_OK | os.W_OK):
         return [errors.problem(str(path), "read-only")]
-    return []
+    return _check_text(file, path, _text_of(file, root))
+
+
+def misfits(file: services.ConfigFile, path: pathlib.Path, keys: ini.Keys) -> list[errors.Problem]:
+    """Return keys of the operator's own with which no message of the service passes the router."""
+    found = []
+    for key, good in file.fitting.items():
+        values = keys.get((services.DRIVERS[model.Scheme.AMQP], key), [])
+        if values and (values[-1].continued or values[-1].text.lower() not in good):
+            said = f"[{services.DRIVERS[model.Scheme.AMQP]}] {key}"
+            where = f"{path}:{values[-1].line}"
+            found.append(errors.problem(where, "address-misfit", key=said, service=file.service, wanted=good[0]))
+    return found
+
+
+def _misfits_elsewhere(file: services.ConfigFile, root: pathlib.Path) -> list[errors.Problem]:
+    """Return `misfits` of what the service reads and takes instead of its own file."""
+    if not file.fitting:
+        return []
+    found: list[errors.Problem] = []
+    for source, keys in other_settings(file, root):
+        if source.after:
+            found += misfits(file, files.on_disk(root, source.path), keys)
+    return found
+
+
+def other_settings(file: services.ConfigFile, root: pathlib.Path) -> list[tuple[sources.Source, ini.Keys]]:
+    """Return the other files that a service reads and the environment of its units, each with the keys that it sets."""
+    found: list[tuple[sources.Source, ini.Keys]] = []
+    for source in sources.other_files(file.path, file.units, root):
+        found.append((source, keys_of(source.path, root)))
+    for variable in sources.variables(file.units, root):
+        value = ini.Value(variable.value, False, variable.line)
+        source = sources.Source(variable.path, variable.unit, True)
+        found.append((source, {(variable.section, variable.key): [value]}))
+    return found
+
+
+def overrides(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Problem, ...]:
+    """Return the lines of services' files, and of other files that services read, that count instead of ours, or with
+    which ours do not work."""
+    found: list[errors.Problem] = []
+    for file in rendered.config_files:
+        if file.format != services.OSLO:
+            continue
+        found += _own_transports(file, file.path, keys_of(file.path, root), root)
+        found += _threads(file, root)
+        for source, keys in other_settings(file, root):
+            for s in file.settings:
+                values = keys.get((ini.section_name(s.section), s.key), [])
+                ours = s.value.reveal() if s.value else None
+                adds = any(name in services.ADDED_UP for name in ((s.section, s.key), *_newer_name(s)))
+                counts = source.after or adds or ours is None
+                if values and counts and (adds or [v.text for v in values][-1] != ours):
+                    where = f"{files.on_disk(root, source.path)}:{values[-1].line}"
+                    told = {"key": f"[{s.section}] {s.key}", "unit": source.unit, "own": file.path}
+                    found.append(errors.warning(where, "overridden", **told))
+            found += _own_transports(file, source.path, keys, root)
+    return tuple(dict.fromkeys(found))
+
+
+def _threads(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
+    """Yield the APIs of a service with RPC over a router whose threads eventlet and uWSGI both make."""
+    group = services.DRIVERS[model.Scheme.AMQP]
+    if not any(s.section == group and s.value for s in file.settings):
+        return
+    for unit in services.PATCHED_APIS.get(file.service, ()):
+        for one in sources.threads([unit], root):
+            where = f"{files.on_disk(root, one.path)}:{one.line}"
+            yield errors.warning(where, "uwsgi-threads", unit=unit, count=one.threads)
+
+
+def _newer_name(setting: services.Setting) -> list[tuple[str, str]]:
+    """Return the present name of a key, when ``setting`` is about one of its older names."""
+    return [new for new, old in services.OLDER_NAMES.items() if (setting.section, setting.key) in old]
+
+
+def _own_transports(file: services.ConfigFile, path: str, keys: ini.Keys, root: pathlib.Path) -> list[errors.Problem]:
+    names = (*services.OWN_TRANSPORTS.get(file.service, ()), services.OWN_TRANSPORT_OF_ANY)
+    found = [(name, keys[name][-1]) for name in names if name in keys]
+    return [
+        errors.warning(
+            f"{files.on_disk(root, path)}:{value.line}",
+            "own-transport",
+            key=f"[{name[0]}] {name[1]}",
+            name=file.service,
+        )
+        for name, value in found
+    ]
+
+
+def keys_of(path: str, root: pathlib.Path) -> ini.Keys:
+    """Return the keys of a file that oslo.config reads; none when it cannot be read."""
+    try:
+        return ini.read((files.read(files.on_disk(root, path)) or b"").decode(errors="surrogateescape"))
+    except OSError:
+        return {}
+
+
+def look_for_misfits(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Problem, ...]:
+    """Return `misfits` of every service's file as it is on disk, and of the files that it reads after that."""
+    found: list[errors.Problem] = []
+    for file in rendered.config_files:
+        path = files.on_disk(root, file.path)
+        found += misfits(file, path, ini.read(_text_of(file, root), file.format))
+        found += _misfits_elsewhere(file, root)
+    return tuple(dict.fromkeys(found))
+
+
+def _check_text(file: services.ConfigFile, path: pathlib.Path, text: str) -> list[errors.Problem]:
+    """Refuse what the file's own reader rejects, and an edit after which it would not read what is wanted."""
+    reader = _READERS[file.format]
+    fault = ini.fault(text, file.format)
+    if fault:
+        return [errors.problem(f"{path}:{fault.line}", "rejected-line", reader=reader, why=fault.why)]
+    keys = ini.read(text, file.format)
+    for s in file.settings if file.format == services.PASTE else ():
+        # PasteDeploy passes over a key of a section that is in DEFAULT too, and "get KEY" comes after KEY. What DEFAULT
+        # gets, every section gets.
+        sections = ("DEFAULT", ini.section_name(s.section, services.PASTE))
+        for section, key in keys:
+            got = key.startswith("get ") and key[4:].strip() == s.key and section in sections
+            if got or (section, key) == ("DEFAULT", s.key):
+                where = f"{path}:{keys[section, key][0].line}"
+                return [errors.problem(where, "paste-elsewhere", key=key, section=section, ours=s.key)]
+    found = misfits(file, path, keys)
+    if found:
+        return found
+    wanted = _wanted(file)
+    if all(ini.holds(keys, *setting, file.format) for setting in wanted):
+        return []
+    wrong = ini.misread(text, ini.edit(text, wanted, file.format), wanted, file.format)
+    return [errors.problem(f"{path}:{wrong.line}", "cannot-edit", reader=reader, why=wrong.why)] if wrong else []

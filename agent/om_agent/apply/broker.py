@@ -5,9 +5,9 @@ the same document. RabbitMQ only ever adds from it, so what an earlier file of o
 by name, and nobody else's. Everything is read back. Users are the whole cluster's: every node's agent does the same,
 and finds done what another has done.
 
-Sources: https://www.rabbitmq.com/docs/definitions, rabbitmqctl(8) (import_definitions reads standard input,
-export_definitions writes to standard output); run with 3.10.8. That ends the connections of a user who is deleted
-(rabbit_connection_tracking_handler.erl).
+Sources: https://www.rabbitmq.com/docs/definitions, rabbitmqctl(8) (import_definitions reads a file,
+export_definitions writes to standard output); run with 3.10.8 and 4.0.5. That ends the connections of a user who is
+deleted (rabbit_connection_tracking_handler.erl).
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Door:
     root: pathlib.Path
     relocated: bool
 
-    def ctl(self, *command: str, stdin: bytes = b"") -> proc.Result:
+    def ctl(self, *command: str, keep_open: tuple[int, ...] = ()) -> proc.Result:
         """Run rabbitmqctl.
 
+        :param keep_open: file descriptors that it inherits.
         :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
         """
         tool = _CTL if os.path.exists(_CTL) else proc.find("rabbitmqctl", ("/usr/sbin",))
@@ -68,7 +69,7 @@ class Door:
         more = {"HOME": str(files.on_disk(self.root, layout.RABBIT_COOKIE).parent)}
         if self.relocated:
             more["RABBITMQ_CONF_ENV_FILE"] = str(self._configuration / "rabbitmq-env.conf")
-        return proc.run([*argv, *command], CTL_SECONDS, stdin=stdin, more=more, user=self.user())
+        return proc.run([*argv, *command], CTL_SECONDS, keep_open=keep_open, more=more, user=self.user())
 
     def user(self) -> proc.User | None:
         """Return as whom rabbitmqctl runs, None for whom this program runs as.
@@ -239,8 +240,7 @@ def set_mark(work: Work) -> None:
 
 
 def _clear_mark(root: pathlib.Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        _mark_path(root).unlink()
+    files.remove(_mark_path(root))
 
 
 # -- doing it --------------------------------------------------------------------------------------------------------
@@ -318,10 +318,22 @@ def _hold(door: Door, wanted: Definitions) -> None:
     """Make the broker know what is wanted, and whatever else it knows."""
     if not lacking(wanted, _export(door)):
         return
-    code = door.ctl("import_definitions", stdin=json.dumps(wanted).encode()).returncode
+    code = _import(door, wanted).returncode
     left = lacking(wanted, _export(door))
     if left:
         raise Trouble(f"it did not take {called(left[0])} (exit code {code})")
+
+
+def _import(door: Door, wanted: Definitions) -> proc.Result:
+    """Have the broker take definitions from a file in memory.
+
+    The rabbitmqctl of RabbitMQ 4 never ends when it reads them from standard input. A file on disk would stay if the
+    agent were killed. The broker's user cannot open a pipe of root's, but it can open a memfd that it inherits.
+    """
+    with os.fdopen(os.memfd_create("definitions"), "wb") as file:
+        file.write(json.dumps(wanted).encode())
+        file.flush()
+        return door.ctl("import_definitions", f"/proc/self/fd/{file.fileno()}", keep_open=(file.fileno(),))
 
 
 def _delete(work: Work) -> None:

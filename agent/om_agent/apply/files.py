@@ -8,6 +8,9 @@ needs no space, so it works on a full disk. The journal goes through the phases
 and says at any instant, to this process or to the next one after a SIGKILL, what to do: before ``active`` nothing was
 touched, from ``active`` on the copies go back, after ``committed`` they are thrown away. Its paths are those below the
 root directory, so that a run in an image that was mounted somewhere is put right by the agent in the booted image.
+
+A power loss may undo the last changes of one directory and keep those of another: they may be on different file
+systems. So each step syncs every directory that it changed before the journal says that the step is done.
 """
 
 from __future__ import annotations
@@ -20,20 +23,25 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
+import re
 import secrets
 import shutil
 import stat
+import struct
 import time
 import typing
 
 from om_agent import errors, proc, render
-from om_agent.plan import layout
+from om_agent.plan import layout, services
 
 PREPARE, ACTIVE, PUPPET, COMMITTED = "prepare", "active", "puppet", "committed"
 
 _OLD = ".om-agent-old"
 _NEW = ".om-agent-new"
 _LOCK_POLL = 0.1  # seconds
+# What opening says of a path where no regular file is.
+_NOT_A_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 # Who could write here could have puppet, which runs as root, do anything.
 _OWN_DIRECTORIES = (layout.STATE_DIR, layout.CONFIG_DIR, layout.HIERADATA.rpartition("/")[0])
 
@@ -46,12 +54,21 @@ class State:
     :param units: units of ours that run here.
     :param sasl: by path of a SASL database: (fingerprint of its users, SHA-256 of its bytes).
     :param changes: how many the last apply made that had anything to do.
+    :param node: the node's name in the metadata; '' in the state of an older agent.
+    :param drivers: by path of a service's file, the sections of the drivers that it was made to use.
+    :param sections: by path of a service's file, the sections that were added to it. The state of an older agent has
+        none, so the sections that it added stay when they become empty.
+    :param queue_options: names of the options about queues that services were given.
     """
 
     files: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     sasl: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     changes: int = 0
+    node: str = ""
+    drivers: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    sections: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    queue_options: tuple[str, ...] = ()
 
 
 def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
@@ -82,6 +99,7 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
             with contextlib.suppress(FileExistsError):  # another agent made it meanwhile
                 on_disk(root, missing).mkdir()
                 on_disk(root, missing).chmod(0o755)  # whatever the umask
+                _sync_directory(on_disk(root, missing).parent)
         directory.chmod(0o700)
         descriptor = _open_lock(directory / "lock")
     except OSError as e:
@@ -169,6 +187,74 @@ def _below(path: str, directory: str) -> bool:
     return os.path.commonpath([path, directory]) == directory
 
 
+# What lsattr shows and even root cannot get round (linux/fs.h): flag, letter, name, what is not possible then.
+_ATTRIBUTES = (
+    (0x10, "i", "immutable", "change it"),
+    (0x20, "a", "append only", "replace or shorten what is in it"),
+)
+
+
+def _get_flags_request() -> int:
+    """Return the number of FS_IOC_GETFLAGS, _IOR('f', 1, long): some architectures number directions otherwise."""
+    reading = 1 if platform.machine().startswith(("ppc", "mips", "sparc", "alpha")) else 2
+    return reading << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
+
+
+def obstacles(root: pathlib.Path, replaced: typing.Iterable[str], edited: typing.Iterable[str]) -> list[errors.Problem]:
+    """Return what keeps even root from changing these files: attributes, mounts, file systems that are read-only.
+
+    :param replaced: files in whose place another is put, or that are removed.
+    :param edited: files that are changed in place; copies are made next to all of them.
+    """
+    replaced = tuple(replaced)
+    mounted = _mount_points()
+    problems = []
+    directories = set()
+    for path in dict.fromkeys((*replaced, *edited)):
+        place = on_disk(root, path)
+        directories.add(next(parent for parent in place.parents if parent.is_dir()))
+        if not place.is_symlink() and place.is_file():
+            problems += _fixed(place, "the file")
+            if path in replaced and os.path.realpath(place) in mounted:
+                problems.append(errors.problem(str(place), "mounted-file"))
+    for directory in sorted(directories):
+        problems += _fixed(directory, "the directory")
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            problems.append(errors.problem(str(directory), "read-only-directory"))
+    return problems
+
+
+def _fixed(place: pathlib.Path, what: str) -> list[errors.Problem]:
+    """Return the attributes that keep a file or directory as it is."""
+    flags = bytearray(struct.calcsize("l"))
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []  # what reads it later reports that
+    try:
+        fcntl.ioctl(descriptor, _get_flags_request(), flags)
+    except OSError:
+        return []  # not every file system has them
+    finally:
+        os.close(descriptor)
+    found = struct.unpack_from("i", flags)[0]  # the kernel writes an int, whatever the request says
+    return [
+        errors.problem(str(place), "attribute", what=what, flag=letter, name=name, lacking=lacking)
+        for bit, letter, name, lacking in _ATTRIBUTES
+        if found & bit
+    ]
+
+
+def _mount_points() -> frozenset[str]:
+    """Return where something is mounted; a single file can be such a place too."""
+    try:
+        text = pathlib.Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return frozenset()
+    places = (line.split(" ")[4] for line in text.splitlines())
+    return frozenset(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), place) for place in places)
+
+
 # -- single files ----------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +280,13 @@ def write(path: pathlib.Path, content: bytes, mode: int, uid: int | None = None,
     _sync_directory(path.parent)
 
 
+def remove(path: pathlib.Path) -> None:
+    """Remove a file, durably; it is no error when there is none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+        _sync_directory(path.parent)
+
+
 def _sync_directory(directory: pathlib.Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -206,8 +299,10 @@ def _sync_file(path: pathlib.Path) -> None:
     """Make the content of a regular file durable, and that it is there; None of either is fine too."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return  # removed, or not ours to judge: the look at the files after puppet's run has been
+    except OSError as e:
+        if e.errno in _NOT_A_FILE:
+            return  # removed, or not ours to judge: the look at the files after puppet's run has been
+        raise
     try:
         os.fsync(descriptor)
     finally:
@@ -259,9 +354,36 @@ def load_state(root: pathlib.Path) -> State:
     try:
         raw = json.loads(read(state_dir(root) / "state.json") or b"")
         sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
-        return State(tuple(map(str, raw["files"])), tuple(map(str, raw["units"])), sasl, int(raw.get("changes", 0)))
+        drivers = raw["drivers"] if "drivers" in raw else _written_drivers(root)
+        return State(
+            files=tuple(map(str, raw["files"])),
+            units=tuple(map(str, raw["units"])),
+            sasl=sasl,
+            changes=int(raw.get("changes", 0)),
+            node=str(raw.get("node", "")),
+            drivers=_by_path(drivers),
+            sections=_by_path(raw.get("sections", {})),
+            queue_options=tuple(map(str, raw.get("queue_options", ()))),
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return State()
+
+
+def _by_path(raw: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Return lists of sections by path as JSON has them, checked."""
+    return {str(path): tuple(map(str, sections)) for path, sections in raw.items()}
+
+
+def _written_drivers(root: pathlib.Path) -> dict[str, list[str]]:
+    """Return `State.drivers` as the hieradata tells them, for the state file of an agent that did not note them."""
+    data = json.loads(read(on_disk(root, layout.HIERADATA)) or b"{}")
+    target = "" if root == pathlib.Path("/") else str(root)
+    found = {}
+    for path, wanted in data.get("om_messaging::config_files", {}).items():
+        sections = wanted["settings"].items()
+        written = [name for name, keys in sections if any(value is not None for value in keys.values())]
+        found[path.removeprefix(target)] = [name for name in written if name in services.DRIVERS.values()]
+    return found
 
 
 def dump_state(state: State) -> bytes:
@@ -292,12 +414,23 @@ class Transaction:
 
     root: pathlib.Path
     journal: dict[str, typing.Any]
+    _doubtful: bool = False  # whether the journal on disk may be of a later phase than this one
 
     def phase(self, name: str) -> None:
         """Enter the next phase, durably."""
         entered = {**self.journal, "phase": name}
-        write(_journal_path(self.root), json.dumps(entered).encode(), 0o600)
+        content = json.dumps(entered).encode()
+        self._doubtful = True
+        try:
+            write(_journal_path(self.root), content, 0o600)
+        except OSError:
+            # A full disk fails before the new journal has its name: then the one on disk is surely the earlier one,
+            # and putting back needs no space.
+            with contextlib.suppress(OSError):
+                self._doubtful = read(_journal_path(self.root)) == content
+            raise
         self.journal = entered  # only now: a phase that is not on disk has not begun
+        self._doubtful = False
 
     def put(self, file: render.File, content: bytes, uid: int | None, gid: int | None) -> None:
         """Write one file of ours."""
@@ -305,9 +438,7 @@ class Transaction:
 
     def remove(self, path: str) -> None:
         """Remove one file."""
-        with contextlib.suppress(FileNotFoundError):
-            on_disk(self.root, path).unlink()
-            _sync_directory(on_disk(self.root, path).parent)
+        remove(on_disk(self.root, path))
 
     @property
     def committed(self) -> bool:
@@ -329,6 +460,14 @@ class Transaction:
         :raises om_agent.errors.RollbackFailed: when a file cannot be put back; the journal stays.
         """
         with proc.uninterrupted():
+            if self._doubtful:  # else a run after this one could throw away the copies that are not back yet
+                try:
+                    self.phase(self.journal["phase"])
+                except OSError as e:
+                    raise errors.RollbackFailed(
+                        f"Nothing was put back, since {_journal_path(self.root)} cannot be written ({e.strerror}). "
+                        "Fix that and run om-agent apply again: it goes on where this run stopped."
+                    ) from None
             return _restore(self.root, self.journal)
 
 
@@ -401,9 +540,24 @@ def sasl_dir(root: pathlib.Path) -> pathlib.Path:
 
 
 def remove_directory(path: pathlib.Path) -> None:
-    """Remove a directory with all that is in it; anything else stays, since rmtree would wait for a pipe's writer."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove a directory with all that is in it; anything else stays, since rmtree would wait for a pipe's writer.
+
+    :raises om_agent.errors.ApplyFailed: when that is not possible.
+    """
+    if not path.is_dir() or path.is_symlink():
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError as e:
+        why = errors.limit(e.errno) or e.strerror
+        raise errors.ApplyFailed(
+            f"{path} may hold passwords and cannot be removed ({why}). Remove it and run again."
+        ) from None
+
+
+def unfinished(root: pathlib.Path) -> bool:
+    """Return whether a run's changes are neither complete nor taken back."""
+    return os.path.lexists(_journal_path(root))
 
 
 def _parse_journal(content: bytes) -> dict[str, typing.Any] | None:
@@ -479,7 +633,7 @@ def _restore(root: pathlib.Path, journal: dict[str, typing.Any]) -> bool:
     """Put back or throw away the copies, as the phase says; see the head of this module."""
     phase = journal["phase"]
     if phase in (PREPARE, COMMITTED):
-        _finish(root, journal, remove_directories=phase == PREPARE)
+        _finish_or_tell(root, journal, remove_directories=phase == PREPARE)
         return False
     failures = []
     for entry in journal["entries"]:
@@ -489,11 +643,22 @@ def _restore(root: pathlib.Path, journal: dict[str, typing.Any]) -> bool:
             failures.append(f"{on_disk(root, entry['path'])} ({e.strerror})")
     if failures:
         raise errors.RollbackFailed(
-            f"These files could not be put back: {', '.join(failures)}. Mend that and run om-agent apply again: "
+            f"These files could not be put back: {', '.join(failures)}. Fix this and run om-agent apply again: "
             "it goes on where it stopped."
         )
-    _finish(root, journal, remove_directories=True)
+    _finish_or_tell(root, journal, remove_directories=True)
     return bool(phase == PUPPET)
+
+
+def _finish_or_tell(root: pathlib.Path, journal: dict[str, typing.Any], remove_directories: bool) -> None:
+    try:
+        _finish(root, journal, remove_directories)
+    except OSError as e:
+        raise errors.RollbackFailed(
+            f"Every file is as it should be, but copies of the old ones may be left next to them, since "
+            f"{e.filename or 'a directory'} cannot be changed ({e.strerror}). They end in {_OLD} and may hold "
+            "passwords. Fix that and run om-agent apply again: it removes them."
+        ) from None
 
 
 def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
@@ -503,9 +668,7 @@ def _put_back(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
             _open_up(_old(root, entry["path"]), entry.get("mode"))
             _replace(_old(root, entry["path"]), path)
         return
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        path.unlink()
-        _sync_directory(path.parent)
+    remove(path)
     if entry["link"]:
         os.symlink(entry["link"], path)
         _sync_directory(path.parent)
@@ -516,6 +679,7 @@ def _open_up(old: pathlib.Path, mode: int | None) -> None:
     if mode is not None:
         with contextlib.suppress(PermissionError), open_regular(old) as stream:  # closed to its owner: done already
             os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
 
 
 def _replace(old: pathlib.Path, path: pathlib.Path) -> None:
@@ -538,19 +702,23 @@ def _replace(old: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _finish(root: pathlib.Path, journal: dict[str, typing.Any], remove_directories: bool = False) -> None:
-    """Remove copies, unfinished files and the journal, the journal last."""
+    """Remove copies, unfinished files and, when that is durable, the journal."""
+    changed: set[pathlib.Path] = set()
     for entry in journal["entries"]:
         path = on_disk(root, entry["path"])
         for leftover in (_old(root, entry["path"]), path.with_name(f".{path.name}{_NEW}")):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 leftover.unlink()
+        changed.add(path.parent)
     if remove_directories:
         for directory in reversed(journal["directories"]):
             with contextlib.suppress(OSError):  # somebody else's file may be in it by now
                 on_disk(root, directory).rmdir()
-    with contextlib.suppress(FileNotFoundError):
-        _journal_path(root).unlink()
-    _sync_directory(state_dir(root))
+            changed.add(on_disk(root, directory).parent)
+    for parent in sorted(changed):  # all of them: a run that was killed may have changed one and not synced it
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            _sync_directory(parent)
+    remove(_journal_path(root))
 
 
 def full_disk(error: OSError) -> bool:

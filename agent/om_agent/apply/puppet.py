@@ -94,7 +94,7 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
         told = [m for level, m in messages if level in _BAD]
         said = "; ".join(dict.fromkeys(told)) or "it gave no reason"
         raise errors.ApplyFailed(
-            f"puppet failed (exit code {result.returncode}): {said[:2000]}. Mend that and run again."
+            f"puppet failed (exit code {result.returncode}): {said[:2000]}. Fix this and run om-agent apply again."
         )
     return tuple(m for level, m in messages if level == "notice")
 

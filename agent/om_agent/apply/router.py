@@ -317,8 +317,7 @@ def set_mark(root: pathlib.Path, work: Work) -> None:
 
 def clear_mark(root: pathlib.Path) -> None:
     """Note that the running router is as its file says."""
-    with contextlib.suppress(FileNotFoundError):
-        _mark_path(root).unlink()
+    files.remove(_mark_path(root))
 
 
 def read_door(root: pathlib.Path) -> int | None:
@@ -333,8 +332,7 @@ def write_door(root: pathlib.Path, port: int | None) -> None:
     if port is not None:
         files.write(path, f"{port}\n".encode(), 0o600)
     else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        files.remove(path)
 
 
 # -- doing it --------------------------------------------------------------------------------------------------------
@@ -384,19 +382,23 @@ def _connect(work: Work) -> amqp.Client:
     """Return a client, at the listener of the new configuration, of the old, or at the one that a drain left."""
     places = [place for side in (work.new, work.old) for place in _client_listeners(side)]
     places += [(_LOOPBACK, work.door, False)] if work.door is not None else []
-    trouble: errors.AgentError | None = None
+    troubles: list[errors.AgentError] = []
     for host, port, tls in dict.fromkeys(places):
         try:
             client = amqp.Client(login(work.plan, (host, port), tls))
         except errors.Unreachable as e:
-            trouble = trouble or e
+            troubles.append(e)
             continue
         if client.container == work.plan.node.name:
             return client
         client.close()
         told = errors.quoted(client.container)
-        trouble = errors.Unreachable(f"what listens at {client.login.where} calls itself {told}")
-    raise Trouble(str(trouble).rstrip(".") if trouble else "it has no listener for clients")
+        troubles.append(errors.Unreachable(f"what listens at {client.login.where} calls itself {told}"))
+    # Where nothing listens the router may not be yet, or not any more: what answered otherwise says what is wrong.
+    telling = [e for e in troubles if not (isinstance(e, amqp.Unreachable) and e.kind == amqp.REFUSED)]
+    if not troubles:
+        raise Trouble("it has no listener for clients")
+    raise Trouble(str(telling[0] if telling else troubles[-1]).rstrip("."))
 
 
 def _client_listeners(entities: typing.Sequence[router.Entity]) -> typing.Iterator[tuple[str, int, bool]]:
@@ -556,7 +558,7 @@ def _wait_for_port(host: str, port: int, listening: bool, seconds: float = _PORT
         if open_ is listening:
             return
         if time.monotonic() >= deadline:
-            raise Trouble(f"{'nothing' if listening else 'something'} listens at {host}:{port}")
+            raise Trouble(f"{'nothing' if listening else 'something'} listens at {errors.where(host, port)}")
         time.sleep(_POLL)
 
 

@@ -50,8 +50,10 @@ def issue(secret: model.Secret, node: model.Node) -> Credentials:
     try:
         from cryptography import exceptions
         from cryptography.hazmat.primitives import serialization
-    except ImportError:
+    except ModuleNotFoundError:
         raise errors.NotReady([errors.problem("cryptography", "no-cryptography")]) from None
+    except ImportError as e:
+        raise errors.CannotLoad("cryptography", e) from None
     try:
         stretched = _stretch(secret)
         ca_key, key = _key(stretched, "authority"), _key(stretched, f"router {node.name}")

@@ -14,7 +14,7 @@ import ipaddress
 import typing
 
 from om_agent import ciphers, fields, model
-from om_agent.plan import layout, router
+from om_agent.plan import layout, queues, router
 
 PLUGINS = ("rabbitmq_prometheus",)
 EXTERNAL_PLUGIN = "rabbitmq_auth_mechanism_ssl"
@@ -59,7 +59,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPla
         distribution=_distribution(d.tls, host) if d.broker.distribution_tls else None,
         inet_hosts=tuple((n.address, n.name) for n in members if fields.is_address(n.address)),
         plugins=(*PLUGINS, *([EXTERNAL_PLUGIN] if carried[0].client_files else [])),
-        definitions=_definitions(d, carried, len(members)),
+        definitions=_definitions(d, carried, len(members), host),
         erlang_cookie=d.broker.erlang_cookie,
         requires=router.given_files(d.tls, "broker") if uses_tls else (),
         tls=uses_tls,
@@ -90,15 +90,19 @@ def _settings(
         yield ("ssl_options.fail_if_no_peer_cert", "true" if external else "false")
         yield from _protocols(d.tls)
         if external:
-            yield ("auth_mechanisms.1", "EXTERNAL")
             yield ("ssl_cert_login_from", "common_name")
     else:
         yield (f"listeners.tcp.{name}", address)
+    # RabbitMQ 4.0 adds ANONYMOUS, which needs no password (rabbit.schema, auth_mechanisms and anonymous_login_user).
+    for i, mechanism in enumerate(("EXTERNAL",) if external else ("PLAIN", "AMQPLAIN"), 1):
+        yield (f"auth_mechanisms.{i}", mechanism)
     # Users come from the definitions alone; guest is never made, so nothing needs the loopback exception.
     yield ("loopback_users", "none")
     yield ("load_definitions", host.inside(layout.RABBIT_DEFINITIONS))
     if own:
         yield ("prometheus.tcp.ip", node.address)
+    if queues.permits_transient(d, host):
+        yield ("deprecated_features.permit.transient_nonexcl_queues", "true")
     yield ("prometheus.tcp.port", str(d.broker.metrics_port))
     if len(members) > 1:
         yield ("cluster_formation.peer_discovery_backend", "classic_config")
@@ -153,16 +157,22 @@ def _environment(d: model.Deployment, node: model.Node, host: layout.Host) -> ty
     if "." in node.name:
         yield ("USE_LONGNAME", "true")
     yield ("DIST_PORT", str(d.broker.dist_port))
-    # The server's scripts expand these unquoted, so the double quotes that make it an Erlang string reach erl.
-    arguments = [f'-kernel inetrc "{host.inside(layout.RABBIT_DIR)}/erl_inetrc"']
+    resolver = f"{host.inside(layout.RABBIT_DIR)}/erl_inetrc"
+    arguments = []
     if d.broker.distribution_tls:
         arguments.append(f"-proto_dist {'inet6' if ':' in node.address else 'inet'}_tls")
         arguments.append(f"-ssl_dist_optfile {host.inside(layout.RABBIT_DISTRIBUTION)}")
     elif ":" in node.address:
         arguments.append("-proto_dist inet6_tcp")
     own = [f"-kernel inet_dist_use_interface {erlang_address(node.address)}"] if fields.is_address(node.address) else []
-    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([*arguments, *own]))
-    yield ("CTL_ERL_ARGS", " ".join(arguments))
+    # The server's script expands this unquoted, so the double quotes that make it an Erlang string reach erl.
+    yield ("SERVER_ADDITIONAL_ERL_ARGS", " ".join([f'-kernel inetrc "{resolver}"', *arguments, *own]))
+    # RabbitMQ 3.10 passes CTL_ERL_ARGS to erl as words, with their quotes. RabbitMQ 4 passes them in ERL_FLAGS, and erl
+    # removes the quotes there. So CTL_ERL_ARGS has no quotes, and rabbitmqctl, which exports every variable of this
+    # file, gets the resolver file by Erlang's own variable.
+    yield ("ERL_INETRC", resolver)
+    if arguments:
+        yield ("CTL_ERL_ARGS", " ".join(arguments))
     yield ("CONFIG_FILE", host.inside(f"{layout.RABBIT_DIR}/rabbitmq.conf"))
     yield ("ENABLED_PLUGINS_FILE", host.inside(f"{layout.RABBIT_DIR}/enabled_plugins"))
 
@@ -176,14 +186,14 @@ def erlang_address(address: str) -> str:
 
 
 def _definitions(
-    d: model.Deployment, carried: tuple[model.Backend, ...], members: int
+    d: model.Deployment, carried: tuple[model.Backend, ...], members: int, host: layout.Host
 ) -> dict[str, list[dict[str, typing.Any]]]:
     # By name: so nothing changes when two users change places.
     users = {a.username: a.password for b in carried for a in b.accounts.values()}
     vhosts = dict.fromkeys(b.virtual_host or "/" for b in carried)
     permissions = sorted({(a.username, b.virtual_host or "/") for b in carried for a in b.accounts.values()})
     policies = []
-    if members > 1 and d.broker.mirrored_queues:
+    if members > 1 and queues.choose(d, host).kind is model.Queues.MIRRORED and queues.can_mirror(host):
         # A majority of copies, as TripleO's RabbitHAQueues 0; names that begin with amq. are the broker's own.
         definition = {"ha-mode": "exactly", "ha-params": members // 2 + 1, "ha-sync-mode": "automatic"}
         policies = [

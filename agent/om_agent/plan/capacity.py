@@ -13,7 +13,7 @@ import math
 import typing
 
 from om_agent import model
-from om_agent.plan import topology
+from om_agent.plan import policy, topology
 
 # Descriptors that the drop-in of the router's unit allows, and the distributions' unit of RabbitMQ.
 ROUTER_DESCRIPTORS = 65536
@@ -48,6 +48,13 @@ ROUTER = Constants(memory=25 * MIB, descriptors=12, client_memory=150 * KIB, cli
 # notifies has a bare one.
 RPC_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=512 * KIB, client_connections=6)
 NOTIFY_BROKER = Constants(memory=140 * MIB, descriptors=34, client_memory=47 * KIB, client_connections=1)
+# A session and its link: 8.1 to 8.5 KiB for a sender, 9.6 to 10.0 for a receiver, with both engines (the development
+# router: 7.1 and 7.9). The driver keeps one for every peer of the last 10 to 20 minutes.
+LINK_MEMORY = 10 * KIB
+# Every process outside the controllers calls the RPC workers of one service, and within 20 minutes it calls each of
+# them. So a worker answers at most half of all these processes: three of a compute's six belong to neutron.
+WORKERS = 8
+CALLERS_OF_ONE_SERVICE = 0.5
 # With TLS, which routers always speak with each other: fitted to meshes of 5 to 50 interiors (doc/scale.rst).
 INTER_ROUTER_MEMORY = 1386 * KIB
 EDGE_MEMORY = 215 * KIB
@@ -65,6 +72,7 @@ class Need:
     :param clients: service processes connected to it.
     :param edges: edge routers connected to it, both uplinks of each counted.
     :param peers: connections with interior routers or brokers.
+    :param links: of service processes to the peers that they answer.
     :param memory: bytes.
     """
 
@@ -74,6 +82,7 @@ class Need:
     clients: int
     edges: int
     peers: int
+    links: int
     connections: int
     descriptors: int
     memory: int
@@ -101,7 +110,8 @@ def measure(d: model.Deployment, processes: typing.Mapping[str, int], times: int
     needs = [*_routers(d, processes, times), *_brokers(d, processes, times)]
     servers = {n.name for n in d.nodes if n.router is model.RouterMode.INTERIOR} | _broker_names(d)
     nodes = len(servers) + (len(d.nodes) - len(servers)) * times
-    return Size(times, nodes, tuple(needs), tuple(_advice(d, needs)))
+    callers = _callers(d, processes, times) if d.routed else 0
+    return Size(times, nodes, tuple(needs), tuple(_advice(d, needs, callers)))
 
 
 def _processes(node: model.Node, processes: typing.Mapping[str, int]) -> int:
@@ -120,22 +130,35 @@ def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
     if d.router.clients is model.Clients.MESH:
         elsewhere += sum(_processes(n, processes) for n in interiors)
     share = math.ceil(elsewhere / max(1, len(interiors)))
+    callers = _callers(d, processes, times)
 
     def interior(node: model.Node) -> Need:
         own = 0 if d.router.clients is model.Clients.MESH else _processes(node, processes)
         each = INTER_ROUTER_CONNECTIONS[d.router.engine]
         peer = (peers[node.name] * each, peers[node.name] * INTER_ROUTER_MEMORY)
-        return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peer)
+        links = callers * WORKERS
+        return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peer, links)
 
     yield max((interior(n) for n in interiors), key=lambda need: need.memory)
     edges = [n for n in d.nodes if n.router is model.RouterMode.EDGE]
     if edges:
         peer = (2, 2 * EDGE_MEMORY)
-        found = (_router("edge", len(edges) * times, n, _processes(n, processes), 0, peer) for n in edges)
+        # What runs here is called by the same workers in its turn.
+        links = {n.name: _processes(n, processes) * WORKERS * len(interiors) for n in edges}
+        found = (
+            _router("edge", len(edges) * times, n, _processes(n, processes), 0, peer, links[n.name]) for n in edges
+        )
         yield max(found, key=lambda need: need.memory)
 
 
-def _router(kind: str, nodes: int, node: model.Node, clients: int, edges: int, peers: tuple[int, int]) -> Need:
+def _callers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> int:
+    """Return how many service processes there are on nodes without an interior router."""
+    return sum(_processes(n, processes) * times for n in d.nodes if n.router is not model.RouterMode.INTERIOR)
+
+
+def _router(
+    kind: str, nodes: int, node: model.Node, clients: int, edges: int, peers: tuple[int, int], links: int
+) -> Need:
     """Return what one router needs; ``peers`` are connections and bytes."""
     connections = clients * ROUTER.client_connections + edges + peers[0]
     return Need(
@@ -145,9 +168,10 @@ def _router(kind: str, nodes: int, node: model.Node, clients: int, edges: int, p
         clients=clients,
         edges=edges,
         peers=peers[0],
+        links=links,
         connections=connections,
         descriptors=ROUTER.descriptors + connections,
-        memory=ROUTER.memory + clients * ROUTER.client_memory + edges * EDGE_MEMORY + peers[1],
+        memory=ROUTER.memory + clients * ROUTER.client_memory + edges * EDGE_MEMORY + peers[1] + links * LINK_MEMORY,
         limit=ROUTER_DESCRIPTORS,
     )
 
@@ -173,6 +197,7 @@ def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
             clients=clients,
             edges=0,
             peers=peers,
+            links=0,
             connections=connections,
             descriptors=each.descriptors + connections,
             memory=each.memory + clients * each.client_memory,
@@ -180,7 +205,7 @@ def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
         )
 
 
-def _advice(d: model.Deployment, needs: list[Need]) -> typing.Iterator[str]:
+def _advice(d: model.Deployment, needs: list[Need], callers: int) -> typing.Iterator[str]:
     for need in needs:
         if need.descriptors > need.limit:
             remedy = {
@@ -189,6 +214,12 @@ def _advice(d: model.Deployment, needs: list[Need]) -> typing.Iterator[str]:
                 "broker": "add brokers, put RPC on routers, or raise LimitNOFILE of rabbitmq-server.service",
             }[need.kind]
             yield f"{need.descriptors} descriptors on {need.name} ({need.kind}), and {need.limit} are allowed: {remedy}"
+    sessions = math.ceil(callers * CALLERS_OF_ONE_SERVICE)
+    if sessions > policy.SESSIONS:
+        yield (
+            f"{sessions} sessions on one connection of a busy service, and {policy.SESSIONS} are possible: "
+            "lower [oslo_messaging_amqp] default_sender_link_timeout of the services on controllers"
+        )
     count = len(model.interiors(d)) if model.meshed(d) else 0
     if count > model.MAX_INTERIORS * 3 // 4:
         yield f"{count} of at most {model.MAX_INTERIORS} interior routers: let more roles run edge routers"

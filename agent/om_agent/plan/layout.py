@@ -6,6 +6,8 @@ Sources: qpid-dispatch's and skupper-router's unit files and RPM specs (paths, u
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 
 from om_agent import model
 
@@ -158,6 +160,11 @@ class Host:
         be started from it without chroot.
     :param target: put before every path that is written or edited: the root directory, or empty.
     :param manage_services: whether units may be restarted here.
+    :param broker_version: of the RabbitMQ package, as ``4.0.5``; '' when there is none or it does not say.
+    :param release: the distribution and its version, as ``debian 13``; '' when os-release does not say.
+    :param queue_options: names of the options about queues that the last apply wrote for services here.
+    :param oslo_messaging: version of the oslo.messaging that packaged services import; '' when none was found.
+    :param drivers: by path of a service's file, the sections of the drivers whose keys in it are this project's.
     """
 
     family: str = "debian"
@@ -171,7 +178,18 @@ class Host:
     prefix: str = ""
     target: str = ""
     manage_services: bool = True
+    broker_version: str = ""
+    oslo_messaging: str = ""
+    drivers: typing.Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    release: str = ""
+    queue_options: tuple[str, ...] = ()
 
     def inside(self, path: str) -> str:
         """Return ``path`` as a file's content must name it."""
         return self.prefix + path
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``(4, 0, 5)`` for ``4.0.5-rc.1``, () for a text without any."""
+    found = re.match(r"\d+(?:\.\d+)*", version, re.ASCII)
+    return tuple(map(int, found[0].split("."))) if found else ()

@@ -30,8 +30,16 @@ _ALL: dict[str, typing.Any] = {
     "targets": "*",
 }
 
-# Sessions of one connection; oslo.messaging's driver needs one (pyngus makes it).
-_SESSIONS = 16
+# Sessions of one connection. This is the largest number that an engine can have: proton numbers channels from 0 to
+# 32767 (PN_IMPL_CHANNEL_MAX), in routers and in services alike.
+#
+# The driver's library (pyngus) opens one session for every link. It keeps the link to a peer for 10 to 20 minutes after
+# the last message (default_sender_link_timeout). So a process has as many sessions as it had peers in that time: one
+# for each caller that it answered, and one for each server that it called. With 10,000 computes of three agents each, a
+# neutron-server answers up to 30,000 callers. At the limit the client's own proton gives up the whole connection: it
+# cannot send on any link from then on. A lower limit would protect nothing, since one session may hold any number of
+# links, and a user may open any number of connections (doc/limits.rst).
+SESSIONS = 32768
 
 Vhost = tuple[str, dict[str, typing.Any]]
 
@@ -74,7 +82,7 @@ def _service(users: typing.Iterable[str], backends: typing.Sequence[model.Backen
         "allowDynamicSource": True,
         "allowAnonymousSender": False,
         "allowUserIdProxy": False,
-        "maxSessions": _SESSIONS,
+        "maxSessions": SESSIONS,
         "sourcePattern": own,
         "targetPattern": ",".join((own, *_ANSWERS)),
     }

@@ -59,6 +59,7 @@ class RouterPlan:
     :param mesh_password: what its certificate for other routers is made from; None when that is the operator's own, or
         there are no others.
     :param interiors: names of all interior routers, which are their ids too.
+    :param links: (source, target) of every connection between interior routers.
     :param listener: address and port of a listener for clients.
     :param servers: what it shows that is the operator's own, not made here.
     :param ca: path, on this machine, of the authorities that ``listener`` is verified with; '' for the system's.
@@ -74,6 +75,7 @@ class RouterPlan:
     requires: tuple[layout.Required, ...]
     mesh_password: model.Secret | None
     interiors: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
     listener: tuple[str, int]
     tls: bool
     ca: str
@@ -130,6 +132,7 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
         requires=_requires(d, meshed),
         mesh_password=d.router.mesh_password if meshed and not d.router.mesh_files else None,
         interiors=model.interiors(d),
+        links=tuple(dict.fromkeys((link.source, link.target) for link in mesh.links if not link.uplink)),
         listener=(node.address, carried[0].port),
         tls=d.router.tls,
         ca=inside_or_given(tls_paths(d.tls, where.directory)[0], d.tls, host),

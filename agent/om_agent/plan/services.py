@@ -7,14 +7,18 @@ import posixpath
 import typing
 
 from om_agent import errors, model
-from om_agent.plan import layout, transport_url
+from om_agent.plan import layout, policy, queues, transport_url
 
 OSLO = "oslo"
 PASTE = "paste"
 FAMILIES = ("debian", "redhat")
+# oslo.messaging's drivers, by the section that each reads.
+DRIVERS = {model.Scheme.AMQP: "oslo_messaging_amqp", model.Scheme.RABBIT: "oslo_messaging_rabbit"}
 
-# Every key of these sections that this project may ever write. Those that the present deployment does not want are
-# made absent, so that going to another backend and back ends where it began.
+# Every key of these sections that this project may ever write. In the section of a driver that a service uses, those
+# that the present deployment does not want are made absent; and all of them are in the section of a driver that this
+# project made the service use before (`om_agent.plan.layout.Host.drivers`). The section of a driver that this project
+# never made the service use is the operator's own: ceilometer may publish over AMQP 1.0 to a router of its own.
 _AMQP_KEYS = (
     "ssl", "ssl_ca_file", "ssl_cert_file", "ssl_key_file", "sasl_mechanisms", "sasl_default_realm", "idle_timeout",
     "pre_settled", "default_reply_retry", "link_retry_delay", "connection_retry_interval_max",
@@ -22,6 +26,61 @@ _AMQP_KEYS = (
 _RABBIT_KEYS = (
     "ssl", "ssl_ca_file", "ssl_cert_file", "ssl_key_file", "rabbit_login_method", "heartbeat_timeout_threshold",
 )  # fmt: skip
+
+# Older names of keys above that oslo.messaging reads (deprecated_opts of its options): the same ones from 12.7
+# (Wallaby) to 14.9, and those of RabbitMQ and of notifications in 15.0 too. 16.0 removed all of them, and 16.1 to 17.1
+# read none: there a line with such a name has no effect, and is removed all the same. oslo.config adds up the values
+# of all names of `driver`, so that notifications would go out twice; and another name counts where ours is absent. So
+# a file that has a key of this project has none of its older names. They do not come back with another backend: the
+# operator finds the present name there, which means the same.
+OLDER_NAMES: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("oslo_messaging_notifications", "driver"): (("DEFAULT", "notification_driver"),),
+    ("oslo_messaging_notifications", "transport_url"): (("DEFAULT", "notification_transport_url"),),
+    **{
+        ("oslo_messaging_amqp", key): (("amqp1", key),)
+        for key in ("idle_timeout", "sasl_mechanisms", "ssl_ca_file", "ssl_cert_file", "ssl_key_file")
+    },
+    ("oslo_messaging_rabbit", "rabbit_login_method"): (("DEFAULT", "rabbit_login_method"),),
+    ("oslo_messaging_rabbit", "ssl"): (("oslo_messaging_rabbit", "rabbit_use_ssl"),),
+    ("oslo_messaging_rabbit", "ssl_ca_file"): (("oslo_messaging_rabbit", "kombu_ssl_ca_certs"),),
+    ("oslo_messaging_rabbit", "ssl_cert_file"): (("oslo_messaging_rabbit", "kombu_ssl_certfile"),),
+    ("oslo_messaging_rabbit", "ssl_key_file"): (("oslo_messaging_rabbit", "kombu_ssl_keyfile"),),
+}
+# What the router's policy and its addresses expect of a service (`om_agent.plan.policy`), beside what is written: keys
+# of [oslo_messaging_amqp], each with the values that fit. The first is oslo.messaging's default.
+ADDRESSING = {
+    "addressing_mode": ("dynamic", "routable"),
+    "rpc_address_prefix": (f"{policy.PREFIX}/rpc",),
+    "notify_address_prefix": (f"{policy.PREFIX}/notify",),
+    "multicast_address": ("multicast",),
+    "unicast_address": ("unicast",),
+    "anycast_address": ("anycast",),
+}
+# Options that name a transport of their own, whatever [DEFAULT] and [oslo_messaging_notifications] say: by service, and
+# of what any service may have in its pipeline (keystonemiddleware 13.0.1, keystonemiddleware/audit/__init__.py).
+# doc/services.rst says which releases of which services were searched.
+OWN_TRANSPORTS = {
+    "ceilometer": (("notification", "messaging_urls"),),  # ceilometer 11.0.0 and 27.0.0, ceilometer/notification.py
+    "murano": (("rabbitmq", "host"),),  # murano 16.0.0, murano/common/config.py: its guest agents' broker
+    # octavia 3.0.0 and 4.1.1, octavia/common/config.py; gone in 5.0.0 (Train)
+    "octavia": (("oslo_messaging", "event_stream_transport_url"),),
+}
+# Units that uWSGI can serve and in which eventlet has patched threads. In a second thread of the operating system their
+# AMQP 1.0 driver waits for ever (doc/services.rst: which units were looked at).
+PATCHED_APIS = {
+    "masakari": ("masakari-api",),
+    "neutron": ("neutron-api",),
+    "nova": ("nova-api", "nova-api-metadata"),
+}
+OWN_TRANSPORT_OF_ANY = ("audit_middleware_notifications", "transport_url")
+# Options whose values oslo.config adds up over all files (MultiStrOpt).
+ADDED_UP = (("oslo_messaging_notifications", "driver"), ("oslo_messaging_amqp", "pre_settled"))
+# The virtual host is a part of the address, which the policy names where there is one.
+_PSEUDO_VHOST = {"pseudo_vhost": ("true", "1", "yes", "on")}
+
+
+# oslo.messaging 15.0 removed the driver for AMQP 1.0 (its release notes, 2025.1).
+_NO_AMQP_SINCE = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +114,13 @@ class Setting:
     """One key of a file that somebody else owns.
 
     :param value: as it must stand in the file, escaped for it; None when the key must be absent.
+    :param leaving: whether it is removed once, with a driver or a type of queues that the service uses no more.
     """
 
     section: str
     key: str
     value: model.Secret | None
+    leaving: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +129,9 @@ class ConfigFile:
 
     :param uid: None when nothing is known of the owner; a file that is there keeps its own.
     :param mode: permission bits; a file that is there keeps its own but for those of others, since it holds passwords.
+    :param drivers: the sections of the drivers that these settings make the service use.
+    :param removable: sections that go with their last key: those that the agent added, or adds.
+    :param fitting: keys of [oslo_messaging_amqp] that are the operator's own, each with the values that fit the router.
     """
 
     service: str
@@ -78,6 +142,9 @@ class ConfigFile:
     format: str
     settings: tuple[Setting, ...]
     units: tuple[str, ...]
+    drivers: tuple[str, ...] = ()
+    removable: frozenset[str] = frozenset()
+    fitting: typing.Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def parse_catalogue(text: str) -> dict[str, Service]:
@@ -137,7 +204,8 @@ def build(
 ) -> tuple[ConfigFile, ...]:
     """Return the files to configure on ``node``: those of the services asked for, or of the catalogue's that it has.
 
-    :raises om_agent.errors.InvalidInput: for a service that is asked for and is not there.
+    :raises om_agent.errors.InvalidInput: for a service that is asked for and is not there, and for AMQP 1.0 where
+        oslo.messaging is too new for it.
     """
     problems = []
     found: list[ConfigFile] = []
@@ -151,9 +219,24 @@ def build(
             elif d.services is not None:
                 at = f"services[{d.services.index(name)}]"
                 problems.append(errors.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
+    problems += _driver_problems(d, catalogue, found, host) if not problems else ()
     if problems:
         raise errors.InvalidInput(problems)
     return tuple(found)
+
+
+def _driver_problems(
+    d: model.Deployment, catalogue: dict[str, Service], found: typing.Sequence[ConfigFile], host: layout.Host
+) -> typing.Iterator[errors.Problem]:
+    """Yield, for each half over AMQP 1.0, that this node's services have no driver for it."""
+    if layout.numbers(host.oslo_messaging)[:1] < (_NO_AMQP_SINCE,):
+        return  # not found counts as ()
+    users = [catalogue[file.service] for file in found]
+    using = {"rpc": users, "notify": [service for service in users if service.notify or service.listens]}
+    for backend in d.halves:
+        if backend.scheme is model.Scheme.AMQP and using[backend.half]:
+            name = using[backend.half][0].name
+            yield errors.problem(f"{backend.half}.scheme", "no-amqp-driver", version=host.oslo_messaging, name=name)
 
 
 def as_seen_from(d: model.Deployment, node: model.Node, backend: model.Backend) -> model.Backend:
@@ -185,7 +268,11 @@ def _lacking(file: CatalogueFile, host: layout.Host) -> tuple[str, str] | None:
 def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, host: layout.Host) -> ConfigFile:
     family = host.family
     path = file.path[family]
-    settings = _paste_settings(d, file, host) if file.format == PASTE else _oslo_settings(d, service, host)
+    used = _used_drivers(d, service) if file.format == OSLO else {}
+    if file.format == PASTE:
+        settings = _paste_settings(d, file, host)
+    else:
+        settings = _oslo_settings(d, service, used, host, host.drivers.get(path, ()))
     uid = host.uids.get(file.owner[family], host.uid)
     gid = host.gids.get(file.group[family], host.gid)
     mode, uid, gid = host.existing.get(path, (file.mode, uid, gid))
@@ -198,7 +285,28 @@ def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, hos
         format=file.format,
         settings=tuple(settings),
         units=service.units[family],
+        drivers=tuple(used),
+        fitting=_fitting(used),
     )
+
+
+def _fitting(used: typing.Mapping[str, list[model.Backend]]) -> dict[str, tuple[str, ...]]:
+    """Return what a router of this overcloud expects of a service's own keys: nothing is known of another one."""
+    ours = [b for b in used.get(DRIVERS[model.Scheme.AMQP], []) if not b.external]
+    if not ours:
+        return {}
+    return {**ADDRESSING, **(_PSEUDO_VHOST if any(b.virtual_host for b in ours) else {})}
+
+
+def _used_drivers(d: model.Deployment, service: Service) -> dict[str, list[model.Backend]]:
+    """Return what a service connects to, by the section of the driver that it uses for that."""
+    halves = [d.rpc] if service.rpc else []
+    if service.notify or service.listens:
+        halves.append(d.notify)
+    used: dict[str, list[model.Backend]] = {}
+    for backend in halves:
+        used.setdefault(DRIVERS[backend.scheme], []).append(backend)
+    return used
 
 
 def ca_path(tls: model.Tls, host: layout.Host) -> str:
@@ -206,7 +314,13 @@ def ca_path(tls: model.Tls, host: layout.Host) -> str:
     return tls.ca_file or (host.inside(layout.CA_FILE) if tls.ca else "")
 
 
-def _oslo_settings(d: model.Deployment, service: Service, host: layout.Host) -> typing.Iterator[Setting]:
+def _oslo_settings(
+    d: model.Deployment,
+    service: Service,
+    used: dict[str, list[model.Backend]],
+    host: layout.Host,
+    before: typing.Collection[str],
+) -> typing.Iterator[Setting]:
     values: dict[tuple[str, str], str | None] = {
         ("DEFAULT", "transport_url"): transport_url.build(d.rpc).reveal(),
     }
@@ -216,14 +330,18 @@ def _oslo_settings(d: model.Deployment, service: Service, host: layout.Host) -> 
         values["oslo_messaging_notifications", "transport_url"] = transport_url.build(d.notify).reveal()
     if service.notify:
         values["oslo_messaging_notifications", "driver"] = d.oslo.notification_driver
-    used = [d.rpc, d.notify] if service.notify or service.listens else [d.rpc]
-    amqp = [b for b in used if b.scheme is model.Scheme.AMQP]
-    rabbit = [b for b in used if b.scheme is model.Scheme.RABBIT]
-    values.update({("oslo_messaging_amqp", k): v for k, v in _amqp_values(d, amqp, host).items()})
-    values.update({("oslo_messaging_rabbit", k): v for k, v in _rabbit_values(d, rabbit, host).items()})
+    for scheme, of_driver in ((model.Scheme.AMQP, _amqp_values), (model.Scheme.RABBIT, _rabbit_values)):
+        section = DRIVERS[scheme]
+        if section in used or section in before:
+            values.update({(section, k): v for k, v in of_driver(d, used.get(section, []), host).items()})
+    left = set(DRIVERS.values()) - used.keys()
     for (section, key), value in values.items():
         shown = None if value is None else model.Secret(transport_url.escape_oslo(value))
-        yield Setting(section, key, shown)
+        taken_back = value is None and section == DRIVERS[model.Scheme.RABBIT] and key in host.queue_options
+        yield Setting(section, key, shown, section in left or taken_back)
+    older = {name: written[0] in left for written in values for name in OLDER_NAMES.get(written, ())}
+    for (section, key), leaving in older.items():
+        yield Setting(section, key, None, leaving)
 
 
 def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
@@ -235,17 +353,29 @@ def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Ho
         # those behind it wait too; up to 30 s between two tries to connect. The local router is back in a second.
         values["link_retry_delay"] = "1"
         values["connection_retry_interval_max"] = "2"
-        if d.oslo.acknowledged:
-            # Stock is rpc-cast and rpc-reply. A message sent pre-settled is dropped silently when a link runs out of
-            # credit or the way to its receiver is just being changed. The driver has no word for "none" and warns of
-            # those that it does not know; it sends no notifications where those go over RabbitMQ.
-            values["pre_settled"] = "none" if d.notify.scheme is model.Scheme.AMQP else "notify"
-            # Stock is 0, which gives up an answer that a router handed back; -1 tries for default_reply_timeout, 30 s.
-            values["default_reply_retry"] = "-1"
+        values.update(_delivery(d))
     if any(b.tls for b in used):
         values["ssl"] = "true"
         values["ssl_ca_file"] = ca_path(d.tls, host) or None
     return values
+
+
+def _delivery(d: model.Deployment) -> dict[str, str]:
+    """Return what makes services wait until a message has arrived, and what makes them not wait.
+
+    A router hands a message back that nobody receives. The driver sends an acknowledged one again for 30 s, and then
+    raises an error; a pre-settled one is gone. RabbitMQ drops a cast or a fanout that nobody receives, and services
+    rely on that. The driver cannot tell a fanout from a cast.
+    """
+    if d.oslo.delivery is model.Delivery.CALLS_ONLY:
+        return {}  # stock: rpc-cast and rpc-reply
+    # Stock is 0: the driver gives up an answer that a router handed back. -1: it tries for default_reply_timeout, 30 s.
+    found = {"default_reply_retry": "-1", "pre_settled": "rpc-cast"}
+    if d.oslo.delivery is model.Delivery.ALL:
+        # The driver has no word for "none", and warns of those that it does not know. It sends no notifications where
+        # those go over RabbitMQ.
+        found["pre_settled"] = "none" if d.notify.scheme is model.Scheme.AMQP else "notify"
+    return found
 
 
 def _login(backend: model.Backend) -> dict[str, str]:
@@ -258,8 +388,10 @@ def _login(backend: model.Backend) -> dict[str, str]:
 
 def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
     values: dict[str, str | None] = dict.fromkeys(_RABBIT_KEYS)
+    values.update(dict.fromkeys(host.queue_options))  # others are the operator's own
     if used:
         values.update(_login(used[0]))
+        values.update(queues.options(d, host))
         values["heartbeat_timeout_threshold"] = str(d.oslo.rabbit_heartbeat)
     if any(b.tls for b in used):
         values["ssl"] = "true"
@@ -274,6 +406,8 @@ def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host)
         query.update(_login(d.notify))
     if d.notify.tls and ca_path(d.tls, host):
         query["ssl_ca_file"] = ca_path(d.tls, host)
+    if d.notify.scheme is model.Scheme.RABBIT:
+        query.update(queues.options(d, host))
     url = transport_url.build(d.notify, query).reveal()
     yield Setting(file.section, "url", model.Secret(transport_url.escape_paste(url)))
     yield Setting(file.section, "driver", model.Secret(d.oslo.notification_driver))

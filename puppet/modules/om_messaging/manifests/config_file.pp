@@ -6,7 +6,7 @@
 # another's file at any time.
 #
 # @param settings
-#   Section, key, value. A key whose value is undef is removed, and so is a section that becomes empty by that.
+#   Section, key, value. A key whose value is undef is removed.
 # @param path
 #   The configuration file.
 # @param owner
@@ -15,6 +15,11 @@
 #   The group of the file; not managed by default.
 # @param mode
 #   The mode of the file; not managed by default, except that a new file gets 0640.
+# @param style
+#   Which program reads the file: oslo.config, or PasteDeploy.
+# @param removable_sections
+#   Sections that are removed with their last key: those that were not in the file before. The header of any other
+#   section stays.
 # @param units
 #   Services, declared elsewhere, that are restarted when a key changes.
 #
@@ -31,12 +36,13 @@ define om_messaging::config_file (
   Optional[String[1]] $owner = undef,
   Optional[String[1]] $group = undef,
   Optional[Stdlib::Filemode] $mode = undef,
+  Enum['oslo', 'paste'] $style = 'oslo',
+  Array[Om_messaging::Section] $removable_sections = [],
   Array[Om_messaging::Unit_name] $units = [],
 ) {
   $sections = $settings.unwrap
   $has_values = $sections.any |$section, $keys| { $keys.any |$key, $value| { $value =~ NotUndef } }
   $has_attributes = [$owner, $group, $mode].any |$attribute| { $attribute =~ NotUndef }
-  $common = { path => $path, provider => 'om_messaging', show_diff => false }
 
   $ensure = $has_values ? {
     true    => present,
@@ -57,6 +63,11 @@ define om_messaging::config_file (
   }
 
   $sections.each |$section, $keys| {
+    $provider = [$style, $section in $removable_sections] ? {
+      ['paste', default] => 'om_messaging_paste',
+      [default, true]    => 'om_messaging_section',
+      default            => 'om_messaging',
+    }
     $keys.each |$key, $value| {
       $wanted = $value ? {
         undef   => { ensure => absent },
@@ -65,10 +76,13 @@ define om_messaging::config_file (
       ini_setting { "${path} [${section}] ${key}":
         section           => $section,
         setting           => $key,
+        path              => $path,
+        provider          => $provider,
+        show_diff         => false,
         key_val_separator => ' = ',
         require           => $ready,
         notify            => $units.map |$unit| { Service[$unit] },
-        *                 => $common + $wanted,
+        *                 => $wanted,
       }
     }
   }

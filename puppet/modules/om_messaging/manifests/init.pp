@@ -45,11 +45,13 @@ class om_messaging (
       default => [],
     }
     om_messaging::config_file { $path:
-      settings => Sensitive($file['settings']),
-      owner    => $file['owner'],
-      group    => $file['group'],
-      mode     => $file['mode'],
-      units    => $file_units,
+      settings           => Sensitive($file['settings']),
+      owner              => $file['owner'],
+      group              => $file['group'],
+      mode               => $file['mode'],
+      style              => pick($file['style'], 'oslo'),
+      units              => $file_units,
+      removable_sections => pick($file['removable_sections'], []),
     }
   }
 

@@ -9,4 +9,9 @@ RSpec.configure do |config|
   config.module_path = [dependencies, parent].join(File::PATH_SEPARATOR)
   config.setup_fixtures = false
   config.strict_variables = true
+  # Puppet 8's defaults, on puppet 7 too: what is questionable is an error, and facts have no legacy names.
+  config.before(:each) do
+    Puppet[:strict] = :error
+    Puppet[:include_legacy_facts] = false if Puppet.settings.setting(:include_legacy_facts)
+  end
 end

@@ -38,6 +38,20 @@ describe 'om_messaging::config_file' do
     it { is_expected.to have_om_messaging_file_resource_count(0) }
   end
 
+  context 'with sections to remove with their last key' do
+    let(:settings) { sensitive('a' => { 'k' => undef_value }, 'b' => { 'k' => 'v' }) }
+    let(:params) { { 'settings' => settings, 'removable_sections' => ['a'] } }
+
+    it { is_expected.to contain_ini_setting("#{title} [a] k").with_provider('om_messaging_section') }
+    it { is_expected.to contain_ini_setting("#{title} [b] k").with_provider('om_messaging') }
+
+    context 'in a file of PasteDeploy' do
+      let(:params) { super().merge('style' => 'paste') }
+
+      it { is_expected.to contain_ini_setting("#{title} [a] k").with_provider('om_messaging_paste') }
+    end
+  end
+
   context 'with an owner, a mode and a unit' do
     let(:pre_condition) { "service { 'nova-api': }" }
     let(:params) do

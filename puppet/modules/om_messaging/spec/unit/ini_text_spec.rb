@@ -44,7 +44,8 @@ describe PuppetX::OmMessaging::IniText do
   it 'leaves one assignment of a key, where the last one was' do
     text = "[a]\nk = 1\n  2\nx = 1\n[b]\nk = 3\n[a]\nk = 4\nk = 5\n 6\n"
     expect(set(text, 'a', 'k', 'v')).to eq("[a]\nx = 1\n[b]\nk = 3\n[a]\nk = v\n")
-    expect(remove(text, 'a', 'k')).to eq("[a]\nx = 1\n[b]\nk = 3\n")
+    expect(remove(text, 'a', 'k')).to eq("[a]\nx = 1\n[b]\nk = 3\n[a]\n")
+    expect(remove(text, 'a', 'k', true)).to eq("[a]\nx = 1\n[b]\nk = 3\n")
   end
 
   it 'adds a key below its commented example, else at the end of its section' do
@@ -60,15 +61,17 @@ describe PuppetX::OmMessaging::IniText do
     expect(set("[oslo_messaging_rabbit]\nx = 1\n", 'oslo_messaging_amqp', 'k', 'v')).to eq(ordered)
   end
 
-  it 'removes a section only with its last key' do
-    expect(remove("[a]\nk = v\n# note\n\n[b]\n", 'a', 'k')).to eq("[a]\n# note\n\n[b]\n")
-    expect(remove("[a]\n\n[b]\nk = v\n", 'b', 'k')).to eq("[a]\n")
-    expect(remove("[a]\n[b]\nx = v\n", 'b', 'k')).to eq("[a]\n[b]\nx = v\n")
+  it 'removes a section only with its last key, and only when it is told to' do
+    expect(remove("[a]\nk = v\n# note\n\n[b]\n", 'a', 'k', true)).to eq("[a]\n# note\n\n[b]\n")
+    expect(remove("[a]\n\n[b]\nk = v\n", 'b', 'k', true)).to eq("[a]\n")
+    expect(remove("[a]\n\n[b]\nk = v\n", 'b', 'k')).to eq("[a]\n\n[b]\n")
+    expect(remove("[a]\n[b]\nx = v\n", 'b', 'k', true)).to eq("[a]\n[b]\nx = v\n")
   end
 
   originals = ['', "\n", "\n\n", 'x', "# c\n", "[DEFAULT]\na = 1", "[DEFAULT]\na = 1\n\n\n",
                "[z]\nq=1\n[oslo_messaging_b]\nx = 1\n[oslo_messaging_d]\ny = 1\n",
-               "[oslo_messaging_c]\n# note\n\n\n[y]\n#k = 1\nq = 1\n"].freeze
+               "[oslo_messaging_c]\n# note\n\n\n[y]\n#k = 1\nq = 1\n",
+               "[DEFAULT]\n\n[oslo_messaging_b]\n\n\n[oslo_messaging_d]\n[y]", '[oslo_messaging_c]'].freeze
   wanted = %w[oslo_messaging_a oslo_messaging_b oslo_messaging_c oslo_messaging_d oslo_messaging_e DEFAULT y]
            .product(%w[k l])
 
@@ -76,6 +79,7 @@ describe PuppetX::OmMessaging::IniText do
     random = Random.new(1)
     originals.each do |original|
       sections = wanted.select { |section, _| section.start_with?('oslo') || original.include?("[#{section}]") }
+      undo = ->(ini, section, key) { ini.remove(section, key, !original.include?("[#{section}]")) }
       100.times do
         ini = described_class.new(original)
         chosen = sections.sample(random.rand(1..8), random: random)
@@ -83,9 +87,9 @@ describe PuppetX::OmMessaging::IniText do
         straight = edit(original) { |text| chosen.sort.each { |pair| text.set(*pair, 'v') } }
         (others - chosen).sort.each { |pair| ini.set(*pair, 'v') }
         chosen.sort.each { |pair| ini.set(*pair, 'v') }
-        (others - chosen).shuffle(random: random).each { |pair| ini.remove(*pair) }
+        (others - chosen).shuffle(random: random).each { |pair| undo.call(ini, *pair) }
         expect(ini.to_s).to eq(straight)
-        chosen.shuffle(random: random).each { |pair| ini.remove(*pair) }
+        chosen.shuffle(random: random).each { |pair| undo.call(ini, *pair) }
         expect(ini.to_s).to eq(original.b)
       end
     end

@@ -6,8 +6,8 @@ require_relative '../../../puppet_x/om_messaging/regular_file'
 Puppet::Type.type(:ini_setting).provide(:om_messaging) do
   desc "Edits one key of a file that oslo.config reads, and leaves every other byte of the file alone.
 
-  Writing keys and removing them again gives the file back as it was. A symbolic link is refused, not followed. It has
-  to be asked for by name."
+  A section stays when its last key is removed. A symbolic link is refused, not followed. The provider has to be asked
+  for by name."
 
   # Never the default: other modules' ini_setting resources keep the provider that they know.
   def self.specificity
@@ -32,16 +32,24 @@ Puppet::Type.type(:ini_setting).provide(:om_messaging) do
   end
 
   def destroy
-    text.remove(resource[:section], resource[:setting])
+    text.remove(resource[:section], resource[:setting], section_removable?)
     save
   end
 
   private
 
+  def section_removable?
+    false
+  end
+
+  def style
+    'oslo'
+  end
+
   # A resource reads its file once, and again after it wrote.
   def text
     found = @text ? nil : PuppetX::OmMessaging::RegularFile.look(resource[:path], &:read)
-    @text ||= PuppetX::OmMessaging::IniText.new(found || '')
+    @text ||= PuppetX::OmMessaging::IniText.new(found || '', style)
   end
 
   # In place: the inode, the owner and the mode stay.

@@ -1,0 +1,340 @@
+"""Files that a service reads beside its own are looked at: their lines count instead of ours."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+import pytest
+from om_agent import observe, parse, sources
+
+from tests import helpers
+
+DEBIAN = """\
+#!/bin/sh
+PROJECT_NAME=nova
+NAME=${PROJECT_NAME}-compute
+DAEMON_ARGS=""
+if [ -f '/etc/nova/nova-compute.conf' ] ; then
+\tDAEMON_ARGS="--config-file=/etc/nova/nova-compute.conf"
+fi
+if [ -z "${CONFIG_FILE}" ] ; then
+\tCONFIG_FILE=/etc/${PROJECT_NAME}/${PROJECT_NAME}.conf
+fi
+DAEMON_ARGS="--config-file=${CONFIG_FILE} ${DAEMON_ARGS}"
+[ -r /etc/default/$NAME ] && . /etc/default/$NAME
+"""
+INIT = {"lib/systemd/system/nova-compute.service": "[Service]\nExecStart=/etc/init.d/nova-compute systemd-start\n"}
+BY_SCRIPT = {**INIT, "etc/init.d/nova-compute": DEBIAN}
+DEFAULT = {**BY_SCRIPT, "etc/default/nova-compute": 'DAEMON_ARGS="$DAEMON_ARGS --config-dir=/etc/nova/more"\n'}
+UWSGI = {
+    **INIT,
+    "etc/init.d/nova-compute": DEBIAN.replace("nova-compute.conf", "none").replace(
+        'DAEMON_ARGS="--config-file=/etc/nova/none"', "UWSGI_PORT=8774"
+    ),
+}
+UNIT = "[Service]\nExecStart=/usr/bin/nova-compute {}\n"
+RDO = "--config-file /usr/share/nova/nova-dist.conf --config-file /etc/nova/nova.conf --config-dir /etc/nova/dir"
+
+
+def unit(arguments: str) -> dict[str, str]:
+    return {"usr/lib/systemd/system/nova-compute.service": UNIT.format(arguments)}
+
+
+CHANGED = "[Service]\nExecStart=\nExecStart=/usr/bin/nova-compute --config-file {} --config-file=/srv/x.conf\n"
+DROPIN = {
+    **unit(""),
+    "etc/systemd/system/nova-compute.service.d/10.conf": CHANGED.format("/etc/nova/nova.conf"),
+}
+WITHOUT = {
+    **unit("--config-file /etc/nova/nova.conf --config-file /srv/x.conf"),
+    "etc/systemd/system/nova-compute.service.d/10.conf": "[Service]\nExecStart=\nExecStart=/usr/bin/nova-compute "
+    "--config-file /etc/nova/nova.conf\n",
+}
+VARIABLES = {
+    **unit("--config-file /etc/nova/nova.conf $A ${B}"),
+    "etc/systemd/system/nova-compute.service.d/10.conf": "[Service]\n"
+    'Environment=C=1 A=--config-file=/srv/x.conf "B=--config-dir /srv/more"\nEnvironment=\'\n',
+}
+FORGOTTEN = {**VARIABLES, "etc/systemd/system/nova-compute.service.d/20.conf": "[Service]\nEnvironment=\n"}
+A_FILE = "[Service]\nEnvironment=A=\nEnvironmentFile=-/etc/default/no*\nEnvironmentFile=/missing\n"
+FROM_A_FILE = {
+    **unit("--config-file /etc/nova/nova.conf $A"),
+    "etc/systemd/system/nova-compute.service.d/10.conf": A_FILE,
+    "etc/default/nova": "A=--config-file=/srv/x.conf\n",
+}
+FORGOTTEN_FILE = {
+    **FROM_A_FILE,
+    "etc/systemd/system/nova-compute.service.d/20.conf": "[Service]\nEnvironmentFile=\n",
+}
+UNKNOWN = unit("--config-file /etc/nova/nova.conf --config-file $X/x.conf --config-dir=/srv/${Y}")
+FOR_ALL = {
+    **unit("--config-file /etc/nova/nova.conf $A"),
+    "run/systemd/system/service.d/a.conf": "[Service]\nEnvironment=A=--config-file=/srv/x.conf\n",
+}
+FOR_NOVA = {
+    **unit("--config-file /etc/nova/nova.conf $A"),
+    "etc/systemd/system/nova-.service.d/a.conf": "[Service]\nEnvironment=A=--config-file=/srv/x.conf\n",
+}
+NOT_FOR_ALL = {
+    **FOR_ALL,
+    "usr/lib/systemd/system/nova-compute.service.d/a.conf": "[Service]\nEnvironment=A=--config-file=/srv/y.conf\n",
+}
+URL = "[DEFAULT]\n\ntransport_url = rabbit://old/\n"
+PRE_SETTLED = "[oslo_messaging_amqp]\npre_settled = rpc-call\n"
+DRIVER = "[oslo_messaging_notifications]\ndriver = messaging\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "snippet", "text", "line"),
+    [
+        (BY_SCRIPT, "etc/nova/nova-compute.conf", URL, 3),
+        (BY_SCRIPT, "etc/nova/nova-compute.conf", "[DEFAULT]\ncompute_driver = libvirt\n", None),
+        (BY_SCRIPT, "etc/nova/elsewhere.conf", URL, None),
+        (DEFAULT, "etc/nova/more/a.conf", URL, 3),
+        (DEFAULT, "etc/nova/more/a.ini", URL, None),
+        (BY_SCRIPT, "etc/nova/nova.conf.d/a.conf", URL, None),
+        (UWSGI, "etc/nova/nova.conf.d/a.conf", URL, 3),
+        (unit(""), "etc/nova/nova.conf.d/a.conf", URL, 3),
+        (unit(""), "etc/nova/nova-compute.conf", URL, 3),
+        (unit(""), "etc/nova/nova-compute.conf.d/a.conf", URL, 3),
+        (unit("--config-file /etc/nova/nova.conf"), "etc/nova/nova.conf.d/a.conf", URL, None),
+        (unit(RDO), "usr/share/nova/nova-dist.conf", URL, None),
+        (unit(RDO), "usr/share/nova/nova-dist.conf", DRIVER, 2),
+        (unit(RDO), "usr/share/nova/nova-dist.conf", "[DEFAULT]\nnotification_driver = messaging\n", 2),
+        (unit(RDO), "usr/share/nova/nova-dist.conf", "[OSLO_MESSAGING_RABBIT]\nssl = true\n", 2),
+        (unit(RDO), "etc/nova/dir/a.conf", URL, 3),
+        (DROPIN, "srv/x.conf", URL, 3),
+        (WITHOUT, "srv/x.conf", URL, None),
+        (VARIABLES, "srv/x.conf", URL, 3),
+        (VARIABLES, "srv/more/y.conf", URL, 3),
+        (FORGOTTEN, "srv/x.conf", URL, None),
+        (FROM_A_FILE, "srv/x.conf", URL, 3),
+        (FORGOTTEN_FILE, "srv/x.conf", URL, None),
+        (FOR_NOVA, "srv/x.conf", URL, 3),
+        (unit(RDO), "usr/share/nova/nova-dist.conf", PRE_SETTLED, 2),
+        (unit(RDO), "etc/nova/dir/a.conf", PRE_SETTLED.replace("call", "cast"), 2),
+        (UNKNOWN, "$X/x.conf", URL, None),
+        (UNKNOWN, "srv/${Y}/x.conf", URL, None),
+        (FOR_ALL, "srv/x.conf", URL, 3),
+        (NOT_FOR_ALL, "srv/x.conf", URL, None),
+        (NOT_FOR_ALL, "srv/y.conf", URL, 3),
+        ({}, "etc/nova/nova-compute.conf", URL, None),
+    ],
+)
+def test_a_second_file(
+    tmp_path: pathlib.Path, files: dict[str, str], snippet: str, text: str, line: int | None
+) -> None:
+    node = helpers.machine(tmp_path)
+    for name, content in {**files, snippet: text}.items():
+        (node.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (node.root / name).write_text(content)
+    metadata = node.metadata(helpers.dual())
+    said = f"{node.root / snippet}:{line}: "
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "cmp-0", metadata)
+        assert done.returncode == 0 and (said in done.stderr) is (line is not None), done.stderr
+        assert ("in /etc/nova/nova.conf" in done.stderr) is (line is not None)
+
+
+@pytest.mark.parametrize(
+    ("dropin", "read"),
+    [
+        ("x@.service.d/a.conf", True),
+        ("x@one.service.d/a.conf", True),
+        ("x@two.service.d/a.conf", False),
+        ("x.service.d/a.conf", False),
+    ],
+)
+def test_drop_ins_of_a_template(tmp_path: pathlib.Path, dropin: str, read: bool) -> None:
+    texts = {
+        "lib/systemd/system/x@.service": "[Service]\nExecStart=/usr/bin/x --config-file /etc/x/x.conf $A\n",
+        f"etc/systemd/system/{dropin}": "[Service]\nEnvironment=A=--config-file=/srv/x.conf\n",
+    }
+    for name, content in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    paths = [source.path for source in sources.other_files("/etc/x/x.conf", ["x@one"], tmp_path)]
+    assert ("/srv/x.conf" in paths) is read
+
+
+@pytest.mark.parametrize(
+    ("arguments", "snippet", "refused"),
+    [
+        (RDO, "etc/nova/dir/a.conf", True),
+        (RDO, "usr/share/nova/nova-dist.conf", False),
+        ("", "etc/nova/nova-compute.conf", True),
+    ],
+)
+def test_addresses_that_the_router_refuses(tmp_path: pathlib.Path, arguments: str, snippet: str, refused: bool) -> None:
+    """Refused as in the service's own file, where they count."""
+    node = helpers.machine(tmp_path)
+    misfit = "[oslo_messaging_amqp]\naddressing_mode = legacy\n"
+    for name, content in {**unit(arguments), snippet: misfit}.items():
+        (node.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (node.root / name).write_text(content)
+    before = node.tree()
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "cmp-0", node.metadata(helpers.dual()))
+        assert done.returncode == int(refused), done.stderr
+        assert (f"{node.root / snippet}:2: " in done.stderr) is refused
+        assert node.tree() == before or not refused
+    verified = node.run("verify", "--node", "cmp-0", "--timeout", "1", node.metadata(helpers.dual()))
+    assert (f"{node.root / snippet}:2: " in verified.stderr) is refused
+
+
+SET = "[Service]\nEnvironment=LANG=C \\\n  OS_DEFAULT__TRANSPORT_URL={}\n"
+BY_DROPIN = {**unit("--config-file /etc/nova/nova.conf"), "etc/systemd/system/nova-.service.d/a.conf": SET}
+BY_FILE = {
+    **unit("--config-file /etc/nova/nova.conf"),
+    "etc/systemd/system/nova-compute.service.d/a.conf": "[Service]\nEnvironmentFile=/etc/default/nova-compute\n",
+    "etc/default/nova-compute": "OS_DEFAULT__DEBUG=1\n\nOS_DEFAULT__TRANSPORT_URL={}\n",
+}
+
+
+@pytest.mark.parametrize(("files", "place"), [(BY_DROPIN, list(BY_DROPIN)[-1]), (BY_FILE, "etc/default/nova-compute")])
+def test_an_option_in_the_environment(tmp_path: pathlib.Path, files: dict[str, str], place: str) -> None:
+    """oslo.config takes it before all files."""
+    node = helpers.machine(tmp_path)
+    for name, content in files.items():
+        (node.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (node.root / name).write_text(content.replace("{}", "rabbit://u:env-secret@old/"))
+    done = node.run("plan", "--node", "cmp-0", node.metadata(helpers.dual()))
+    assert done.returncode == 0 and f"{node.root / place}:3: nova-compute" in done.stderr, done.stderr
+    assert "[DEFAULT] transport_url here overrides" in done.stderr and "env-secret" not in done.stderr
+    (node.root / place).write_text(
+        (node.root / place).read_text().replace("OS_DEFAULT__TRANSPORT_URL", "OS_OSLO_MESSAGING_AMQP__ADDRESSING_MODE")
+    )
+    assert node.run("apply", "--node", "cmp-0", node.metadata(helpers.dual())).returncode == 1
+
+
+def test_variables_that_are_no_options(tmp_path: pathlib.Path) -> None:
+    unit = "[Service]\nEnvironment=OS_CLOUD=x OS_A_B__C_D__E=1 OS__X=2 os_a__b=3 OS_DEFAULT__X=\n"
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    (tmp_path / "etc/systemd/system/x.service").write_text(unit)
+    found = {(v.section, v.key): v.value for v in sources.variables(["x", "y"], tmp_path)}
+    assert found == {("a_b", "c_d__e"): "1", ("DEFAULT", "x"): ""}
+
+
+def test_blank_lines_take_no_quadratic_time(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    (tmp_path / "etc/systemd/system/x.service").write_text("[Service]\nEnvironmentFile=/etc/x\n")
+    (tmp_path / "etc/x").write_text("OS_DEFAULT__X=1" + "\n" * 20_000 + "x\n")
+    begun = time.process_time()
+    (found,) = sources.variables(["x"], tmp_path)
+    assert found.line == 1 and time.process_time() - begun < 2
+
+
+def test_verify_calls_it_a_fault(tmp_path: pathlib.Path) -> None:
+    node = helpers.machine(tmp_path)
+    for name, content in {**BY_SCRIPT, "etc/nova/nova-compute.conf": URL}.items():
+        (node.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (node.root / name).write_text(content)
+    done = node.run("verify", "--node", "cmp-0", "--timeout", "1", node.metadata(helpers.default()))
+    assert done.returncode == 3 and "error: " in done.stderr
+    assert "nova-compute.conf:3: nova-compute also reads this file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "text"),
+    [
+        ("ceilometer", "[notification]\nmessaging_urls = rabbit://old/\n"),
+        ("octavia", "[oslo_messaging]\nevent_stream_transport_url = rabbit://old/\n"),
+        ("murano", "[rabbitmq]\nhost = old\n"),
+        ("nova", "[audit_middleware_notifications]\ntransport_url = rabbit://old/\n"),
+    ],
+)
+def test_a_transport_of_its_own(tmp_path: pathlib.Path, service: str, text: str) -> None:
+    node = helpers.machine(tmp_path)
+    file = node.root / f"etc/{service}/{service}.conf"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "cmp-0", node.metadata(helpers.dual()))
+        assert done.returncode == 0 and "second transport URL" in done.stderr
+        assert "rabbit://old" not in done.stderr
+
+
+def test_a_message_is_tried_out_with_the_files_that_the_service_reads(tmp_path: pathlib.Path) -> None:
+    """In the order of their weight, those alone that have something to say of messaging."""
+    texts = {
+        **unit(RDO),
+        "usr/share/nova/nova-dist.conf": DRIVER,
+        "etc/nova/nova.conf": URL,
+        "etc/nova/dir/a.conf": URL,
+        "etc/nova/dir/b.conf": "[DEFAULT]\ndebug = true\n",
+    }
+    for name, content in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    d = parse.deployment(helpers.default())
+    jobs = list(observe._jobs(d, helpers.plan_for(helpers.default(), "cmp-0", helpers.host("nova")), tmp_path, ()))
+    names = ("usr/share/nova/nova-dist.conf", "etc/nova/nova.conf", "etc/nova/dir/a.conf")
+    assert [job.config for job in jobs] == [tuple(str(tmp_path / name) for name in names)]
+
+
+def test_one_url_is_tried_out_once(tmp_path: pathlib.Path) -> None:
+    """However many services have it, and read the same file before their own."""
+    for service in ("nova", "neutron"):
+        texts = {
+            f"etc/{service}/{service}.conf": URL,
+            "srv/first.conf": DRIVER,
+            f"usr/lib/systemd/system/{service}-{'compute' if service == 'nova' else 'server'}.service": "[Service]\n"
+            f"ExecStart=/usr/bin/x --config-file /srv/first.conf --config-file /etc/{service}/{service}.conf\n",
+        }
+        for name, content in texts.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+    d = parse.deployment(helpers.default())
+    planned = helpers.plan_for(helpers.default(), "cmp-0", helpers.host("nova", "neutron"))
+    (job,) = observe._jobs(d, planned, tmp_path, ())
+    assert job.config[0] == str(tmp_path / "srv/first.conf") and len(job.config) == 2
+
+
+NEUTRON = {
+    "etc/neutron/neutron.conf": "[DEFAULT]\n",
+    "lib/systemd/system/neutron-api.service": "[Service]\nExecStart=/etc/init.d/neutron-api systemd-start\n",
+    "etc/init.d/neutron-api": "UWSGI_PORT=9696\nUWSGI_INI_PATH=/etc/neutron/neutron-api-uwsgi.ini\n",
+}
+BY_NAME = {
+    "etc/neutron/neutron.conf": "[DEFAULT]\n",
+    "etc/systemd/system/neutron-api.service": "[Service]\nExecStart=/usr/bin/uwsgi --ini /srv/api.ini\n",
+}
+INI = "[uwsgi]\n# threads = 64\nenable-threads = true\nthreads = {}\nprocesses = 8\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "ini", "threads", "told"),
+    [
+        (NEUTRON, "etc/neutron/neutron-api-uwsgi.ini", "32", True),
+        (NEUTRON, "etc/neutron/neutron-api-uwsgi.ini", "1", False),
+        (NEUTRON, "etc/neutron/neutron-api-uwsgi.ini", "many", False),
+        (NEUTRON, "etc/neutron/other.ini", "32", False),
+        ({**NEUTRON, "etc/default/neutron-api": "UWSGI_INI_PATH=/srv/api.ini\n"}, "srv/api.ini", "32", True),
+        (BY_NAME, "srv/api.ini", "2", True),
+        ({"etc/neutron/neutron.conf": ""}, "etc/neutron/neutron-api-uwsgi.ini", "32", False),
+        ({**NEUTRON, "etc/init.d/neutron-api": "UWSGI_PORT=9696\n"}, "etc/neutron/neutron-api-uwsgi.ini", "32", False),
+    ],
+)
+def test_threads_of_uwsgi(tmp_path: pathlib.Path, files: dict[str, str], ini: str, threads: str, told: bool) -> None:
+    for name, content in {**files, ini: INI.format(threads)}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    found = sources.threads(["neutron-api", "neutron-rpc-server"], tmp_path)
+    assert found == ((sources.Threaded(f"/{ini}", 4, int(threads)),) if told else ())
+
+
+@pytest.mark.parametrize("over_router", [True, False])
+def test_threads_that_eventlet_and_uwsgi_both_make(tmp_path: pathlib.Path, over_router: bool) -> None:
+    """Over RabbitMQ they do no harm."""
+    node = helpers.machine(tmp_path)
+    ini = "etc/neutron/neutron-api-uwsgi.ini"
+    for name, content in {**NEUTRON, ini: INI.format(32)}.items():
+        (node.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (node.root / name).write_text(content)
+    metadata = node.metadata(helpers.dual() if over_router else helpers.default())
+    said = f"{node.root / ini}:4: uWSGI serves neutron-api with 32 threads"
+    done = node.run("apply", "--node", "cmp-0", metadata)
+    assert done.returncode == 0 and (said in done.stderr) is over_router, done.stderr
+    verified = node.run("verify", "--node", "cmp-0", "--timeout", "1", metadata)
+    assert (f"error: {said}" in verified.stderr) is over_router, verified.stderr
