@@ -12,6 +12,8 @@ import sys
 import time
 import typing
 
+from om_agent import facts
+
 from testbed import processes
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -77,4 +79,5 @@ def describe() -> dict[str, typing.Any]:
         "system": name[1] if name else platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version() + (" of the system" if sys.base_prefix == "/usr" else ""),
+        "rabbitmq": facts.broker_version(pathlib.Path("/")),
     }

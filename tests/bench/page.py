@@ -60,8 +60,8 @@ def text(
         *_heading("Performance", "=", over=True),
         f"One run of ``make bench`` with {found['engine']}, {found['when']}, {found['seconds'] / 60:.0f} minutes, on",
         f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']:g} GiB, {machine['system']},",
-        f"Linux {machine['kernel']}, Python {machine['python']}. Made by ``tests/bench``; what the settings are is in",
-        "`tuning <tuning.rst>`_.",
+        f"Linux {machine['kernel']}, Python {machine['python']}{_broker(machine)}. Made by ``tests/bench``; what the",
+        "settings are is in `tuning <tuning.rst>`_.",
         "",
         "Sides did the same work in turn, in processes of their own, with the files that the agent rendered; what it",
         "does not write, quorum queues and mirroring on all brokers, was put into them by hand. Where RPC goes over",
@@ -73,6 +73,7 @@ def text(
         f"{figures.number(max(foreign, default=math.nan))}; sides that stood idle while another worked used",
         f"{figures.number(figures.percentile(beside, 50))}.",
         "",
+        *_left_out(machine.get("rabbitmq", ""), dict.fromkeys(s.pair for s in samples)),
         *_targets(samples, found["found"]),
     ]
     for pair in dict.fromkeys(s.pair for s in samples):
@@ -118,6 +119,21 @@ def _targets(samples: collections.abc.Sequence[figures.Sample], beside: dict[str
         what = "casts, fanouts and notifications lost, nothing killed, acknowledged settings"
         rows.append([what, "0", figures.number(lost), _reached(not lost)])
     return [*_heading("What was to be reached", "="), *_table(["", "Wanted", "Found", "Reached"], rows)] if rows else []
+
+
+def _broker(machine: dict[str, typing.Any]) -> str:
+    """Return which RabbitMQ it was; runs until 2026-11 did not say."""
+    version = machine.get("rabbitmq", "")
+    return f", RabbitMQ {version}" if version else ""
+
+
+def _left_out(version: str, pairs: collections.abc.Iterable[str]) -> list[str]:
+    """Return the sentences about the sides that this RabbitMQ cannot be."""
+    kinds = [kind for pair in pairs for kind in sides.KINDS.get(pair, ()) if kind not in sides.kinds(pair, version)]
+    words = list(dict.fromkeys(kind.words for kind in kinds))
+    if not words:
+        return []
+    return [f"RabbitMQ {version} has no mirrored queues. Not measured therefore: {'; '.join(words)}.", ""]
 
 
 def _reached(met: bool) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import typing
 
-from om_agent import model
+from om_agent import facts, model
 
 from testbed import processes
 from tests.bench import figures, machine, sides, work
@@ -41,8 +41,13 @@ Part = collections.abc.Callable[[Context], dict[str, typing.Any]]
 def pair(context: Context, name: str) -> dict[str, typing.Any]:
     """Run a pair's work; what it finds are its samples."""
     made: list[sides.Side] = []
+    version = facts.broker_version(pathlib.Path("/"))
+    kinds = sides.kinds(name, version)
+    for kind in sides.KINDS[name]:
+        if kind not in kinds:
+            context.say(f"left out: {kind.words}, which RabbitMQ {version} does not have")
     try:
-        for number, kind in enumerate(sides.KINDS[name]):
+        for number, kind in enumerate(kinds):
             context.say(f"starting {kind.words}")
             made.append(sides.Side(context.supervisor, context.directory, kind, context.engine, number))
             made[-1].start()

@@ -10,7 +10,7 @@ import time
 import typing
 
 from om_agent import model
-from om_agent.plan import layout
+from om_agent.plan import layout, queues
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
 from testbed.recovery import network
@@ -104,8 +104,21 @@ KINDS = {
             "brokers", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"queues": "mirrored"},
             edits=((layout.RABBIT_DEFINITIONS, *_EVERYWHERE),),
         ),
+        Kind(
+            "brokers-quorum", "three RabbitMQ, quorum", _RABBIT, 3, broker={"queues": "classic"},
+            edits=((_FILE, *_QUORUM),),
+        ),
     ),
 }  # fmt: skip
+
+
+def kinds(pair: str, version: str) -> tuple[Kind, ...]:
+    """Return the kinds of a pair that a RabbitMQ of this version can be: from 4.0 on it has no mirrored queues.
+
+    :param version: as `om_agent.facts.broker_version` gives it.
+    """
+    mirrors = queues.can_mirror(layout.Host(broker_version=version))
+    return tuple(kind for kind in KINDS[pair] if mirrors or kind.broker.get("queues") != "mirrored")
 
 
 class Side:

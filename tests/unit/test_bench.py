@@ -34,6 +34,21 @@ def test_every_target_is_of_what_is_measured() -> None:
         assert target.work in {one.name for one in work.plan(target.pair)}
 
 
+def test_rabbitmq_4_has_no_mirrored_sides() -> None:
+    for pair, every in sides.KINDS.items():
+        assert sides.kinds(pair, "3.13.7") == every
+        left = [kind.name for kind in every if kind not in sides.kinds(pair, "4.0.5")]
+        assert left == {"three": ["mirrored", "mirrored-all"], "driver-mesh": ["brokers"]}.get(pair, [])
+
+
+def test_page_says_what_rabbitmq_4_cannot_be() -> None:
+    of_4 = found([sample("mesh", calls=800.0)])
+    of_4["machine"]["rabbitmq"] = "4.0.5"
+    text = page.text(of_4, [sample("mesh", calls=800.0)], [])
+    assert "Python 3, RabbitMQ 4.0.5." in text
+    assert "Not measured therefore: three RabbitMQ, mirrored; three RabbitMQ, mirrored on all." in text
+
+
 def test_one_bad_repetition_is_not_lost_in_a_median() -> None:
     lost = [sample("mesh", repetition=i, lost=v) for i, v in enumerate((0.0, 0.0, 500.0))]
     assert figures.overall(lost, "calls/12", "mesh", "lost") == 500
