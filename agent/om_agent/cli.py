@@ -694,9 +694,12 @@ def _topology(args: argparse.Namespace) -> int:
 
 
 def _own_router(args: argparse.Namespace, d: model.Deployment, mesh: topology.Mesh) -> router.RouterPlan:
-    """Return the plan of this node's router; services' files, which not every user can read, are not looked at."""
+    """Return the plan of this node's router.
+
+    No service is looked at: not every user may see into the directories of services, nor may the unit that runs resync.
+    """
     node = _local(d, args.node)
-    host = facts.gather(_catalogue(), args.root, args.relocate, args.services)
+    host = facts.gather({}, args.root, args.relocate, args.services)
     found = router.build(d, node, host, mesh)
     if not found:
         raise errors.NotReady([errors.problem(node.name, "no-router")])

@@ -102,7 +102,9 @@ def test_the_boot_ends_well(node: image_node.Node) -> None:
     failed = node.run("systemctl", "--failed", "--plain", "--no-legend")
     # For want of real disks and networks.
     allowed = ("systemd-firstboot", "systemd-networkd", "systemd-remount-fs")
-    assert [x for x in failed.splitlines() if not x.startswith(allowed)] == []
+    units = [x.split()[0] for x in failed.splitlines() if not x.startswith(allowed)]
+    said = "\n".join(node.journal(unit) for unit in units)
+    assert units == [], said
 
 
 def test_every_file(node: image_node.Node) -> None:

@@ -704,3 +704,22 @@ def test_the_defaults_of_capacity_are_in_its_help(node: helpers.Machine) -> None
     assert "(default: controller 100, compute 6, any other 6)" in said
     document = " ".join((helpers.ROOT / "doc/operations.rst").read_text().split())
     assert "controller 100, compute 6, any other 6" in document
+
+
+# -- resync ----------------------------------------------------------------------------------------------------------
+
+
+def test_resync_looks_at_no_service(node: helpers.Machine) -> None:
+    """Its unit has none of root's rights, so that it may not look into a directory that is glance's alone."""
+    closed = node.root / "etc/glance"
+    closed.mkdir()
+    closed.chmod(0)
+    metadata = node.metadata(put(helpers.dual(controllers=1), "router.engine", "embedded"))
+    command = node.command("resync", "--node", "ctl-0", "--stay", metadata)
+    unprivileged = [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    environment = node.environment()
+    result = subprocess.run(
+        [*unprivileged, *command], cwd=node.base, env=environment, capture_output=True, text=True, check=False
+    )
+    closed.chmod(0o755)
+    assert (result.returncode, result.stderr) == (0, "")
