@@ -98,6 +98,17 @@ def verdict(done: processes.Finished) -> str:
     return str(json.loads(done.output)["verdict"])
 
 
+def said_at_last(
+    cloud: clouds.Cloud, name: str, metadata: pathlib.Path, expected: set[str]
+) -> tuple[int, set[str], str]:
+    """Verify until it finds what is expected, for at most 20 s; returns exit code, codes and verdict."""
+    deadline = time.monotonic() + 20
+    while True:
+        code, found, done = cloud.verify(name, metadata)
+        if set(found) == expected or time.monotonic() > deadline:
+            return code, set(found), verdict(done)
+
+
 def test_every_node_says_the_same_of_a_dead_interior(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
@@ -118,8 +129,9 @@ def test_every_node_says_the_same_of_a_dead_interior(
     assert set(uplinks.values()) == {0, 1}
     cloud.routers.pop("ctl-2").kill()
     for name in sorted(set(nodes) - {"ctl-2"}):
-        code, found, done = cloud.verify(name, metadata)
-        assert (code, set(found), verdict(done)) == (3, {"peer-down"}, "degraded"), (name, uplinks.get(name), found)
+        # Routes through the dead one are used until the others miss its greetings, for 3 s or more.
+        seen = said_at_last(cloud, name, metadata, {"peer-down"})
+        assert seen == (3, {"peer-down"}, "degraded"), (name, uplinks.get(name), seen)
         status = cloud.agent(name, "status", metadata, "--json")
         assert (status.returncode, verdict(status)) == (3, "degraded"), name
         text = cloud.agent(name, "verify", metadata, "--timeout", "1").output
@@ -305,6 +317,7 @@ def warnings(done: processes.Finished) -> dict[str, str]:
     return {f["code"]: f"{f['path']}: {f['message']}" for f in found}
 
 
+@pytest.mark.timeout(480)
 def test_links_that_are_cut(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
     """No packet passes and nobody is told, as behind a firewall: first between two routers, then to one from all."""
     if os.geteuid() != 0:
@@ -358,7 +371,8 @@ def cut_links(cloud: Apart) -> None:
     for name, expected in (("ctl-1", "degraded"), ("ctl-2", "broken"), ("cmp-1", "degraded")):
         assert verdict(cloud.verify(name, metadata)[2]) == expected, name
     cloud.net.heal()
-    code, found, done = cloud.verify("ctl-2", metadata, seconds=50)
+    # A connector that was cut off for a minute waits as long again: Linux sends SYN after 1, 2, 4, 8, 16, 32, 64 s.
+    code, found, done = cloud.verify("ctl-2", metadata, seconds=140)
     assert (code, found, warnings(done)) == (0, {}, {})
 
 
