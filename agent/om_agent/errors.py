@@ -914,6 +914,11 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "If it is a queue of OpenStack services, run rabbitmqctl delete_queue --vhost {vhost} {name} once it is empty; "
         "services declare it again (doc/rabbitmq4.rst)",
     ),
+    "queue-members": (
+        "the quorum queue {name} in the virtual host {vhost} has no copy on {names} ({count} such queues), so it may "
+        "stand still or be lost when a broker ends",
+        "Run rabbitmq-queues grow {first} all; RabbitMQ 3.13 and newer does so by itself within a minute or so",
+    ),
     "broker-listener": ("the broker does not listen on port {port}", "Run systemctl restart {unit}"),
     "rpc-failed": (
         "a call with the transport URL of this file, to a server on {to}, did not come back: {why}",

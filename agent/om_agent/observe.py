@@ -228,8 +228,12 @@ def rabbit(
     own = broker.node_name(p.node)
     silent = set(_silent(d, p, b, status.get("running_nodes", ())))
     if not count:
-        unfit = tuple(_unfit(p, b, host, root)) if _decides_queues(d, p, host, root) else ()
-        return dataclasses.replace(parse_rabbit(own, status, "", silent), unfit=unfit)
+        rows = tuple(_local_queues(b, host, root)) if p.queues.kind else ()
+        unfit: typing.Iterable[tuple[str, str, str]] = ()
+        if _decides_queues(d, p, host, root):
+            unfit = unfit_queues(rows, p.queues.kind is model.Queues.QUORUM)
+        found = parse_rabbit(own, status, "", silent)
+        return dataclasses.replace(found, unfit=tuple(unfit), thin=tuple(thin_queues(rows, found.running)))
     address = _metrics_address(p, b)
     at = errors.where(*address)
     try:
@@ -358,29 +362,49 @@ def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
     return any(value.text.lower() in _TRUE for value in values)
 
 
-def _unfit(
-    p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
-) -> typing.Iterator[tuple[str, str, str]]:
-    """Yield the queues that this broker leads and services declare otherwise. Others are asked on their own nodes: a
-    question to all waits a minute for a member that is not well."""
-    for vhost in [str(row["name"]) for row in b.definitions["vhosts"]] if p.queues.kind else []:
+def _local_queues(
+    b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
+) -> typing.Iterator[tuple[str, typing.Mapping[str, typing.Any]]]:
+    """Yield (virtual host, row) of the queues that this broker leads. Others are asked on their own nodes: a question
+    to all waits a minute for a member that is not well."""
+    columns = ("name", "type", "exclusive", "members")  # the last is of quorum queues alone
+    for vhost in [str(row["name"]) for row in b.definitions["vhosts"]]:
         with contextlib.suppress(errors.ProcessFailed):
-            rows = _ctl(b, host, root, "list_queues", "--local", "--vhost", vhost, "name", "type", "exclusive")
-            for name, found in unfit_queues(rows or (), p.queues.kind is model.Queues.QUORUM):
-                yield vhost, name, found
+            for row in _ctl(b, host, root, "list_queues", "--local", "--vhost", vhost, *columns) or ():
+                yield vhost, row
 
 
-def unfit_queues(rows: typing.Iterable[typing.Mapping[str, typing.Any]], quorum: bool) -> list[tuple[str, str]]:
-    """Return (name, type) of the queues that services declare as another type.
+_Rows = typing.Iterable[tuple[str, typing.Mapping[str, typing.Any]]]
+
+
+def unfit_queues(rows: _Rows, quorum: bool) -> list[tuple[str, str, str]]:
+    """Return (virtual host, queue, type) of the queues that services declare as another type.
 
     Queues for answers and fanouts have a new name after each start of a service, and go by themselves.
     """
     found = []
-    for row in rows:
+    for vhost, row in rows:
         name, kind = str(row.get("name")), str(row.get("type"))
         passing = row.get("exclusive") or re.match(r"amq\.|reply_|om_agent", name) or "_fanout" in name
         if not passing and (kind == "quorum") != quorum and kind in ("quorum", "classic"):
-            found.append((name, kind))
+            found.append((vhost, name, kind))
+    return sorted(found)
+
+
+def thin_queues(rows: _Rows, running: typing.Collection[str]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return (virtual host, queue, brokers that lack it) of the quorum queues that could have more members.
+
+    RabbitMQ gives a new queue three members, or as many as there are brokers at that time.
+
+    :param running: the brokers that could have a member each.
+    """
+    found = []
+    for vhost, row in rows:
+        members = row.get("members")
+        if row.get("type") != "quorum" or not isinstance(members, list):
+            continue
+        if len(members) < min(queues.MEMBERS, len(running)):
+            found.append((vhost, str(row.get("name")), tuple(sorted(set(running) - set(map(str, members))))))
     return sorted(found)
 
 

@@ -42,6 +42,7 @@ _STARTS = Nature(heals=True, mesh=True, blocks=True)
 _PEER = Nature(mesh=True)
 _APART = Nature(heals=True, mesh=True)
 _LOST = Nature(DEGRADED, heals=True, mesh=True)
+_LOST_COPIES = Nature(DEGRADED, heals=True)
 _NOTE = Nature(WORKS)
 
 # Every code that `om_agent.verify` or `om_agent.observe` may give.
@@ -86,7 +87,7 @@ NATURES: typing.Mapping[str, Nature] = {
     "calls-stuck": _PEER,
     "unit-unconnected": Nature(heals=True),
     "broker-down": Nature(heals=True),
-    "broker-members": Nature(DEGRADED, heals=True),
+    "broker-members": _LOST_COPIES,
     "broker-stranger": Nature(),
     "broker-partition": Nature(),
     "broker-alarm": Nature(),
@@ -94,6 +95,7 @@ NATURES: typing.Mapping[str, Nature] = {
     "broker-majors": Nature(DEGRADED),
     "broker-flags": _NOTE,
     "queue-unfit": _NOTE,
+    "queue-members": _LOST_COPIES,
     "broker-metrics": _NOTE,
     "stale-broker-certificate": _NOTE,
     "rpc-failed": Nature(heals=True),

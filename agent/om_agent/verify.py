@@ -19,7 +19,7 @@ from om_agent.plan import broker, layout, router
 OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
 UNASKED = "unasked"  # there is nothing here to ask with: no proton
 
-_MOST_UNFIT = 10  # findings about single queues
+_MOST_QUEUES = 10  # findings about single queues
 DOOR = "om-agent"  # the listener that a drained router has for the agent alone
 
 _MESH = ("inter-router", "edge")
@@ -109,6 +109,7 @@ class Broker:
     :param flags: stable feature flags that are not enabled; a newer RabbitMQ may refuse to start without them.
     :param store: where the cluster keeps its metadata, ``Khepri`` or ``Mnesia``.
     :param unfit: (virtual host, queue, type) of queues that services declare as another type by now.
+    :param thin: (virtual host, queue, brokers that lack it) of quorum queues that could have more members.
     :param listeners: (address, port) of this node's AMQP 0-9-1 sockets.
     :param metrics: why its counts cannot be had, where they were asked for; '' when they were had.
     :param metrics_at: address and port of its metrics.
@@ -124,6 +125,7 @@ class Broker:
     flags: tuple[str, ...] = ()
     store: str = "Mnesia"
     unfit: tuple[tuple[str, str, str], ...] = ()
+    thin: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
     listeners: tuple[tuple[str, int], ...] = ()
     queues: int | None = None
     messages: int | None = None
@@ -472,9 +474,12 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: Broker) -> typing
     if seen.flags:
         yield record.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
     kind = p.queues.kind.value if p.queues.kind else ""
-    for vhost, name, found in seen.unfit[:_MOST_UNFIT]:
+    for vhost, name, found in seen.unfit[:_MOST_QUEUES]:
         text = {"vhost": vhost, "name": name, "found": found, "wanted": kind, "count": len(seen.unfit)}
         yield record.finding(at, "queue-unfit", **text)
+    for vhost, name, lacking in seen.thin[:_MOST_QUEUES]:
+        text = {"vhost": vhost, "name": name, "names": ", ".join(lacking), "first": lacking[0]}
+        yield record.finding(at, "queue-members", count=len(seen.thin), **text)
     if seen.metrics:
         yield record.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
     ports = {port for _, port in seen.listeners}

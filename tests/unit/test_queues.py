@@ -207,6 +207,30 @@ def test_transient_queues_are_permitted_only_where_somebody_needs_them(
     assert dict(planned.settings).get(key) == ("true" if permitted else None)
 
 
+@pytest.mark.parametrize(
+    ("raw", "version", "members"),
+    [
+        (D, "4.0.5", "3"),
+        (helpers.default(controllers=2), "4.0.5", "2"),
+        (helpers.default(controllers=5), "4.0.5", "3"),
+        (helpers.default(controllers=1), "4.0.5", None),
+        (put(D, "broker.queues", "quorum"), "3.13.7", "3"),
+        (put(D, "broker.queues", "quorum"), "3.12.14", None),  # it does not start with an option that it does not know
+        (put(D, "broker.queues", "quorum"), "", None),
+        (put(D, "broker.queues", "classic"), "4.0.5", None),
+    ],
+)
+def test_the_broker_gives_quorum_queues_the_members_that_they_lack(
+    raw: object, version: str, members: str | None
+) -> None:
+    planned = helpers.plan_for(raw, "ctl-0", helpers.host(broker_version=version)).broker
+    assert planned
+    key = "quorum_queue.continuous_membership_reconciliation"
+    settings = dict(planned.settings)
+    assert settings.get(f"{key}.enabled") == (members and "true")
+    assert settings.get(f"{key}.target_group_size") == members
+
+
 def test_the_installed_driver_knows_what_it_is_told() -> None:
     """The releases above come from reading the options of those releases; this is the one that is here."""
     pytest.importorskip("oslo_messaging")

@@ -233,6 +233,7 @@ def test_an_edge_router() -> None:
         ({"versions": ((MEMBERS[0], "3.13.7"), (MEMBERS[1], "4.0.5"))}, "broker-majors"),
         ({"flags": ("message_containers",)}, "broker-flags"),
         ({"unfit": (("/", "notifications.info", "classic"),)}, "queue-unfit"),
+        ({"thin": (("/", "notifications.info", ("rabbit@ctl-1",)),)}, "queue-members"),
     ],
 )
 def test_the_broker(changes: dict[str, typing.Any], code: str) -> None:
@@ -350,9 +351,23 @@ def test_which_queues_services_declare_otherwise() -> None:
         {"name": "own", "type": "classic", "exclusive": True},
         {"name": "s", "type": "stream", "exclusive": False},
     ]
-    rows = [*classic, *more]
-    assert observe.unfit_queues(rows, quorum=True) == [("conductor", "classic"), ("notifications.info", "classic")]
-    assert observe.unfit_queues(rows, quorum=False) == [("q", "quorum")]
+    rows = [("/", row) for row in [*classic, *more]]
+    assert observe.unfit_queues(rows, quorum=True) == [
+        ("/", "conductor", "classic"), ("/", "notifications.info", "classic"),
+    ]  # fmt: skip
+    assert observe.unfit_queues(rows, quorum=False) == [("/", "q", "quorum")]
+
+
+def test_which_quorum_queues_could_have_more_members() -> None:
+    def thin(members: object, brokers: str, kind: str = "quorum") -> list[str]:
+        row = {"name": "q", "type": kind, "members": members}
+        return [name for _, _, lacking in observe.thin_queues([("/", row)], list(brokers)) for name in lacking]
+
+    assert thin(["a"], "abc") == ["b", "c"]
+    assert thin(["a", "b"], "abc") == ["c"]
+    assert thin(["a", "b"], "ab") == thin(["a", "b", "c"], "abcde") == thin(["a"], "a") == []
+    assert thin(["a", "b", "c"], "ab") == []  # one is down
+    assert thin("", "abc", "classic") == thin("", "abc") == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import typing
 from om_agent import ciphers, fields, model
 from om_agent.plan import layout, queues, router
 
+_RECONCILIATION = "quorum_queue.continuous_membership_reconciliation"
+
 PLUGINS = ("rabbitmq_prometheus",)
 EXTERNAL_PLUGIN = "rabbitmq_auth_mechanism_ssl"
 
@@ -109,6 +111,10 @@ def _settings(
         for i, member in enumerate(members, 1):
             yield (f"cluster_formation.classic_config.nodes.{i}", node_name(member))
         yield ("cluster_partition_handling", "pause_minority" if len(members) > 2 else "ignore")
+        copies = queues.members(d, host, len(members))
+        if copies:
+            yield (f"{_RECONCILIATION}.enabled", "true")
+            yield (f"{_RECONCILIATION}.target_group_size", str(copies))
 
 
 def _protocols(tls: model.Tls) -> typing.Iterator[tuple[str, str]]:

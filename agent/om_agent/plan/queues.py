@@ -18,6 +18,8 @@ from om_agent.plan import layout
 _WITHOUT_MIRRORS = (4,)
 _WITH_QUORUM = (3, 8)
 _REFUSES_TRANSIENT = (4, 3)
+MEMBERS = 3  # of a quorum queue where there are as many brokers, RabbitMQ's own default
+_RECONCILES_SINCE = (3, 13)  # rabbit.schema, quorum_queue.continuous_membership_reconciliation
 _TESTED = ((3,), (4,))  # major versions
 _RELEASES_WITH_4 = {"debian": (13,), "ubuntu": (25, 4)}  # since; a Debian without a number is testing or unstable
 
@@ -122,3 +124,12 @@ def permits_transient(d: model.Deployment, host: layout.Host) -> bool:
         return False
     services = layout.numbers(host.oslo_messaging)
     return choose(d, host).kind is not model.Queues.QUORUM or bool(services and services < _TRANSIENT_OPTION_SINCE)
+
+
+def members(d: model.Deployment, host: layout.Host, brokers: int) -> int:
+    """Return how many members the broker is to give each quorum queue by itself; 0 when it cannot, or has none.
+
+    A queue that is declared before all brokers have joined has fewer, and would keep so.
+    """
+    reconciles = layout.numbers(host.broker_version) >= _RECONCILES_SINCE
+    return min(MEMBERS, brokers) if reconciles and choose(d, host).kind is model.Queues.QUORUM else 0
