@@ -24,6 +24,7 @@ from oslo_messaging_amqp1 import address, engine, errors, frames, messages, opti
 LOG = logging.getLogger(__name__)
 
 _PORT = 5672
+_PRODUCT = "oslo-messaging-amqp1"  # by which a router's operator tells these connections from those of other drivers
 _LOOK_SECONDS = 0.2  # between two looks whether somebody listens
 _TAIL_SECONDS = 0.1  # for messages on their way to a listener that stops
 _PRE_SETTLED = ("rpc-call", "rpc-reply", "rpc-cast", "notify")
@@ -633,7 +634,7 @@ def _settings(values: typing.Any, url: typing.Any) -> engine.Settings:
         hosts=hosts or (_host(values, oslo_messaging.TransportHost("localhost"), hostname, virtual_host),),
         container=values.container_name or identity,
         hostname=hostname,
-        properties={"process": command, "pid": str(pid), "node": node},
+        properties={"product": _PRODUCT, "process": command, "pid": str(pid), "node": node},
         idle_timeout=values.idle_timeout,
         retry=(
             values.connection_retry_interval,

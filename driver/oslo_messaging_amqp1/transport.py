@@ -207,7 +207,8 @@ def connect(host: str, port: int, login: Login, seconds: float) -> tuple[Transpo
 def _reach(host: str, port: int, deadline: float) -> socket.socket:
     """Return a socket to the first address of ``host`` that answers; all of them share the time."""
     failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    # By position: eventlet 0.33, which Debian 12 has, gives the fourth argument another name.
+    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(max(0.001, deadline - time.monotonic()))

@@ -598,6 +598,18 @@ def test_all_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch)
         assert time.monotonic() - start < 0.6
 
 
+def test_names_are_looked_up_as_every_eventlet_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function that eventlet 0.33 puts in the place of socket's has other names for its arguments."""
+
+    def getaddrinfo(host: str, port: int, family: int = 0, socktype: int = 0, proto: int = 0, flags: int = 0) -> object:
+        assert (host, port, socktype) == ("host", 5672, socket.SOCK_STREAM)
+        raise socket.gaierror(socket.EAI_NONAME, "nobody knows it")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(errors.HandshakeError, match="nobody knows it"):
+        transport.connect("host", 5672, NOBODY, 0.3)
+
+
 def test_what_comes_in_one_piece_with_the_end_of_the_login_over_tls(peers: Peers, tmp_path: pathlib.Path) -> None:
     pair = tls.authority().issue("127.0.0.1")
     paths = [tmp_path / name for name in ("certificate", "key", "ca")]

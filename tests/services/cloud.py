@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
+import shutil
+import subprocess
+import sys
 import time
 import typing
 import urllib.request
@@ -26,16 +30,29 @@ _NOVA = ("--config-file=/etc/nova/nova.conf", f"--config-file={service_root.SETT
 _USERS = {"nova": "nova", "neutron": "neutron", "cinder": "cinder"}
 
 
-class Cloud:
-    """The node and what runs on it.
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What carries RPC.
 
-    :param engine: of the router that carries RPC; None when RabbitMQ does.
+    :param engine: of the router; None when RabbitMQ does.
+    :param driver: the scheme of the services' URL: ``amqp`` for oslo.messaging's former driver, ``amqp1`` for ours.
     """
 
+    engine: model.Engine | None = None
+    driver: str = "rabbit"
+
+    def __str__(self) -> str:
+        return f"{self.engine.value}-{self.driver}" if self.engine else "rabbitmq"
+
+
+class Cloud:
+    """The node and what runs on it."""
+
     def __init__(
-        self, supervisor: processes.Supervisor, lower: pathlib.Path, work: pathlib.Path, engine: model.Engine | None
+        self, supervisor: processes.Supervisor, lower: pathlib.Path, work: pathlib.Path, kind: Kind
     ) -> None:
-        self.engine = engine
+        engine = self.engine = kind.engine
+        self.kind = kind
         self.node = chroot_node.Node(supervisor, lower, work / "node", NAME, ADDRESS)
         self.started: dict[str, float] = {}
         self.before: dict[str, bytes] = {}  # files of the services with RabbitMQ for both
@@ -53,6 +70,22 @@ class Cloud:
         self.node.path(METADATA).write_text(path.read_text())
         said = self.agent("apply", "--metadata", METADATA)
         return said.strip().splitlines()[-1]
+
+    def install_driver(self) -> None:
+        """Install our driver into the system's Python of the node, and have the services use it.
+
+        The agent writes the scheme of the former driver; all else of the URL and of the options is the same.
+        """
+        source = self._work / "driver"
+        shutil.copytree(chroot_node.TREE / "driver", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        target = self.node.path("/usr/lib/python3/dist-packages")
+        subprocess.run([*pip, "--no-index", "--target", str(target), str(source)], check=True, timeout=120)
+        for name in FILES:
+            path = self.node.path(name)
+            text = path.read_text()
+            assert text.count("\ntransport_url = amqp://") == 1, name
+            path.write_text(text.replace("\ntransport_url = amqp://", "\ntransport_url = amqp1://"))
 
     def agent(self, *arguments: str, status: tuple[int, ...] = (0,)) -> str:
         """Run ``om-agent`` in the node."""
@@ -215,6 +248,17 @@ class Cloud:
             for row in self.router().client_links(""):
                 links[row["connectionId"]] = links.get(row["connectionId"], 0) + 1
             return sorted(links.values(), reverse=True)
+
+        return self.node.connected(ask)
+
+    def products(self) -> set[str]:
+        """Return what the router's clients say they are; the former driver says nothing."""
+
+        def ask() -> set[str]:
+            with self.router().manage() as client:
+                rows = client.query("connection")
+            named = [row["properties"] or {} for row in rows if row["role"] == "normal"]
+            return {str(properties.get("product", "")) for properties in named if "process" in properties}
 
         return self.node.connected(ask)
 

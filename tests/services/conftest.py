@@ -14,6 +14,7 @@ from testbed import processes, routers
 from tests.services import cloud as clouds
 
 COMPUTES = 20
+IN_TREE, OWN = "amqp", "amqp1"  # schemes of URLs
 
 
 @pytest.fixture(scope="session")
@@ -31,16 +32,18 @@ def engines() -> list[model.Engine]:
 
 
 @contextlib.contextmanager
-def running(root: pathlib.Path, work: pathlib.Path, engine: model.Engine | None) -> typing.Iterator[clouds.Cloud]:
+def running(root: pathlib.Path, work: pathlib.Path, kind: clouds.Kind) -> typing.Iterator[clouds.Cloud]:
     """A cloud: the agent has applied, router, RabbitMQ and the services of the tests run."""
     with processes.Supervisor(work / "logs") as supervisor:
-        cloud = clouds.Cloud(supervisor, root, work, engine)
+        cloud = clouds.Cloud(supervisor, root, work, kind)
         with cloud.node:
             cloud.start_database()
             cloud.apply(None)
             cloud.before = cloud.files()
-            if engine:
-                cloud.apply(engine)
+            if kind.engine:
+                cloud.apply(kind.engine)
+            if kind.driver == OWN:
+                cloud.install_driver()
             cloud.start_placement()
             cloud.start_broker()
             cloud.start_router()
@@ -54,12 +57,17 @@ def running(root: pathlib.Path, work: pathlib.Path, engine: model.Engine | None)
     assert not supervisor.left()
 
 
-@pytest.fixture(scope="module", params=[None, *engines()], ids=lambda e: e.value if e else "rabbitmq")
+def kinds() -> list[clouds.Kind]:
+    """RabbitMQ, and each router with both drivers."""
+    return [clouds.Kind(), *(clouds.Kind(engine, driver) for engine in engines() for driver in (IN_TREE, OWN))]
+
+
+@pytest.fixture(scope="module", params=kinds(), ids=str)
 def cloud(
     request: pytest.FixtureRequest, root: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> typing.Iterator[clouds.Cloud]:
     driver = root / "usr/lib/python3/dist-packages/oslo_messaging/_drivers/impl_amqp1.py"
-    if request.param and not driver.exists():
-        pytest.skip("this release's oslo.messaging has no AMQP 1.0 driver")
+    if request.param.engine and not driver.exists():
+        pytest.skip("the agent refuses RPC over a router where oslo.messaging has no driver of its own for it")
     with running(root, tmp_path_factory.mktemp("services"), request.param) as made:
         yield made

@@ -92,6 +92,7 @@ def test_rpc_and_notifications_stay_apart(cloud: clouds.Cloud, capsys: pytest.Ca
         assert counters.ingress
         assert counters.egress
         assert not rpc
+        assert cloud.products() == ({"oslo-messaging-amqp1"} if cloud.kind.driver == conftest.OWN else {""})
         with capsys.disabled():
             print(f"\nRPC through the router: {counters}; notifications waiting in RabbitMQ: {notified}")
     else:
