@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
@@ -264,3 +265,16 @@ def find_program(name: str, variable: str = "") -> str | None:
     directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
     beside = [d[: -len("bin")] + "sbin" for d in directories if d.endswith("/bin")]
     return shutil.which(name, path=os.pathsep.join([*directories, *beside]))
+
+
+def use_driver(path: pathlib.Path, scheme: str) -> None:
+    """Have a service use another driver for AMQP 1.0; the agent writes the scheme of oslo.messaging's former one.
+
+    :param path: the service's file.
+    :raises testbed.errors.TestbedError: when the file does not name the former one.
+    """
+    text = path.read_text()
+    found = re.sub(r"^(transport_url\s*=\s*)amqp://", rf"\g<1>{scheme}://", text, flags=re.MULTILINE)
+    if found == text:
+        raise errors.TestbedError(f"{path} has no transport_url of the scheme amqp.")
+    path.write_text(found)

@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", choices=_ENGINES, default=_ENGINES[0], help="the router (default: %(default)s)")
+    parser.add_argument("--driver", choices=("amqp", "amqp1"), default="amqp", help="its scheme (default: %(default)s)")
     parser.add_argument("--rpc", choices=[b.value for b in runner.BACKENDS], help="over this alone (default: both)")
     parser.add_argument("--only", action="append", choices=names, metavar="CASE", help="may be given several times")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there too")
@@ -73,7 +74,7 @@ def _run(
             args.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
 
     backends = [b for b in runner.BACKENDS if args.rpc in (None, b.value)]
-    runner.run(supervisor, directory, model.Engine(args.engine), backends, wanted, show)
+    runner.run(supervisor, directory, model.Engine(args.engine), backends, wanted, show, args.driver)
     out.table(_HEAD, [_cells(row) for row in rows])
 
 

@@ -184,13 +184,14 @@ def _to_the_first(cloud: clouds.Cloud, entities: list[tuple[str, dict[str, str]]
 
 
 def burst(cloud: clouds.Cloud) -> Steps:
-    """Fanouts as fast as they go, acknowledged as rendered, and pre-settled as in oslo.messaging's stock."""
+    """Fanouts as fast as they go, acknowledged as rendered, and pre-settled as in oslo.messaging's former driver."""
     host, said = cloud.hosts["ctl-1"], []
     stock = host.service_file("stock")
     stock.parent.mkdir(exist_ok=True)
     lines = host.service_file("nova").read_text().splitlines()
     stock.write_text("\n".join(line for line in lines if not line.startswith("pre_settled")) + "\n")
-    for service in ("nova", "stock") if cloud.rpc is AMQP else ("nova",):
+    settles_first = cloud.rpc is AMQP and cloud.driver == "amqp"  # this project's acknowledges unless told otherwise
+    for service in ("nova", "stock") if settles_first else ("nova",):
         client = workers.Client(cloud.supervisor, host, service)
         client.expect("ready", workers.READY_SECONDS)
         client.begin("fanout", 1, 10.0, cloud.load.servers[0], timeout=10.0)

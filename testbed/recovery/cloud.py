@@ -35,6 +35,8 @@ class Cloud:
 
     :param rpc: what carries RPC; notifications go over RabbitMQ.
     :param tls: for RPC and between routers.
+    :param driver: the scheme of services' URLs where RPC goes over routers: ``amqp`` is oslo.messaging's former driver,
+        ``amqp1`` that of this project.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Cloud:
         rpc: model.Scheme,
         engine: model.Engine,
         tls: bool = False,
+        driver: str = "amqp",
     ) -> None:
         self.supervisor = supervisor
         self.directory = directory
         self.net = net
         self.rpc = rpc
         self.engine = engine
+        self.driver = driver
         directory.mkdir()
         self.certificates = Certificates(directory / "certificates") if tls else None
         metadata = directory / "metadata.json"
@@ -60,6 +64,9 @@ class Cloud:
         self.overcloud = dataclasses.replace(made, hosts=tuple(hosts))
         self.hosts = {host.name: host for host in hosts}
         overcloud.apply_all(supervisor, self.overcloud, f"apply-{rpc.value}")
+        if rpc is model.Scheme.AMQP and driver != "amqp":
+            for host in hosts:
+                overcloud.use_driver(host.service_file("nova"), driver)
         self.mesh = routers.Mesh(supervisor, self.overcloud)
         self.cluster = rabbitmq.Cluster(supervisor, self.overcloud)
         self.routers = {r.host.name: r for r in self.mesh.routers}

@@ -46,8 +46,12 @@ def run(
     backends: collections.abc.Iterable[model.Scheme],
     wanted: collections.abc.Sequence[cases.Case],
     show: collections.abc.Callable[[Row], None],
+    driver: str = "amqp",
 ) -> list[Row]:
-    """Run the cases on an overcloud for each of what may carry RPC."""
+    """Run the cases on an overcloud for each of what may carry RPC.
+
+    :param driver: the scheme of services' URLs, see `testbed.recovery.cloud.Cloud`.
+    """
     addresses = {name: address for name, (_, address) in clouds.NODES.items()}
     network.resolve(addresses, directory / "hosts")
     net = network.Network(addresses)
@@ -57,7 +61,7 @@ def run(
         if not here:
             continue
         where = directory / (backend.value + ("-tls" if tls else ""))
-        cloud = clouds.Cloud(supervisor, where, net, backend, engine, tls)
+        cloud = clouds.Cloud(supervisor, where, net, backend, engine, tls, driver)
         cloud.start()
         for case in here:
             rows.append(one(cloud, case))
@@ -83,7 +87,9 @@ def one(cloud: clouds.Cloud, case: cases.Case) -> Row:
         outcome = load.result(failure)
     finally:
         load.end()
-    backend = cloud.engine.value if cloud.rpc is model.Scheme.AMQP else "rabbitmq"
+    backend = "rabbitmq"
+    if cloud.rpc is model.Scheme.AMQP:
+        backend = cloud.engine.value + ("" if cloud.driver == "amqp" else f", {cloud.driver}")
     return Row(
         case.name, case.what, backend, healed - failure, well - healed, outcome, cloud.remark, cloud.starved() - starved
     )

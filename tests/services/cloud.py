@@ -48,9 +48,7 @@ class Kind:
 class Cloud:
     """The node and what runs on it."""
 
-    def __init__(
-        self, supervisor: processes.Supervisor, lower: pathlib.Path, work: pathlib.Path, kind: Kind
-    ) -> None:
+    def __init__(self, supervisor: processes.Supervisor, lower: pathlib.Path, work: pathlib.Path, kind: Kind) -> None:
         engine = self.engine = kind.engine
         self.kind = kind
         self.node = chroot_node.Node(supervisor, lower, work / "node", NAME, ADDRESS)
@@ -82,10 +80,7 @@ class Cloud:
         target = self.node.path("/usr/lib/python3/dist-packages")
         subprocess.run([*pip, "--no-index", "--target", str(target), str(source)], check=True, timeout=120)
         for name in FILES:
-            path = self.node.path(name)
-            text = path.read_text()
-            assert text.count("\ntransport_url = amqp://") == 1, name
-            path.write_text(text.replace("\ntransport_url = amqp://", "\ntransport_url = amqp1://"))
+            overcloud.use_driver(self.node.path(name), self.kind.driver)
 
     def agent(self, *arguments: str, status: tuple[int, ...] = (0,)) -> str:
         """Run ``om-agent`` in the node."""
