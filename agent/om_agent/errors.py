@@ -688,6 +688,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{unit} also reads this file, and {key} here overrides or adds to the value in {own}",
         "Remove the line, so that the service has the value that om-agent writes",
     ),
+    "unread": (
+        "{unit} reads the files that {variable} names here, and not {own}, in which om-agent writes",
+        "Let {variable} name {own} too, or remove this line, so that the service has the values that om-agent writes",
+    ),
     "uwsgi-threads": (
         "uWSGI serves {unit} with {count} threads, in which eventlet has patched threads: RPC over a router waits for "
         "ever in all but one",

@@ -208,6 +208,183 @@ def test_an_option_in_the_environment(tmp_path: pathlib.Path, files: dict[str, s
     assert node.run("apply", "--node", "cmp-0", node.metadata(helpers.dual())).returncode == 1
 
 
+API = "lib/systemd/system/nova-api.service"
+WSGI = {API: "[Service]\nExecStart=/usr/bin/uwsgi --ini /srv/api.ini\n"}
+DEBIAN_API = {
+    API: "[Service]\nExecStart=/etc/init.d/nova-api systemd-start\n",
+    "etc/init.d/nova-api": "UWSGI_PORT=8774\nUWSGI_INI_PATH=/etc/nova/nova-api-uwsgi.ini\n",
+}
+DROP = "etc/systemd/system/nova-api.service.d/a.conf"
+
+
+def put(root: pathlib.Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("files", "value"),
+    [
+        ({"etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1 B=2\n"}, "1"),
+        ({"usr/lib/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n"}, "1"),
+        (
+            {
+                "etc/systemd/system.conf": "[Manager]\n#DefaultEnvironment=\n",
+                "usr/lib/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n",
+            },
+            None,
+        ),
+        (
+            {
+                "etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n",
+                "run/systemd/system.conf.d/a.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=2\n",
+            },
+            "2",
+        ),
+        (
+            {
+                "etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n",
+                "etc/systemd/system.conf.d/a.conf": "[Manager]\nDefaultEnvironment=\n",
+            },
+            None,
+        ),
+        (
+            {
+                "etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n",
+                DROP: "[Service]\nEnvironment=OS_DEFAULT__X=3\n",
+            },
+            "3",
+        ),
+        (
+            {
+                "etc/systemd/system.conf": "[Manager]\nDefaultEnvironment=OS_DEFAULT__X=1\n",
+                DROP: "[Service]\nUnsetEnvironment=A OS_DEFAULT__X\n",
+            },
+            None,
+        ),
+        ({DROP: "[Service]\nEnvironment=OS_DEFAULT__X=1\nUnsetEnvironment=OS_DEFAULT__X=2\n"}, "1"),
+        ({DROP: "[Service]\nEnvironment=OS_DEFAULT__X=a%%40b\n"}, "a%40b"),
+        ({"srv/api.ini": "[uwsgi]\nenv = OS_DEFAULT__X=a%%40b=\n"}, "a%40b="),
+        ({"srv/api.ini": "[uwsgi]\nhost = h\n  env=OS_DEFAULT__X=0\nenv=OS_DEFAULT__X=%(host)/\n"}, "h/"),
+        ({"srv/api.ini": "[uwsgi]\n;env = OS_DEFAULT__X=1\n[other]\nenv = OS_DEFAULT__X=1\n"}, None),
+        ({"srv/api.ini": "[uwsgi]\nenv = OS_DEFAULT__X = 1\n"}, None),  # uWSGI makes the blank a part of the name
+        (
+            {API: "[Service]\nExecStart=/usr/bin/uwsgi --ini /srv/a.ini:b\n", "srv/a.ini": "[b]\nenv=OS_DEFAULT__X=1"},
+            "1",
+        ),
+        ({API: "[Service]\nExecStart=/usr/bin/uwsgi --env OS_DEFAULT__X=1 --ini /srv/a.ini\n"}, "1"),
+        ({**DEBIAN_API, "etc/nova/nova-api-uwsgi.ini": "[uwsgi]\nenv = OS_DEFAULT__X=1\n"}, "1"),
+        ({**DEBIAN_API, "etc/default/nova-api": "export OS_DEFAULT__X='1'\n"}, "1"),
+        ({**DEBIAN_API, "etc/default/nova-api": "OS_DEFAULT__X=1\n"}, None),  # the daemon gets no other
+        ({"etc/default/nova-api": "export OS_DEFAULT__X=1\n"}, None),  # nobody sources it
+    ],
+)
+def test_where_the_environment_comes_from(tmp_path: pathlib.Path, files: dict[str, str], value: str | None) -> None:
+    """What uWSGI makes of its file was seen by running 2.0.21."""
+    put(tmp_path, {**WSGI, **files})
+    found = {v.name: v.value for v in sources.variables(["nova-api"], tmp_path)}
+    assert found.get("OS_DEFAULT__X") == value
+
+
+def test_an_init_script_alone_is_a_unit(tmp_path: pathlib.Path) -> None:
+    """systemd makes one of it, which has DefaultEnvironment= and drop-ins too."""
+    put(tmp_path, {"etc/init.d/nova-api": "", "etc/systemd/system.conf": "DefaultEnvironment=OS_DEFAULT__X=1\n"})
+    assert [v.path for v in sources.variables(["nova-api", "nova-compute"], tmp_path)] == ["/etc/systemd/system.conf"]
+
+
+def test_what_apachectl_sources(tmp_path: pathlib.Path) -> None:
+    """Apache hands its own environment on (run: 2.4), and SetEnv does not make one."""
+    unit = "[Service]\nExecStart=/usr/sbin/apachectl start\n"
+    put(tmp_path, {"lib/systemd/system/apache2.service": unit})
+    put(tmp_path, {"etc/apache2/sites-enabled/nova.conf": "SetEnv OS_DEFAULT__A 1\n"})
+    put(tmp_path, {"etc/apache2/envvars": "# export OS_DEFAULT__X=2\nexport OS_DEFAULT__X=1\n# OS_DEFAULT__X=\n"})
+    (found,) = sources.variables(["apache2"], tmp_path)
+    assert (found.key, found.value, found.path, found.line) == ("x", "1", "/etc/apache2/envvars", 2)
+
+
+def env(value: str) -> dict[str, str]:
+    return {**WSGI, DROP: f"[Service]\nEnvironment={value}\n"}
+
+
+BOTH = "OS_NOVA_CONFIG_DIR=/srv OS_NOVA_CONFIG_FILES=/etc/nova/nova.conf;api.conf"
+
+
+@pytest.mark.parametrize(
+    ("files", "after"),
+    [
+        (env(BOTH), {"/srv/api.conf": True}),
+        (env("OS_NOVA_CONFIG_FILES=first.conf;nova.conf"), {"/etc/nova/first.conf": False}),
+        (env("OS_NOVA_CONFIG_FILES="), {"/usr/share/nova/nova-dist.conf": False, "/etc/nova/nova-api.conf": True}),
+        (env("OS_NOVA_CONFIG_DIR=/srv"), {"/srv/api-paste.ini": True, "/srv/nova.conf": True}),
+        (env("OS_NOVA_CONFIG_DIR=/etc/nova"), {"/etc/nova/api-paste.ini": False}),
+        (env("OS_GLANCE_CONFIG_DIR=/srv"), {"/etc/nova/nova-api.conf": True, "/srv/glance-api.conf": None}),
+        ({**WSGI, "srv/api.ini": "[uwsgi]\nenv = OS_NOVA_CONFIG_FILES=nova.conf;b.conf\n"}, {"/etc/nova/b.conf": True}),
+        (
+            {**DEBIAN_API, "etc/nova/nova-api-uwsgi.ini": f"[uwsgi]\nenv = {BOTH.split()[1]}\n"},
+            {"/etc/nova/api.conf": True},
+        ),
+        # No WSGI program: its own main() does not look at the variables.
+        (
+            {API: "[Service]\nExecStart=/usr/bin/nova-api\nEnvironment=OS_NOVA_CONFIG_DIR=/srv\n"},
+            {"/srv/nova.conf": None},
+        ),
+    ],
+)
+def test_files_that_the_environment_names(
+    tmp_path: pathlib.Path, files: dict[str, str], after: dict[str, bool | None]
+) -> None:
+    put(tmp_path, files)
+    found = {s.path: s.after for s in sources.other_files("/etc/nova/nova.conf", ["nova-api"], tmp_path)}
+    assert {path: found.get(path) for path in after} == after
+    assert ("/usr/share/nova/nova-dist.conf" in found) is ("/etc/nova/nova-api.conf" in found)
+
+
+@pytest.mark.parametrize(
+    ("own", "unit", "variable", "read"),
+    [
+        (
+            "/etc/neutron/neutron.conf",
+            "neutron-api",
+            "OS_NEUTRON_CONFIG_FILES=neutron.conf;x.ini",
+            "/etc/neutron/x.ini",
+        ),
+        ("/etc/neutron/neutron.conf", "neutron-api", "OS_NEUTRON_CONFIG_DIR=/srv", "/srv/plugins/ml2/ml2_conf.ini"),
+        ("/etc/keystone/keystone.conf", "apache2", "OS_KEYSTONE_CONFIG_DIR=/srv", "/srv/keystone.conf"),
+        ("/etc/keystone/keystone.conf", "apache2", "OS_KEYSTONE_CONFIG_FILES=/srv/k;x", "/srv/k"),
+        ("/etc/glance/glance-api.conf", "glance-api", "OS_GLANCE_CONFIG_DIR=/srv", "/srv/glance-image-import.conf"),
+        ("/etc/designate/designate.conf", "designate-api", "OS_DESIGNATE_CONFIG_DIR=/srv", "/srv/designate.conf"),
+        ("/etc/masakari/masakari.conf", "masakari-api", "OS_MASAKARI_CONFIG_DIR=/srv", "/srv/masakari.conf"),
+        ("/etc/ironic/ironic.conf", "ironic-conductor", "IRONIC_CONFIG_FILE=/srv/i.conf", "/srv/i.conf"),
+        ("/etc/ironic/ironic.conf", "ironic-conductor", "IRONIC_CONFIG_DIR=/srv", "/srv/snippet.conf"),
+    ],
+)
+def test_variables_of_each_project(tmp_path: pathlib.Path, own: str, unit: str, variable: str, read: str) -> None:
+    programs = {"apache2": "/usr/sbin/apachectl start", "ironic-conductor": "/usr/bin/ironic-conductor"}
+    program = programs.get(unit, "/usr/bin/uwsgi")
+    put(tmp_path, {f"lib/systemd/system/{unit}.service": f"[Service]\nExecStart={program}\nEnvironment={variable}\n"})
+    put(tmp_path, {"srv/snippet.conf": ""})
+    assert {s.path: s.after for s in sources.other_files(own, [unit], tmp_path)}.get(read) is True
+
+
+def test_a_service_that_does_not_read_our_file(tmp_path: pathlib.Path) -> None:
+    node = helpers.machine(tmp_path)
+    put(node.root, {**env("OS_NOVA_CONFIG_DIR=/srv"), "srv/nova.conf": "[DEFAULT]\n"})
+    metadata = node.metadata(helpers.dual())
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "cmp-0", metadata)
+        assert done.returncode == 0 and f"{node.root / DROP}:2: nova-api reads the files" in done.stderr, done.stderr
+        assert "OS_NOVA_CONFIG_DIR names here, and not /etc/nova/nova.conf" in done.stderr
+    verified = node.run("verify", "--node", "cmp-0", "--timeout", "1", metadata)
+    assert verified.returncode == 3 and f"{node.root / DROP}:2: nova-api reads" in verified.stderr
+    (node.root / "srv/nova.conf").unlink()
+    (node.root / "srv/nova.conf").symlink_to("../etc/nova/nova.conf")
+    assert node.run("plan", "--node", "cmp-0", metadata).stderr.count("nova-api") == 0
+    put(node.root, {**env("OS_NOVA_CONFIG_FILES=nova.conf;b.conf"), "etc/nova/b.conf": URL})
+    done = node.run("plan", "--node", "cmp-0", metadata)
+    assert f"{node.root}/etc/nova/b.conf:3: nova-api also reads" in done.stderr and "and not" not in done.stderr
+
+
 def test_variables_that_are_no_options(tmp_path: pathlib.Path) -> None:
     unit = "[Service]\nEnvironment=OS_CLOUD=x OS_A_B__C_D__E=1 OS__X=2 os_a__b=3 OS_DEFAULT__X=\n"
     (tmp_path / "etc/systemd/system").mkdir(parents=True)

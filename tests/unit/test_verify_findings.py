@@ -530,6 +530,7 @@ def codes_given() -> set[str]:
         "address-misfit",
         "overridden",
         "own-transport",
+        "unread",
         "uwsgi-threads",
     }  # what apply looks for in services' files
     return found | made_of_parts | of_apply

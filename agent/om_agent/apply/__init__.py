@@ -681,6 +681,7 @@ def overrides(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Pro
             continue
         found += _own_transports(file, file.path, keys_of(file.path, root), root)
         found += _threads(file, root)
+        found += _elsewhere(file, rendered, root)
         for source, keys in other_settings(file, root):
             for s in file.settings:
                 values = keys.get((ini.section_name(s.section), s.key), [])
@@ -693,6 +694,16 @@ def overrides(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Pro
                     found.append(errors.warning(where, "overridden", **told))
             found += _own_transports(file, source.path, keys, root)
     return tuple(dict.fromkeys(found))
+
+
+def _elsewhere(
+    file: services.ConfigFile, rendered: render.Rendered, root: pathlib.Path
+) -> typing.Iterator[errors.Problem]:
+    """Yield where the environment of a unit names other files than the service's own, so that it reads none of them."""
+    own = [f.path for f in rendered.config_files if f.service == file.service and f.format == services.OSLO]
+    for one in sources.elsewhere(own, file.units, root):
+        where = f"{files.on_disk(root, one.path)}:{one.line}"
+        yield errors.warning(where, "unread", unit=one.unit, own=file.path, variable=one.name)
 
 
 def _threads(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
