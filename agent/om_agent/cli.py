@@ -509,7 +509,7 @@ def _prepare(raw: object, args: argparse.Namespace) -> _Prepared:
     planned = plan.build(d, _local(d, args.node), catalogue, host)
     rendered = render.render(planned, host)
     _check_identity(d, rendered, state, args.node)
-    found = (*planned.findings, *apply.overrides(rendered, args.root))
+    found = (*planned.findings, *apply.overrides(rendered, host, args.root))
     return _Prepared(d, dataclasses.replace(planned, findings=found), host, rendered)
 
 
@@ -602,7 +602,7 @@ def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.See
     missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
     beside = (
         dataclasses.replace(f, severity=record.NATURES[f.code].severity)
-        for f in apply.overrides(ready.rendered, args.root)
+        for f in apply.overrides(ready.rendered, ready.host, args.root)
     )
     misfits = (*apply.look_for_misfits(ready.rendered, args.root), *beside)
     seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)

@@ -33,7 +33,7 @@ def gather(
     ids = {said.get("ID", ""), *said.get("ID_LIKE", "").split()}
     family = "redhat" if _REDHAT & ids else "debian"
     programs = pathlib.Path("/") if relocate else root
-    existing, sections = {}, set()
+    existing, sections, filters = {}, set(), set()
     for service in catalogue.values():
         for file in service.files:
             path = file.path[family]
@@ -44,12 +44,15 @@ def gather(
                 continue
             existing[path] = (found.st_mode & 0o7777, found.st_uid, found.st_gid)
             if file.format == services.PASTE and disk.is_file():
-                sections |= {(path, name) for name in _sections(disk)}
+                text = _paste_text(disk)
+                sections |= {(path, name) for name in ini.section_names(text, ini.PASTE)}
+                filters |= {(path, name) for name in _users(text, file.uses)}
     return layout.Host(
         family=family,
         directories=frozenset(d for d in services.directories(catalogue) if (root / d.lstrip("/")).is_dir()),
         existing=existing,
         paste_sections=frozenset(sections),
+        paste_filters=frozenset(filters),
         uids={p.pw_name: p.pw_uid for p in pwd.getpwall()} if here else _ids(root / "etc/passwd"),
         gids={g.gr_name: g.gr_gid for g in grp.getgrall()} if here else _ids(root / "etc/group"),
         uid=os.geteuid(),
@@ -139,12 +142,24 @@ def _os_release(root: pathlib.Path) -> dict[str, str]:
     return {}
 
 
-def _sections(path: pathlib.Path) -> set[str]:
+def _paste_text(path: pathlib.Path) -> str:
+    """Return a file's text without the byte order mark, because of which it is refused later: it hides a section."""
     try:
-        rows = ini.lines(path.read_text(errors="replace"), ini.PASTE)
+        return path.read_text(errors="replace").removeprefix(ini.BYTE_ORDER_MARK)
     except OSError:
+        return ""
+
+
+def _users(text: str, module: str) -> set[str]:
+    """Return the sections that use a Python module, or a package of that name (``use = egg:name#x``)."""
+    if not module:
         return set()
-    return {row.name for row in rows if row.kind == ini.HEADER}
+    named = re.compile(rf"(?:.*[:\s])?{re.escape(module)}(?:[.:#\s].*)?")
+    return {
+        section
+        for (section, key), values in ini.read(text, ini.PASTE).items()
+        if (key == "use" or key.startswith("paste.")) and named.fullmatch(values[-1].text)
+    }
 
 
 def _ids(path: pathlib.Path) -> dict[str, int]:

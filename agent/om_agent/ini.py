@@ -21,6 +21,8 @@ BLANK, COMMENT, HEADER, KEY, MORE, BAD = "blank", "comment", "header", "key", "m
 # Sections of this kind are kept in order at the end of a file.
 _ORDERED = "oslo_messaging_"
 _PASTE_HEADER = re.compile(r"\[(.+)\]")
+BYTE_ORDER_MARK = "\ufeff"
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # a byte as Python's surrogateescape shows it
 _KINDS_OF_APP = re.compile(r"\A([^:\s]+):\s+")
 
 
@@ -140,7 +142,19 @@ def _by_config_parser(text: str, style: str) -> Fault | None:
 def lines(text: str, style: str = OSLO) -> list[Line]:
     """Return what each line is to the reader of ``style``."""
     rows = text.split("\n")
-    return _paste_lines(rows) if style == PASTE else _oslo_lines(rows)
+    found = _paste_lines(rows) if style == PASTE else _oslo_lines(rows)
+    return [_unreadable(row, place) or line for place, (row, line) in enumerate(zip(rows, found))]
+
+
+def _unreadable(row: str, place: int) -> Line | None:
+    """Return why a line cannot be read whatever stands in it. Both readers decode UTF-8, and leave a byte order mark in
+    the text: a header behind it is none."""
+    if place == 0 and row.startswith(BYTE_ORDER_MARK):
+        return Line(BAD, value="the file begins with a byte order mark, the bytes EF BB BF")
+    wrong = _NOT_UTF_8.search(row)
+    if wrong:
+        return Line(BAD, value=f"the byte {ord(wrong[0]) - 0xDC00:02X} in it is not UTF-8")
+    return None
 
 
 def _stray_return(row: str) -> bool:

@@ -50,6 +50,7 @@ NATURES: typing.Mapping[str, Nature] = {
     "config-differs": Nature(),
     "address-misfit": Nature(blocks=True),
     "overridden": Nature(),
+    "rejected-line": Nature(),
     "unread": Nature(),
     "uwsgi-threads": Nature(),
     "own-transport": _NOTE,

@@ -302,7 +302,13 @@ def test_a_read_only_directory(ordinary: tuple[helpers.Machine, dict[str, typing
         ("nova/nova.conf", "[DEFAULT]\ndebug = true\nthis is no setting\n", 3, "there is no = or :"),
         ("nova/nova.conf", "[DEFAULT]\n\n  debug = true\n", 3, "a continued line has no key before it"),
         ("nova/nova.conf", "debug = true\n[DEFAULT]\n", 1, "before the first section"),
-        ("nova/nova.conf", "\ufeff[DEFAULT]\ndebug = true\n", 1, "there is no = or :"),
+        ("nova/nova.conf", "\ufeff[DEFAULT]\ndebug = true\n", 1, "begins with a byte order mark"),
+        ("nova/nova.conf", "\ufeff# a = b\n[DEFAULT]\n", 1, "begins with a byte order mark"),
+        ("nova/nova.conf", "[DEFAULT]\n# caf\udce9\n", 2, "the byte E9 in it is not UTF-8"),
+        ("nova/nova.conf", "\udcff\udcfe[\0D\0", 1, "the byte FF in it is not UTF-8"),
+        ("swift/proxy-server.conf", "\ufeff[filter:ceilometer]\nx = a\n", 1, "begins with a byte order mark"),
+        ("swift/proxy-server.conf", "\ufeff\n[filter:ceilometer]\nx = a\n", 1, "begins with a byte order mark"),
+        ("swift/proxy-server.conf", "[filter:ceilometer]\nx = \udce9\n", 2, "the byte E9 in it is not UTF-8"),
         ("nova/nova.conf", "[DEFAULT]\n# a note\rtransport_url = rabbit://\n", 2, "carriage return"),
         ("nova/nova.conf", "[DEFAULT\ndebug = true\n", 1, "closing bracket"),
         ("swift/proxy-server.conf", "[filter:ceilometer]\nurl = a\nurl = b\n", 3, "the key stands twice"),
@@ -321,7 +327,7 @@ def test_a_read_only_directory(ordinary: tuple[helpers.Machine, dict[str, typing
 def test_a_file_that_its_reader_rejects_or_reads_otherwise(
     node: helpers.Machine, file: str, text: str, line: int, said: str
 ) -> None:
-    (node.root / "etc" / file).write_text(text)
+    (node.root / "etc" / file).write_text(text, "utf-8", "surrogateescape")
     told = refused(node, helpers.dual(), said, code=1)
     assert f"{file}:{line}: " in told
     planned = node.run("plan", str(node.base / "metadata.json"), "--node", "ctl-0")
@@ -344,3 +350,95 @@ def test_a_paste_file_in_another_style_is_read_by_its_own_rules(node: helpers.Ma
     planned = node.run("plan", str(node.base / "metadata.json"), "--node", "ctl-0", "--json")
     keys = [c for c in json.loads(planned.stdout)["changes"] if "proxy-server" in c["path"] and "filter" in c["detail"]]
     assert [c["action"] for c in keys] == ["change", "change"]
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeff[DEFAULT]\ntransport_url = rabbit://old/\n", "[DEFAULT\n", "[DEFAULT]\n# \udce9\n"]
+)
+def test_a_second_file_that_oslo_config_rejects(node: helpers.Machine, text: str) -> None:
+    """None of its keys can be seen, and the service does not start."""
+    unit = node.root / "usr/lib/systemd/system/nova-compute.service"
+    unit.parent.mkdir(parents=True, exist_ok=True)
+    unit.write_text("[Service]\nExecStart=/usr/bin/nova-compute\n")
+    (node.root / "etc/nova/nova-compute.conf").write_text(text, "utf-8", "surrogateescape")
+    metadata = node.metadata(helpers.dual())
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "cmp-0", metadata)
+        assert done.returncode == 0 and "oslo.config rejects this line" in done.stderr, done.stderr
+    assert node.run("verify", "--node", "cmp-0", "--timeout", "1", metadata).returncode == 3
+
+
+# -- filters of a paste file -----------------------------------------------------------------------------------------
+
+FILTER = """\
+[pipeline:main]
+pipeline = {name} proxy-server
+
+[filter:{name}]
+{use}
+control_exchange = swift
+url = rabbit://old:old-secret@old/
+
+[filter:auth]
+use = egg:swift#keystoneauth
+url = http://keystone/
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "filled"),
+    [
+        ("ceilometer", "use = egg:x", True),
+        ("telemetry", "paste.filter_factory = ceilometermiddleware.swift:filter_factory", True),
+        ("telemetry", "use = egg:ceilometermiddleware#swift", True),
+        ("telemetry", "use : call:ceilometermiddleware.swift:filter_factory", True),
+        ("telemetry", "use = egg:my_ceilometermiddleware", False),
+        ("tele metry", "use = egg:ceilometermiddleware#swift", False),  # a name that hiera or puppet might not take
+        ("audit", "paste.filter_factory = oslo_messaging.notify.middleware:RequestNotifier.factory", False),
+    ],
+)
+def test_a_filter_of_another_name(node: helpers.Machine, name: str, use: str, filled: bool) -> None:
+    """It is found by what it uses; one that is not ours is reported when it has a transport of its own."""
+    file = node.root / "etc/swift/proxy-server.conf"
+    file.write_text(FILTER.format(name=name, use=use))
+    metadata = node.metadata(helpers.dual())
+    done = node.run("apply", "--node", "ctl-0", metadata)
+    assert done.returncode == 0 and "old-secret" not in done.stderr, done.stderr
+    told = f"{file}:7: [filter:{name}] url gives swift a second transport URL"
+    assert (told in done.stderr) is not filled, done.stderr
+    text = file.read_text()
+    assert ("old-secret" in text) is not filled and "url = http://keystone/" in text
+    assert text.count("driver = messagingv2") == int(filled) and done.stderr.count("second transport") == int(
+        not filled
+    )
+
+
+def test_each_filter_that_uses_it_is_filled_in(node: helpers.Machine) -> None:
+    use = "use = egg:ceilometermiddleware#swift\n"
+    file = node.root / "etc/swift/proxy-server.conf"
+    file.write_text(f"[filter:ceilometer]\n{use}[filter:b]\n{use}[filter:a]\n{use}transport_url = kafka://old/\n")
+    done = node.run("apply", "--node", "ctl-0", node.metadata(helpers.dual()))
+    assert done.returncode == 0 and f"{file}:7: [filter:a] transport_url gives swift" in done.stderr, done.stderr
+    assert file.read_text().count("\nurl = rabbit://") == 3
+    again = node.run("plan", "--node", "ctl-0", "--json", node.metadata(helpers.dual()))
+    assert json.loads(again.stdout)["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("transport_url = rabbit://old/", True),
+        ("set transport_url = amqp://old/", True),
+        ("url : kombu+rabbit://old/", True),
+        ("url = http://old/", False),
+        ("# url = rabbit://old/", False),
+        ("connection = rabbit://old/", False),
+    ],
+)
+def test_a_paste_file_of_another_service(node: helpers.Machine, row: str, told: bool) -> None:
+    file = node.root / "etc/nova/api-paste.ini"
+    file.write_text(f"[filter:audit]\npaste.filter_factory = keystonemiddleware.audit:filter_factory\n{row}\n")
+    for command in ("plan", "apply"):
+        done = node.run(command, "--node", "ctl-0", node.metadata(helpers.dual()))
+        assert done.returncode == 0 and (f"{file}:3: [filter:audit]" in done.stderr) is told, done.stderr
+        assert ("gives nova a second transport URL" in done.stderr) is told

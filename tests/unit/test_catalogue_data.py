@@ -14,7 +14,7 @@ CATALOGUE = Path(__file__).resolve().parents[2] / "agent" / "om_agent" / "data" 
 FAMILIES = ("debian", "redhat")
 ENTRY_KEYS = {"summary", "rpc", "notify", "listens", "files", "units"}
 FILE_KEYS_REQUIRED = {"path", "group"}
-FILE_KEYS_OPTIONAL = {"owner", "mode", "format", "section"}
+FILE_KEYS_OPTIONAL = {"owner", "mode", "format", "section", "uses"}
 REQUIRED = """
 aodh barbican blazar ceilometer cinder cloudkitty congress cyborg designate ec2api glance heat ironic ironic-inspector
 keystone magnum manila masakari mistral murano neutron nova octavia panko sahara senlin swift tacker trove vitrage
@@ -124,7 +124,7 @@ def test_paste_and_only_paste_has_a_section(name: str) -> None:
     for item in SERVICES[name]["files"]:
         kind = item.get("format", "oslo")
         assert kind in ("oslo", "paste")
-        assert ("section" in item) == (kind == "paste")
+        assert ("section" in item) == ("uses" in item) == (kind == "paste")
         if kind == "paste":
             assert re.fullmatch(r"(filter|app|pipeline|composite):\S+", item["section"])
 

@@ -530,6 +530,7 @@ def codes_given() -> set[str]:
         "address-misfit",
         "overridden",
         "own-transport",
+        "rejected-line",
         "unread",
         "uwsgi-threads",
     }  # what apply looks for in services' files

@@ -672,13 +672,14 @@ def other_settings(file: services.ConfigFile, root: pathlib.Path) -> list[tuple[
     return found
 
 
-def overrides(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Problem, ...]:
+def overrides(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> tuple[errors.Problem, ...]:
     """Return the lines of services' files, and of other files that services read, that count instead of ours, or with
     which ours do not work."""
-    found: list[errors.Problem] = []
+    found = list(_own_transports_of_paste(rendered, host, root))
     for file in rendered.config_files:
         if file.format != services.OSLO:
             continue
+        found += _rejected(file, root)
         found += _own_transports(file, file.path, keys_of(file.path, root), root)
         found += _threads(file, root)
         found += _elsewhere(file, rendered, root)
@@ -734,6 +735,45 @@ def _own_transports(file: services.ConfigFile, path: str, keys: ini.Keys, root: 
         )
         for name, value in found
     ]
+
+
+def _own_transports_of_paste(
+    rendered: render.Rendered, host: layout.Host, root: pathlib.Path
+) -> typing.Iterator[errors.Problem]:
+    """Yield the URLs of middleware in services' paste files, but for those that are ours."""
+    of_oslo = [file for file in rendered.config_files if file.format == services.OSLO]
+    paths = {path: file.service for file in of_oslo for path in _beside(file, root)}
+    paths.update({files.on_disk(root, path): path.split("/")[2] for path, _ in sorted(host.paste_sections)})
+    ours = {
+        (files.on_disk(root, file.path), ini.section_name(s.section, ini.PASTE), s.key)
+        for file in rendered.config_files
+        for s in file.settings
+    }
+    for path, name in paths.items():
+        with contextlib.suppress(OSError):
+            keys = ini.read((files.read(path) or b"").decode(errors="replace"), ini.PASTE)
+            for (section, key), values in keys.items():
+                known = key.removeprefix("set ").strip() in services.OWN_TRANSPORTS_OF_PASTE
+                foreign = known and (path, section, key) not in ours
+                if foreign and services.TRANSPORT_URL.fullmatch(values[-1].text):
+                    where = f"{path}:{values[-1].line}"
+                    yield errors.warning(where, "own-transport", key=f"[{section}] {key}", name=name)
+
+
+def _beside(file: services.ConfigFile, root: pathlib.Path) -> list[pathlib.Path]:
+    """Return the paste files in the directory of a service's file."""
+    return sorted(files.on_disk(root, file.path).parent.glob("*paste*.ini"))
+
+
+def _rejected(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
+    """Yield what oslo.config rejects in the other files that a service reads, where none of their keys can be seen."""
+    for source in sources.other_files(file.path, file.units, root):
+        path = files.on_disk(root, source.path)
+        with contextlib.suppress(OSError):
+            fault = ini.fault((files.read(path) or b"").decode(errors="surrogateescape"))
+            if fault:
+                told = {"reader": _READERS[services.OSLO], "why": fault.why}
+                yield errors.warning(f"{path}:{fault.line}", "rejected-line", **told)
 
 
 def keys_of(path: str, root: pathlib.Path) -> ini.Keys:

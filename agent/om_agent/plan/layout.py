@@ -152,6 +152,7 @@ class Host:
     :param directories: the catalogue's directories that are there.
     :param existing: (permission bits, uid, gid) of the catalogue's files that are there, by path.
     :param paste_sections: (path, section) of the catalogue's paste files that are there.
+    :param paste_filters: (path, section) of those that use what the catalogue's filter uses, whatever they are called.
     :param uids: user ids by name; of users that are not there nothing can be owned.
     :param gids: group ids by name.
     :param uid: of the user who applies: it owns a new file whose owner is not known.
@@ -171,6 +172,7 @@ class Host:
     directories: frozenset[str] = frozenset()
     existing: dict[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
     paste_sections: frozenset[tuple[str, str]] = frozenset()
+    paste_filters: frozenset[tuple[str, str]] = frozenset()
     uids: dict[str, int] = dataclasses.field(default_factory=dict)
     gids: dict[str, int] = dataclasses.field(default_factory=dict)
     uid: int | None = None

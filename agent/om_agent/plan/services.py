@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
+import re
 import typing
 
 from om_agent import errors, model
@@ -73,6 +74,12 @@ PATCHED_APIS = {
     "nova": ("nova-api", "nova-api-metadata"),
 }
 OWN_TRANSPORT_OF_ANY = ("audit_middleware_notifications", "transport_url")
+# The like in a paste file: oslo.messaging's RequestNotifier (oslo_messaging/notify/middleware.py) and
+# ceilometermiddleware take "url", keystonemiddleware's audit filter "transport_url".
+OWN_TRANSPORTS_OF_PASTE = ("url", "transport_url")
+TRANSPORT_URL = re.compile(r"\s*(?:rabbit|amqp|kombu|kafka|pika|qpid|zmq)[+\w]*://.*", re.DOTALL)
+# Names of sections that puppet's type takes, and that mean nothing to hiera.
+_PLAIN_FILTER = re.compile(r"(?:filter|filter-app|app):[\w.-]+")
 # Options whose values oslo.config adds up over all files (MultiStrOpt).
 ADDED_UP = (("oslo_messaging_notifications", "driver"), ("oslo_messaging_amqp", "pre_settled"))
 # The virtual host is a part of the address, which the policy names where there is one.
@@ -93,6 +100,7 @@ class CatalogueFile:
     mode: int
     format: str
     section: str
+    uses: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +180,7 @@ def _service(name: str, row: dict[str, typing.Any]) -> Service:
                 mode=int(f.get("mode", "0640"), 8),
                 format=f.get("format", OSLO),
                 section=f.get("section", ""),
+                uses=f.get("uses", ""),
             )
             for f in row["files"]
         ),
@@ -260,9 +269,17 @@ def _lacking(file: CatalogueFile, host: layout.Host) -> tuple[str, str] | None:
     path = file.path[host.family]
     if posixpath.dirname(path) not in host.directories:
         return ("absent-service", host.target + posixpath.dirname(path))
-    if file.format == PASTE and (path, file.section) not in host.paste_sections:
+    if file.format == PASTE and not _filters(file, host):
         return ("no-section", f"[{file.section}] in {host.target}{path}")
     return None
+
+
+def _filters(file: CatalogueFile, host: layout.Host) -> list[str]:
+    """Return the sections of a paste file that are ours to fill: the catalogue's, and others that use the same."""
+    path = file.path[host.family]
+    usual = [file.section] if (path, file.section) in host.paste_sections else []
+    others = sorted(name for at, name in host.paste_filters if at == path and _PLAIN_FILTER.fullmatch(name))
+    return list(dict.fromkeys((*usual, *others)))
 
 
 def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, host: layout.Host) -> ConfigFile:
@@ -409,5 +426,6 @@ def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host)
     if d.notify.scheme is model.Scheme.RABBIT:
         query.update(queues.options(d, host))
     url = transport_url.build(d.notify, query).reveal()
-    yield Setting(file.section, "url", model.Secret(transport_url.escape_paste(url)))
-    yield Setting(file.section, "driver", model.Secret(d.oslo.notification_driver))
+    for section in _filters(file, host):
+        yield Setting(section, "url", model.Secret(transport_url.escape_paste(url)))
+        yield Setting(section, "driver", model.Secret(d.oslo.notification_driver))
