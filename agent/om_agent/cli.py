@@ -865,7 +865,7 @@ def _carry_out(deployment: heat.Deployment, args: argparse.Namespace) -> _Answer
         "changes": str(changes),
     }
     seen, found = _verified(ready, args, seconds)
-    outputs["mesh"] = report.mesh_state(ready.plan, found)
+    outputs["mesh"] = report.mesh_state(ready.deployment, ready.plan, found)
     faults = [f for f in found if f.severity == errors.ERROR]
     said += [report.verify_text(ready.plan, seen, found)]
     # apply and verify both look at the lines of services' files; verify says how much one matters

@@ -23,12 +23,14 @@ class Nature:
     :param heals: it may go away by itself: a router is being started, a connector tries again after up to 10 s, or its
         last words are older than the repair. Everything else is reported at once.
     :param mesh: it is about routers and who is connected to them, as Heat's output ``mesh`` is.
+    :param half: ``rpc`` or ``notify`` when it is about what that half goes over, and so about the mesh where that does.
     :param blocks: as long as it is there, this node's own router takes no message of a service.
     """
 
     verdict: str = BROKEN
     heals: bool = False
     mesh: bool = False
+    half: str = ""
     blocks: bool = False
 
     @property
@@ -48,7 +50,7 @@ _NOTE = Nature(WORKS)
 # Every code that `om_agent.verify` or `om_agent.observe` may give.
 NATURES: typing.Mapping[str, Nature] = {
     "config-differs": Nature(),
-    "address-misfit": Nature(blocks=True),
+    "address-misfit": Nature(mesh=True, blocks=True),
     "overridden": Nature(),
     "rejected-line": Nature(),
     "unread": Nature(),
@@ -87,7 +89,7 @@ NATURES: typing.Mapping[str, Nature] = {
     "service-stuck": _PEER,
     "listener-slow": Nature(WORKS, mesh=True),
     "calls-stuck": _PEER,
-    "unit-unconnected": Nature(heals=True),
+    "unit-unconnected": Nature(heals=True, half="rpc"),
     "broker-down": Nature(heals=True),
     "broker-members": _LOST_COPIES,
     "broker-stranger": Nature(),
@@ -100,8 +102,8 @@ NATURES: typing.Mapping[str, Nature] = {
     "queue-members": _LOST_COPIES,
     "broker-metrics": _NOTE,
     "stale-broker-certificate": _NOTE,
-    "rpc-failed": Nature(heals=True),
-    "notify-failed": Nature(heals=True),
+    "rpc-failed": Nature(heals=True, half="rpc"),
+    "notify-failed": Nature(heals=True, half="notify"),
     "probe-impossible": Nature(),
     "no-probe": _NOTE,
 }

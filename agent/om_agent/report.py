@@ -192,11 +192,16 @@ def _cut_off(text: str) -> str:
     return f"{kept}\n{errors.CUT_OFF.format(left=len(text) - len(kept))}"
 
 
-def mesh_state(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
-    """Return what the node's part of the mesh is: ``none``, ``works``, or ``degraded`` or ``broken`` and why."""
+def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
+    """Return what the node's part of the mesh is: ``none``, ``works``, or ``degraded`` or ``broken`` and why.
+
+    It works when its routers, the services that are to be connected to one here, and the agent's own messages do.
+    """
     if not p.router:
         return "none"
-    trouble = [f for f in found if f.severity == errors.ERROR and record.NATURES[f.code].mesh]
+    halves = {backend.half for backend in d.routed}
+    natures = [(f, record.NATURES[f.code]) for f in found if f.severity == errors.ERROR]
+    trouble = [f for f, nature in natures if nature.mesh or nature.half in halves]
     trouble.sort(key=lambda f: record.NATURES[f.code].verdict != record.BROKEN)  # the worst first
     if not trouble:
         return record.WORKS

@@ -559,12 +559,16 @@ def test_what_is_about_the_mesh() -> None:
 
 def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
     found = verify.findings(node_plan(), with_own(login=verify.UNASKED))
-    assert report.mesh_state(node_plan(), found).startswith("broken: router on ctl-0: the Python module proton")
-    assert report.mesh_state(node_plan(), ()) == "works"
-    assert report.mesh_state(node_plan(), verify.findings(node_plan(), with_broker(why="x"))) == "works"
+    assert report.mesh_state(plan_deployment(), node_plan(), found).startswith(
+        "broken: router on ctl-0: the Python module proton"
+    )
+    assert report.mesh_state(plan_deployment(), node_plan(), ()) == "works"
+    assert (
+        report.mesh_state(plan_deployment(), node_plan(), verify.findings(node_plan(), with_broker(why="x"))) == "works"
+    )
     stale = (verify.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
     warned = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
-    assert len(warned) == 1 and report.mesh_state(node_plan(), warned) == "works"
+    assert len(warned) == 1 and report.mesh_state(plan_deployment(), node_plan(), warned) == "works"
 
 
 # -- works, degraded, broken -----------------------------------------------------------------------------------------
@@ -606,7 +610,7 @@ def test_every_node_says_the_same_of_the_same_mesh(
     assert [f.code for f in found] == said
     assert record.verdict(found) == expected
     assert {f.severity for f in found} <= {errors.ERROR}
-    assert report.mesh_state(node_plan(name), found).partition(":")[0] == expected
+    assert report.mesh_state(plan_deployment(), node_plan(name), found).partition(":")[0] == expected
     assert report.verify_json(node_plan(name), GOOD, found)["verdict"] == expected
     assert report.status_json(plan_deployment(), node_plan(name), GOOD, found)["verdict"] == expected
     assert ("messaging works" if expected == record.WORKS else f"messaging is {expected}") in report.verify_text(
@@ -622,10 +626,42 @@ def test_a_node_that_may_be_cut_off_does_not_say_that_messaging_works() -> None:
     assert record.verdict(found) == record.DEGRADED
 
 
+@pytest.mark.parametrize(
+    ("raw", "code", "expected"),
+    [
+        ("dual", "unit-unconnected", record.BROKEN),
+        ("dual", "rpc-failed", record.BROKEN),
+        ("dual", "address-misfit", record.BROKEN),
+        ("dual", "notify-failed", record.WORKS),  # those go over RabbitMQ
+        ("dual", "overridden", record.WORKS),
+        ("dual", "broker-members", record.WORKS),
+        ("notify", "unit-unconnected", record.WORKS),
+        ("notify", "rpc-failed", record.WORKS),
+        ("notify", "notify-failed", record.BROKEN),
+        ("both", "rpc-failed", record.BROKEN),
+        ("both", "notify-failed", record.BROKEN),
+        ("none", "unit-unconnected", "none"),
+    ],
+)
+def test_the_mesh_is_also_who_is_connected_to_it(raw: str, code: str, expected: str) -> None:
+    """Heat's output must not say that it works for a conductor without a connection, and not blame it for a broker."""
+    over_rabbit = {**helpers.dual()["rpc"], "scheme": "rabbit"}
+    over_routers = {"scheme": "amqp", "username": "notify", "password": "notify-secret", "tls": False}
+    halves: dict[str, helpers.Raw] = {
+        "dual": {},
+        "notify": {"rpc": over_rabbit, "notify": over_routers},
+        "both": {"notify": over_routers},
+        "none": {"rpc": over_rabbit},
+    }
+    d, planned = helpers.deployment_and_plan({**helpers.dual(), **halves[raw]}, "ctl-0")
+    found = errors.Problem("nova-conductor", code, "it is so", "do that", record.NATURES[code].severity)
+    assert report.mesh_state(d, planned, (found,)).partition(":")[0] == expected
+
+
 def test_the_worst_reason_is_the_meshs() -> None:
     found = (record.finding("a", "peer-down", name="x"), record.finding("b", "router-drained"))
-    assert report.mesh_state(node_plan(), found).startswith("broken: b: ")
-    assert report.mesh_state(node_plan(), found).endswith("(and 1 more)")
+    assert report.mesh_state(plan_deployment(), node_plan(), found).startswith("broken: b: ")
+    assert report.mesh_state(plan_deployment(), node_plan(), found).endswith("(and 1 more)")
 
 
 def test_verify_in_one_line() -> None:
