@@ -526,12 +526,7 @@ def _plan(args: argparse.Namespace) -> int:
         return _no_data(args, e)
     ready = _prepare(raw, args)
     work = apply.compare(ready.rendered, ready.host, args.root, dry=True, live=_live(ready, args))
-    problems: tuple[errors.Problem, ...] = ()
-    try:
-        apply.check(ready.rendered, ready.host, args.root)
-        apply.check_writable(ready.rendered, args.root, work)
-    except errors.NotReady as e:
-        problems = e.problems
+    problems = apply.refusals(ready.rendered, ready.host, args.root, work)
     if args.json:
         told = report.problems_json((*ready.plan.findings, *problems))
         changes = report.changes_json(work.changes)

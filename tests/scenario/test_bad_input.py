@@ -190,11 +190,64 @@ def test_a_missing_module(node: helpers.Machine) -> None:
 # On a machine that has puppet outside PATH the agent would find it.
 WITHOUT_PUPPET = """
 import sys
-from om_agent import cli
+from om_agent import cli, proc
 from om_agent.apply import puppet
 puppet._PUPPET_DIRECTORIES = ()
+find = proc.find
+proc.find = lambda name, more=(): find(name)
 sys.exit(cli.main(sys.argv[1:]))
 """
+
+
+def bare(node: helpers.Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the agent says on a machine that has no program but those of the fake node."""
+    command = [sys.executable, "-c", WITHOUT_PUPPET, *arguments]
+    environment = node.environment(PATH=str(node.bin))
+    return subprocess.run(command, env=environment, cwd=node.base, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "codes"),
+    [
+        (("bin/puppet",), ["no-puppet"]),
+        (("puppet/modules/om_messaging",), ["no-module"]),
+        (("bin/puppet", "puppet/modules/om_messaging"), ["no-puppet", "no-module"]),
+        (("bin/saslpasswd2",), ["no-saslpasswd"]),
+    ],
+)
+def test_plan_foretells_what_apply_lacks(node: helpers.Machine, lacking: tuple[str, ...], codes: list[str]) -> None:
+    """A pipeline of both stops before anything is touched, and knows why; the diff is there all the same."""
+    arguments = ("--root", str(node.root), "--node", "ctl-0", node.metadata(helpers.dual()))
+    for name in lacking:
+        path = node.base / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = node.tree()
+    planned, applied = bare(node, "plan", *arguments), bare(node, "apply", *arguments)
+    assert (planned.returncode, applied.returncode) == (1, 1)
+    refused = [line for line in applied.stderr.splitlines() if line.startswith("error: ")]
+    assert len(refused) == len(codes) and set(refused) <= set(planned.stderr.splitlines())
+    assert "apply will refuse this" in planned.stderr and "transport_url" in planned.stdout
+    told = json.loads(bare(node, "plan", "--json", *arguments).stdout)["problems"]
+    assert [p["code"] for p in told if p["severity"] == "error"] == codes
+    assert node.tree() == before
+
+
+def test_plan_names_everything_at_once(node: helpers.Machine) -> None:
+    """apply stops at the first kind; with the others foretold too nobody has to come back."""
+    (node.bin / "puppet").unlink()
+    (node.root / "etc/nova/nova.conf").write_text("no setting\n")
+    planned = bare(node, "plan", "--root", str(node.root), "--node", "ctl-0", node.metadata(helpers.dual()))
+    assert planned.returncode == 1 and "puppet is not installed" in planned.stderr
+    assert "nova.conf:1: oslo.config rejects" in planned.stderr
+
+
+def test_a_node_that_is_right_needs_no_puppet(node: helpers.Machine) -> None:
+    arguments = ("--root", str(node.root), "--node", "ctl-0", node.metadata(helpers.dual()))
+    assert bare(node, "apply", *arguments).returncode == 0
+    for name in ("puppet", "saslpasswd2"):
+        (node.bin / name).unlink()
+    planned, applied = bare(node, "plan", *arguments), bare(node, "apply", *arguments)
+    assert (planned.returncode, applied.returncode) == (0, 0), planned.stderr + applied.stderr
 
 
 def test_missing_puppet(node: helpers.Machine) -> None:

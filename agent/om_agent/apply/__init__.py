@@ -84,6 +84,7 @@ class Comparison:
     :param live: a router that is changed while it runs.
     :param broker: a broker that is.
     :param stamps: by unit of these, the path and content of what notes that it runs with its present files.
+    :param new_users: whether a SASL database is still to be made, which a dry comparison does not do.
     """
 
     changes: tuple[Change, ...]
@@ -96,6 +97,7 @@ class Comparison:
     live: running.Work | None = None
     broker: broker.Work | None = None
     stamps: typing.Mapping[str, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
+    new_users: bool = False
 
 
 def recover(root: pathlib.Path, manage_services: bool) -> bool:
@@ -129,15 +131,41 @@ def apply(
     outcome = Outcome(work.changes)
     if work.changes:
         check_writable(rendered, root, work)
-        # For a router or broker that cannot be changed after all, puppet must be there to restart it.
-        needs = work.needs_puppet or ((work.live or work.broker) and host.manage_services)
-        tools = puppet.find_tools(puppet.module_directories()) if needs else None
+        tools = _tools(host, work)
         outcome = _carry_out(rendered, host, root, puppet_timeout, lock, tools, work)
     elif files.load_state(root) != work.state:  # lost, or of a run without services
         files.write(files.on_disk(root, _STATE), files.dump_state(work.state), 0o600)
     if host.manage_services:
         _queue("start", (u.name for u in rendered.units))  # puppet enables router and broker, and restarts them
     return outcome
+
+
+def _tools(host: layout.Host, work: Comparison) -> puppet.Tools | None:
+    """Return what ``work`` needs of puppet, if anything.
+
+    :raises om_agent.errors.NotReady: when it is not installed.
+    """
+    # For a router or broker that cannot be changed after all, puppet must be there to restart it.
+    needs = work.needs_puppet or ((work.live or work.broker) and host.manage_services)
+    return puppet.find_tools(puppet.module_directories()) if needs and work.changes else None
+
+
+def refusals(
+    rendered: render.Rendered, host: layout.Host, root: pathlib.Path, work: Comparison
+) -> tuple[errors.Problem, ...]:
+    """Return everything because of which `apply` would not begin, where ``work`` is of a dry comparison."""
+    found: list[errors.Problem] = []
+    for look in (
+        lambda: check(rendered, host, root),
+        lambda: _find_saslpasswd() if work.new_users else None,
+        lambda: check_writable(rendered, root, work),
+        lambda: _tools(host, work),
+    ):
+        try:
+            look()
+        except errors.NotReady as e:
+            found += e.problems
+    return tuple(dict.fromkeys(found))
 
 
 def _carry_out(
@@ -369,6 +397,7 @@ def compare(
         live=verdict.work,
         broker=asked,
         stamps=own,
+        new_users=dry and any(t.file.content is None and not t.content for t in targets),
     )
 
 
@@ -484,9 +513,7 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
     :raises om_agent.errors.NotReady: when saslpasswd2 is not installed.
     :raises om_agent.errors.ApplyFailed: when it fails.
     """
-    tool = proc.find("saslpasswd2", ("/usr/sbin",))
-    if not tool:
-        raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
+    tool = _find_saslpasswd()
     database = directory / "users"
     _discard(database)
     try:
@@ -502,6 +529,13 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
     with proc.uninterrupted():
         _discard(database)
     return content
+
+
+def _find_saslpasswd() -> str:
+    tool = proc.find("saslpasswd2", ("/usr/sbin",))
+    if not tool:
+        raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
+    return tool
 
 
 def _discard(database: pathlib.Path) -> None:
