@@ -264,6 +264,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{name} is the same name as that of {first}: DNS looks neither at upper and lower case nor at a dot at the end",
         "Give each node a name of its own",
     ),
+    "crossed-node": (
+        "{name} is {first}, another node: what connects to one of the two would reach the other",
+        "Give each node a name, an address and a host that lead to it alone",
+    ),
     # -- metadata: sense
     "unknown-node": ("{name} is not the name of a node in nodes", "Use a name from nodes, compared whole"),
     "not-in-nodes": (

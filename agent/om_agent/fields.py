@@ -42,10 +42,12 @@ class Unlisted(Guess):
 
 
 def host_key(host: str) -> str:
-    """Return the same text for every spelling of one host name or address: DNS ignores case and a dot at the end."""
+    """Return the same text for every spelling of one host name or address: DNS ignores case and a dot at the end, and
+    ``::ffff:a.b.c.d`` is the IPv4 address a.b.c.d."""
     if ":" in host:
         with contextlib.suppress(ValueError):
-            return str(ipaddress.IPv6Address(host))
+            address = ipaddress.IPv6Address(host)
+            return str(address.ipv4_mapped or address)
     return host.lower().removesuffix(".")
 
 
@@ -177,7 +179,7 @@ class Section:
                 if first == i:
                     good[item] = i
                 else:
-                    code = "twice" if item in good else "same-name"
+                    code = "twice" if item in good or is_address(item) else "same-name"
                     self.fail(at, code, name=errors.quoted(item), first=self.at(f"{key}[{first}]"))
         return tuple(good)
 

@@ -336,11 +336,9 @@ def from_hiera(data: dict[str, object], hostname: str, asked: str = "") -> dict[
             section["username"] = user[: -len(_REALM)] if user.endswith(_REALM) else user
         if section:
             result[half] = section
-        for node in _hiera_nodes(names, data.get(prefix + "node_ips")):
-            nodes.setdefault(fields.host_key(str(node["name"])), node)
+        _join(nodes, _hiera_nodes(names, data.get(prefix + "node_ips")), f"{prefix}node_ips")
     edges = _hiera_nodes(data.get(_EDGE + "node_names"), data.get(_EDGE + "node_ips"))
-    for node in edges:
-        nodes.setdefault(fields.host_key(str(node["name"])), {**node, "role": "compute"})
+    _join(nodes, [{**node, "role": "compute"} for node in edges], f"{_EDGE}node_ips")
     # puppet-tripleo writes all of the nodes into every URL, and would undo another one at its next run; the templates
     # of this project, which make edges, tell it of the local router instead.
     router = merge({"clients": "local" if edges else "mesh"}, data.get(f"{KEY}_router") or {})
@@ -366,6 +364,28 @@ def _hiera_nodes(names: object, ips: object) -> list[dict[str, object]]:
             address = typing.cast("list[object]", ips)[i] if has_ip else name
             found.append({"name": name, "address": address, "host": name})
     return found
+
+
+def _join(nodes: dict[str, dict[str, object]], more: list[dict[str, object]], path: str) -> None:
+    """Add the nodes of one more service. One that is known keeps its address, as another network may have another.
+
+    :raises om_agent.errors.InvalidInput: when a node has here the address that another one has there: lists of one
+        order are what tripleo makes.
+    """
+    owners = {fields.host_key(str(node["address"])): key for key, node in nodes.items()}
+    problems = []
+    for i, node in enumerate(more):
+        key = fields.host_key(str(node["name"]))
+        owner = owners.get(fields.host_key(str(node["address"])), key)
+        if key in nodes and owner != key:
+            told = {
+                "name": errors.quoted(node["address"]),
+                "first": f"the address of {errors.quoted(nodes[owner]['name'])}",
+            }
+            problems.append(errors.problem(f"{path}[{i}]", "crossed-node", **told))
+        nodes.setdefault(key, node)
+    if problems:
+        raise errors.InvalidInput(problems)
 
 
 def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, told: object) -> object:

@@ -7,6 +7,7 @@ page with what is asked for here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import typing
 
@@ -173,6 +174,7 @@ def _parse_nodes(top: fields.Section, roles: dict[str, model.RouterMode], tls: b
         i for i in alike if nodes[i].host == nodes[i].address
     }
     _check_distinct(top, "host", nodes, derived)
+    _check_crossed(top, nodes)
     return tuple(nodes)
 
 
@@ -190,9 +192,31 @@ def _check_distinct(
         first = seen.setdefault(fields.host_key(value), i)
         if value and first != i and i not in quiet:
             told.append(i)
-            code = "twice" if ":" in value or value == getattr(nodes[first], key) else "same-name"
+            code = "twice" if fields.is_address(value) or value == getattr(nodes[first], key) else "same-name"
             top.fail(f"nodes[{i}].{key}", code, name=errors.quoted(value), first=f"nodes[{first}].{key}")
     return told
+
+
+def _check_crossed(top: fields.Section, nodes: typing.Sequence[model.Node]) -> None:
+    """Note each pair of nodes one of which has what leads to the other as its host or address: a connector, or a
+    broker that joins the cluster, would reach the wrong one of the two."""
+    keys = ("name", "address", "host")
+    spelled = [{key: fields.host_key(getattr(node, key)) for key in keys} for node in nodes]
+    owners: dict[tuple[str, str], int] = {}
+    for i, values in enumerate(spelled):
+        for key, value in values.items():
+            owners.setdefault((key, value), i)
+    told: set[frozenset[int]] = set()
+    for i, values in enumerate(spelled):
+        given = [key for key in ("host", "address") if key == "address" or values["host"] != values["address"]]
+        for key, other in itertools.product(given, keys):
+            j = owners.get((other, values[key]), i)
+            pair = frozenset((i, j))
+            alike = any(values[k] == spelled[j][k] for k in keys)  # noted by `_check_distinct`, or the node itself
+            if values[key] and not alike and pair not in told:
+                told.add(pair)
+                shown = {"name": errors.quoted(getattr(nodes[i], key)), "first": f"nodes[{j}].{other}"}
+                top.fail(f"nodes[{i}].{key}", "crossed-node", **shown)
 
 
 def _parse_node(section: fields.Section, roles: dict[str, model.RouterMode], tls: bool) -> model.Node:

@@ -388,6 +388,35 @@ def test_a_whole_name_before_a_first_name() -> None:
     assert metadata.from_hiera(data, "ctl")["node"] == "ctl"
 
 
+@pytest.mark.parametrize(
+    ("names", "addresses", "wrong"),
+    [
+        (["ctl-0", "ctl-1"], ["10.0.0.1", "10.0.0.2"], []),
+        (["ctl-1", "ctl-0"], ["10.0.0.2", "10.0.0.1"], []),
+        (["CTL-0.", "ctl-1"], ["::ffff:10.0.0.1", "::ffff:a00:2"], []),
+        (["ctl-0", "ctl-1"], ["10.1.0.1", "10.1.0.2"], []),  # another network
+        (["ctl-0", "ctl-1"], ["10.0.0.2", "10.0.0.1"], [0, 1]),
+        (["ctl-0", "ctl-1"], ["10.1.0.1", "::FFFF:10.0.0.1"], [1]),
+        (["ctl-1", "ctl-0"], None, []),
+    ],
+)
+def test_two_nodes_with_each_others_address(names: list[str], addresses: list[str] | None, wrong: list[int]) -> None:
+    """Where the halves have lists of two orders, one of the two nodes is reached for the other."""
+    data = {
+        **HIERA,
+        "oslo_messaging_rpc_node_names": ["ctl-0", "ctl-1"],
+        "oslo_messaging_rpc_node_ips": ["10.0.0.1", "10.0.0.2"],
+        "oslo_messaging_notify_node_names": names,
+        "oslo_messaging_notify_node_ips": addresses,
+    }
+    if wrong:
+        expected = [(f"oslo_messaging_notify_node_ips[{i}]", "crossed-node") for i in wrong]
+        assert codes(metadata.from_hiera, data, "ctl-0") == expected
+    else:
+        d = parse.deployment(metadata.from_hiera(data, "ctl-0"))
+        assert [n.address for n in d.nodes] == ["10.0.0.1", "10.0.0.2"]
+
+
 def test_rpc_alone_and_tls() -> None:
     data = {k: v for k, v in HIERA.items() if "notify" not in k}
     data["oslo_messaging_rpc_use_ssl"] = "True"

@@ -321,6 +321,39 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         put(D, "nodes", [{"name": "a", "address": "b"}, {"name": "b"}]),
         [("nodes[1].address", "twice")],
     ),
+    "an address twice, once as IPv6": (
+        put(D, "nodes.1.address", "::ffff:172.17.0.11"),
+        [("nodes[1].address", "twice")],
+    ),
+    "an address twice, once as IPv6 in hexadecimal": (
+        put(put(D, "nodes.0.address", "::FFFF:AC11:B"), "nodes.1.address", "172.17.0.11"),
+        [("nodes[1].address", "twice")],
+    ),
+    "hosts twice, once as IPv6": (
+        put(put(D, "rpc.hosts", ["10.0.0.1", "::ffff:a00:1", "fd00::1", "FD00:0::1"]), "rpc.tls", False),
+        [("rpc.hosts[1]", "twice"), ("rpc.hosts[3]", "twice")],
+    ),
+    "two nodes with each other's address as host": (
+        put(put(D, "nodes.0.host", "172.17.0.12"), "nodes.1.host", "172.17.0.11"),
+        [("nodes[0].host", "crossed-node")],
+    ),
+    "the address of another node as host": (
+        put(put(D, "nodes.0.host", "a"), "nodes.2.host", "::ffff:172.17.0.11"),
+        [("nodes[0].address", "crossed-node")],
+    ),
+    "the name of another node as host": (put(D, "nodes.0.host", "CTL-1."), [("nodes[0].host", "crossed-node")]),
+    "the name of another node as address": (
+        put(D, "nodes.1.address", "Ctl-0"),
+        [("nodes[1].address", "crossed-node")],
+    ),
+    "the host of another node as address": (
+        put(put(put(D, "nodes.0.host", "x.Y"), "nodes.1.address", "X.y."), "nodes.1.host", "b"),
+        [("nodes[0].host", "crossed-node")],
+    ),
+    "two of three nodes crossed": (
+        put(D, "nodes", [{"name": "a", "address": "b"}, {"name": "c", "address": "a"}, {"name": "b", "address": "d"}]),
+        [("nodes[0].address", "crossed-node"), ("nodes[1].address", "crossed-node")],
+    ),
     "an address twice": (put(D, "nodes.1.address", "172.17.0.11"), [("nodes[1].address", "twice")]),
     "a broken address": (put(D, "nodes.0.address", "256.1.1.1"), [("nodes[0].address", "not-a-host")]),
     "an address with a port": (put(D, "nodes.0.address", "10.0.0.1:5672"), [("nodes[0].address", "not-a-host")]),
