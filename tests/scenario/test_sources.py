@@ -274,6 +274,15 @@ def put(root: pathlib.Path, files: dict[str, str]) -> None:
             "1",
         ),
         ({API: "[Service]\nExecStart=/usr/bin/uwsgi --env OS_DEFAULT__X=1 --ini /srv/a.ini\n"}, "1"),
+        (
+            {"srv/api.ini": "[uwsgi]\nini = /b.ini\n", "b.ini": "[uwsgi]\nini = /srv/api.ini\nenv=OS_DEFAULT__X=1\n"},
+            "1",
+        ),
+        ({"srv/api.ini": "[uwsgi]\nini=/b\nini=/b\nenv=OS_DEFAULT__X=2\n", "b": "[uwsgi]\nenv=OS_DEFAULT__X=1\n"}, "2"),
+        (
+            {"srv/api.ini": "[uwsgi]\nenv = A=1\nenv=OS_DEFAULT__X=$(HOST)/$(NO)\n", DROP: "Environment=HOST=h\n"},
+            "h/$(NO)",
+        ),
         ({**DEBIAN_API, "etc/nova/nova-api-uwsgi.ini": "[uwsgi]\nenv = OS_DEFAULT__X=1\n"}, "1"),
         ({**DEBIAN_API, "etc/default/nova-api": "export OS_DEFAULT__X='1'\n"}, "1"),
         ({**DEBIAN_API, "etc/default/nova-api": "OS_DEFAULT__X=1\n"}, None),  # the daemon gets no other
@@ -323,6 +332,14 @@ BOTH = "OS_NOVA_CONFIG_DIR=/srv OS_NOVA_CONFIG_FILES=/etc/nova/nova.conf;api.con
         (
             {**DEBIAN_API, "etc/nova/nova-api-uwsgi.ini": f"[uwsgi]\nenv = {BOTH.split()[1]}\n"},
             {"/etc/nova/api.conf": True},
+        ),
+        (
+            {
+                **WSGI,
+                "srv/api.ini": "[uwsgi]\npyargv = --config-file=/etc/nova/nova.conf --config-dir /srv/d\n",
+                "srv/d/a.conf": "",
+            },
+            {"/srv/d/a.conf": True, "/etc/nova/nova-api.conf": None},
         ),
         # No WSGI program: its own main() does not look at the variables.
         (

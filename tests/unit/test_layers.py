@@ -15,7 +15,7 @@ from tests import helpers
 # From left to right; no module imports one further right.
 ORDER = (
     "errors", "ini", "ciphers", "fields", "metadata", "model", "sense", "parse", "plan", "picture", "record", "clients",
-    "verify", "render", "certs", "proc", "watch", "facts", "sources", "amqp", "probe", "apply", "connections",
+    "verify", "render", "certs", "proc", "watch", "facts", "unitfile", "sources", "amqp", "probe", "apply", "connections",
     "drain", "resync", "observe", "heat", "report", "cli",
 )  # fmt: skip
 PURE = (
