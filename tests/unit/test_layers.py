@@ -15,8 +15,8 @@ from tests import helpers
 # From left to right; no module imports one further right.
 ORDER = (
     "errors", "ini", "ciphers", "fields", "metadata", "model", "sense", "parse", "plan", "picture", "record", "clients",
-    "verify", "render", "certs", "proc", "watch", "facts", "unitfile", "sources", "amqp", "probe", "apply", "connections",
-    "drain", "resync", "observe", "heat", "report", "cli",
+    "verify", "render", "certs", "proc", "watch", "facts", "unitfile", "sources", "amqp", "probe", "apply",
+    "connections", "drain", "resync", "observe", "heat", "report", "cli",
 )  # fmt: skip
 PURE = (
     "errors", "ini", "ciphers", "fields", "model", "sense", "parse", "plan", "record", "clients", "verify", "render",
