@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -91,7 +92,7 @@ class IncomingMessage(base.RpcIncomingMessage):
         """
         if self._arrival.session.closed and not self._arrival.settled:
             raise oslo_messaging.MessageDeliveryFailure("the connection that a message came over has ended")
-        self._driver.settle(self._arrival, frames.ACCEPTED)
+        self._driver.settle(self._arrival, frames.ACCEPTED, answered=bool(self._reply_to))
 
     def requeue(self) -> None:
         self._driver.settle(self._arrival, frames.RELEASED)
@@ -364,17 +365,16 @@ class Driver(base.BaseDriver):
             raise common.deserialize_remote_exception(failure, self._allowed_remote_exmods)
         return content.get("response")
 
-    def _answered(self, arrival: session.Arrival) -> None:
-        """An answer or a heartbeat came, in the engine's thread and under its lock."""
+    def _answered(self, arrival: session.Arrival) -> tuple[int | bytes, typing.Callable[[], None]]:
+        """An answer or a heartbeat came: return what to settle it with, and what wakes its caller after that."""
         try:
             received = messages.decode(arrival.payload)
         except errors.DecodeError:
-            arrival.session.settle(arrival, frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"))
-            return
+            return frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"), _nothing
         waiter = None if received.correlation_id is None else self._calls.get(received.correlation_id)
-        arrival.session.settle(arrival, frames.MODIFIED if waiter is None else frames.ACCEPTED)
-        if waiter is not None:
-            waiter.give(received.body)
+        if waiter is None:
+            return frames.MODIFIED, _nothing
+        return frames.ACCEPTED, functools.partial(waiter.give, received.body)
 
     def _cast(
         self,
@@ -409,7 +409,8 @@ class Driver(base.BaseDriver):
             elif outcome is not session.Outcome.ACCEPTED and background:
                 self._drop(where)
             else:
-                waiter.give(_DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason))
+                result = _DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason)
+                now.after(functools.partial(waiter.give, result))
 
         delivery = session.Delivery(lambda _: payload, done, deadline, settled)
         waiting = now.send(where, delivery)
@@ -510,11 +511,14 @@ class Driver(base.BaseDriver):
             self.settle(arrival, frames.rejected("amqp:decode-error", "not a message of oslo.messaging"))
             return None
 
-    def settle(self, arrival: session.Arrival, state: int | bytes) -> None:
-        """Settle a message; without the connection that it came over there is nothing to settle."""
+    def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
+        """Settle a message; without the connection that it came over there is nothing to settle.
+
+        :param answered: whether an answer is likely to follow at once.
+        """
         now = self._engine_now
         if now is not None:
-            now.settle(arrival, state)
+            now.settle(arrival, state, answered)
 
     def stop(self, receivers: typing.Sequence[session.Receiver]) -> None:
         """Ask for no further messages from these links."""
@@ -575,6 +579,10 @@ class Driver(base.BaseDriver):
 
     def require_features(self, requeue: bool = False) -> None:
         """A message can be released, and is then delivered again, here or to another listener."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 _DONE = object()
