@@ -14,7 +14,7 @@ import time
 import types
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, kinds, model
 
 Row = dict[str, typing.Any]
 
@@ -369,7 +369,7 @@ def _load() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
         import proton.reactor
         import proton.utils
     except ModuleNotFoundError:
-        raise errors.NotReady([errors.problem("proton", "no-proton")]) from None
+        raise errors.NotReady([kinds.problem("proton", "no-proton")]) from None
     except ImportError as e:
         raise errors.CannotLoad("proton", e) from None
     return proton, proton.utils, proton.reactor

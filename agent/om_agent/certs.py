@@ -13,7 +13,7 @@ import ipaddress
 import re
 import typing
 
-from om_agent import errors, fields, model
+from om_agent import errors, fields, kinds, model
 from om_agent.plan import layout
 
 if typing.TYPE_CHECKING:
@@ -45,17 +45,17 @@ def check(shown: Shown, now: datetime.datetime) -> typing.Iterator[errors.Proble
     try:
         import cryptography  # noqa: F401
     except ModuleNotFoundError:
-        yield errors.problem("cryptography", "no-cryptography")
+        yield kinds.problem("cryptography", "no-cryptography")
         return
     except ImportError as e:
         raise errors.CannotLoad("cryptography", e) from None
     at = shown.server.certificate.where
     own = _certificates(shown.certificate) if shown.certificate else ()
     if shown.certificate and not own:
-        yield errors.problem(at, "cert-unreadable", what="certificate")
+        yield kinds.problem(at, "cert-unreadable", what="certificate")
     authorities = _certificates(shown.ca) if shown.ca else ()
     if shown.ca and not authorities:
-        yield errors.problem(shown.server.ca.where, "cert-unreadable", what="CA certificate")
+        yield kinds.problem(shown.server.ca.where, "cert-unreadable", what="CA certificate")
     if shown.key.reveal():
         yield from _check_key(shown, own)
     if own:
@@ -65,7 +65,7 @@ def check(shown: Shown, now: datetime.datetime) -> typing.Iterator[errors.Proble
         chain, complete = _chain(own, authorities)
         yield from _check_dates(at, chain, now)
         if authorities and not complete:
-            yield errors.problem(at, "cert-not-signed", ca=shown.server.ca.where)
+            yield kinds.problem(at, "cert-not-signed", ca=shown.server.ca.where)
 
 
 def _certificates(text: str) -> tuple[x509.Certificate, ...]:
@@ -85,11 +85,11 @@ def _check_key(shown: Shown, own: tuple[x509.Certificate, ...]) -> typing.Iterat
     try:
         key = serialization.load_pem_private_key(shown.key.reveal().encode(), None)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):  # TypeError: it has a password
-        yield errors.problem(shown.server.key.where, "cert-bad-key")
+        yield kinds.problem(shown.server.key.where, "cert-bad-key")
         return
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     if own and key.public_key().public_bytes(*form) != own[0].public_key().public_bytes(*form):
-        yield errors.problem(shown.server.key.where, "cert-other-key", certificate=shown.server.certificate.where)
+        yield kinds.problem(shown.server.key.where, "cert-other-key", certificate=shown.server.certificate.where)
 
 
 def names(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def _check_names(server: layout.Server, at: str, own: x509.Certificate) -> typin
     for name in dict.fromkeys((*server.names, *server.exact)):
         if not any(matches(name, pattern, name not in server.exact) for pattern in found):
             told = errors.listed([errors.quoted(f) for f in found], _MOST_NAMES) or "nothing"
-            yield errors.problem(at, "cert-other-host", name=errors.quoted(name), found=told)
+            yield kinds.problem(at, "cert-other-host", name=errors.quoted(name), found=told)
 
 
 def _check_user(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
@@ -134,7 +134,7 @@ def _check_user(server: layout.Server, at: str, own: x509.Certificate) -> typing
     found = [str(a.value) for a in own.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if server.user and found != [server.user]:
         told = errors.listed([errors.quoted(f) for f in found], _MOST_NAMES) or "nobody"
-        yield errors.problem(at, "cert-other-user", name=errors.quoted(server.user), found=told)
+        yield kinds.problem(at, "cert-other-user", name=errors.quoted(server.user), found=told)
 
 
 def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
@@ -150,7 +150,7 @@ def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.
         wanted["client"] = ExtendedKeyUsageOID.CLIENT_AUTH
     for use, oid in wanted.items():
         if oid not in uses:
-            yield errors.problem(at, "cert-other-use", use=use, what=server.what)
+            yield kinds.problem(at, "cert-other-use", use=use, what=server.what)
 
 
 def _chain(
@@ -201,9 +201,9 @@ def _check_dates(at: str, chain: list[x509.Certificate], now: datetime.datetime)
         begin, end = _dates(certificate)
         whose = "certificate" if i == 0 else "certificate of its authority"
         if now < begin:
-            yield errors.problem(at, "cert-not-yet", whose=whose, when=f"{begin:%Y-%m-%d %H:%M} UTC")
+            yield kinds.problem(at, "cert-not-yet", whose=whose, when=f"{begin:%Y-%m-%d %H:%M} UTC")
         if now > end:
-            yield errors.problem(at, "cert-expired", whose=whose, when=f"{end:%Y-%m-%d %H:%M} UTC")
+            yield kinds.problem(at, "cert-expired", whose=whose, when=f"{end:%Y-%m-%d %H:%M} UTC")
 
 
 def _dates(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:

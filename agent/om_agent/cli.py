@@ -29,6 +29,7 @@ from om_agent import (
     facts,
     fields,
     heat,
+    kinds,
     metadata,
     model,
     observe,
@@ -36,7 +37,6 @@ from om_agent import (
     picture,
     plan,
     proc,
-    record,
     render,
     report,
     resync,
@@ -44,6 +44,7 @@ from om_agent import (
 )
 from om_agent.apply import files
 from om_agent.apply import router as running
+from om_agent.kinds import clauses
 from om_agent.plan import capacity, layout, router, services, topology
 
 _WAIT_SECONDS = 3600.0
@@ -309,7 +310,7 @@ def _run(args: argparse.Namespace) -> int:
     except errors.InvalidInput as e:
         return _failed(args, str(e), e.problems, e.exit_code)
     except errors.AgentError as e:
-        more = f" By now {_left(args)}." if _left(args) == errors.HALF_DRAINED else ""
+        more = f" By now {_left(args)}." if _left(args) == clauses.HALF_DRAINED else ""
         return _failed(args, f"{e}{more}", getattr(e, "problems", ()), e.exit_code)
     except KeyboardInterrupt:
         return _failed(args, f"interrupted; {_left(args)}.")
@@ -332,12 +333,12 @@ def _left(args: argparse.Namespace) -> str:
     """Return what is true of the node when a command was cut short, a clause."""
     if args.command in ("apply", "hook", "signal"):
         if files.unfinished(args.root):
-            return errors.HALF_DONE
-        return errors.APPLIED if getattr(args, "applied", False) else errors.AS_BEFORE
+            return clauses.HALF_DONE
+        return clauses.APPLIED if getattr(args, "applied", False) else clauses.AS_BEFORE
     with contextlib.suppress(OSError):  # who may not read that could not drain
         if args.command == "drain" and running.read_door(args.root) is not None:
-            return errors.HALF_DRAINED
-    return errors.NOTHING_CHANGED
+            return clauses.HALF_DRAINED
+    return clauses.NOTHING_CHANGED
 
 
 def _defect(error: Exception, args: argparse.Namespace) -> str:
@@ -395,7 +396,7 @@ def _raw(paths: typing.Sequence[str], root: pathlib.Path, asked: str | None = No
     if paths:
         raw = metadata.select(metadata.read(paths), hostname, asked or "")
         if raw is None:
-            raise errors.InvalidInput([errors.problem(", ".join(paths), "no-metadata")])
+            raise errors.InvalidInput([kinds.problem(", ".join(paths), "no-metadata")])
         return raw
     found = _collected_files(root)
     raw = metadata.select(metadata.read(found or ()), hostname, asked or "")
@@ -458,7 +459,7 @@ def _check_identity(d: model.Deployment, rendered: render.Rendered, state: files
     if not same:
         names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}
         what = f"would stop {' and '.join(gone)}" if gone else "would run it under another name"
-        told = errors.problem("node", "other-node", units=" and ".join(state.units), what=what, **names)
+        told = kinds.problem("node", "other-node", units=" and ".join(state.units), what=what, **names)
         raise errors.InvalidInput([told])
 
 
@@ -595,10 +596,7 @@ def _look(ready: _Prepared, args: argparse.Namespace, count: bool) -> verify.See
     if ready.plan.broker:
         broker = observe.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, args.root, count)
     missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
-    beside = (
-        dataclasses.replace(f, severity=record.NATURES[f.code].severity)
-        for f in apply.overrides(ready.rendered, ready.host, args.root)
-    )
+    beside = (kinds.as_found(f) for f in apply.overrides(ready.rendered, ready.host, args.root))
     misfits = (*apply.look_for_misfits(ready.rendered, args.root), *beside)
     seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
     stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready, args))
@@ -620,7 +618,7 @@ def _existing_raw(paths: typing.Sequence[str], root: pathlib.Path, asked: str | 
     try:
         return _raw(paths, root, asked)
     except metadata.NoData:
-        raise errors.InvalidInput([errors.problem("", "no-metadata")]) from None
+        raise errors.InvalidInput([kinds.problem("", "no-metadata")]) from None
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -675,7 +673,7 @@ def _topology(args: argparse.Namespace) -> int:
     mesh = topology.mesh(d)
     findings = (*d.findings, *topology.findings(d, mesh))
     if not mesh.interiors:
-        raise errors.InvalidInput([errors.problem("rpc.scheme", "no-mesh")])
+        raise errors.InvalidInput([kinds.problem("rpc.scheme", "no-mesh")])
     live = None
     if args.live:
         live = observe.live(_own_router(args, d, mesh), mesh, args.root)
@@ -697,7 +695,7 @@ def _own_router(args: argparse.Namespace, d: model.Deployment, mesh: topology.Me
     host = facts.gather({}, args.root, args.relocate, args.services)
     found = router.build(d, node, host, mesh)
     if not found:
-        raise errors.NotReady([errors.problem(node.name, "no-router")])
+        raise errors.NotReady([kinds.problem(node.name, "no-router")])
     return found
 
 
@@ -705,7 +703,7 @@ def _draw(text: str) -> str:
     """Return the picture of a text in Graphviz's language, as SVG."""
     tool = proc.find("dot")
     if not tool:
-        raise errors.NotReady([errors.problem("dot", "no-graphviz")])
+        raise errors.NotReady([kinds.problem("dot", "no-graphviz")])
     done = proc.run([tool, "-Tsvg"], _DRAW_SECONDS, stdin=text.encode())
     if done.returncode:
         raise errors.ProcessFailed(
@@ -721,7 +719,7 @@ def _capacity(args: argparse.Namespace) -> int:
     unknown = [role for role, _ in args.processes if role not in known]
     if unknown:
         text = {"role": errors.quoted(unknown[0]), "known": ", ".join(known)}
-        raise errors.InvalidInput([errors.problem("--processes", "unknown-role", **text)])
+        raise errors.InvalidInput([kinds.problem("--processes", "unknown-role", **text)])
     sizes = [capacity.measure(d, dict(args.processes), times) for times in (1, 10)]
     if args.json:
         _say(json.dumps([dataclasses.asdict(size) for size in sizes], indent=2))
@@ -732,13 +730,13 @@ def _capacity(args: argparse.Namespace) -> int:
 
 def _verdict(found: typing.Iterable[errors.Problem]) -> int:
     """Return the exit code: 0 when messaging works, 3 when it is degraded or broken."""
-    return errors.EXIT_OK if record.verdict(found) == record.WORKS else errors.EXIT_UNHEALTHY
+    return errors.EXIT_OK if kinds.verdict(found) == kinds.WORKS else errors.EXIT_UNHEALTHY
 
 
 def _drain(args: argparse.Namespace) -> int:
     ready = _prepared_for_look(args)
     if not ready.plan.router:
-        raise errors.NotReady([errors.problem(ready.plan.node.name, "no-router")])
+        raise errors.NotReady([kinds.problem(ready.plan.node.name, "no-router")])
     with files.lock(args.root, _LOCK_SECONDS):
         config = files.read(files.on_disk(args.root, ready.plan.router.paths.config))
         if args.undo:
@@ -822,7 +820,7 @@ def _parse(argv: typing.Sequence[str]) -> argparse.Namespace | _Answer:
         if not e.code:  # --help
             raise
     what = said.getvalue().strip().rpartition(": error: ")[2]
-    return _Answer(errors.EXIT_INVALID, stderr=str(errors.problem("arguments", "bad-arguments", what=what)))
+    return _Answer(errors.EXIT_INVALID, stderr=str(kinds.problem("arguments", "bad-arguments", what=what)))
 
 
 def _answer(get: typing.Callable[[], heat.Deployment], args: argparse.Namespace) -> _Answer:
@@ -844,7 +842,7 @@ def _carry_out(deployment: heat.Deployment, args: argparse.Namespace) -> _Answer
     if given.get("deploy_action") in _LEAVE:
         return _Answer(errors.EXIT_OK, stdout=f"nothing is done at {given['deploy_action']}: the present state stays")
     if not deployment.get("config") and metadata.KEY not in given:
-        raise errors.InvalidInput([errors.problem("deployment", "no-config")])
+        raise errors.InvalidInput([kinds.problem("deployment", "no-config")])
     seconds = _verify_seconds(given)
     raw = metadata.from_deployment(dict(deployment))
     handlers = {number: signal.getsignal(number) for number in proc.ENDING}
@@ -876,7 +874,7 @@ def _verify_seconds(given: typing.Mapping[str, object]) -> float:
     try:
         return _seconds(str(value))
     except argparse.ArgumentTypeError:
-        raise errors.InvalidInput([errors.problem("inputs.verify_timeout", "not-seconds")]) from None
+        raise errors.InvalidInput([kinds.problem("inputs.verify_timeout", "not-seconds")]) from None
 
 
 def _collected_deployment(args: argparse.Namespace) -> tuple[heat.Deployment | None, bool]:
@@ -925,7 +923,7 @@ def _signal(args: argparse.Namespace) -> int:
 
     def get() -> heat.Deployment:
         if other:
-            raise errors.InvalidInput([errors.problem("deployment", "two-deliveries")])
+            raise errors.InvalidInput([kinds.problem("deployment", "two-deliveries")])
         return deployment
 
     answer = _answer(get, args)

@@ -10,7 +10,7 @@ import dataclasses
 import re
 import typing
 
-from om_agent import errors, record
+from om_agent import errors, kinds
 from om_agent.plan import policy, router
 
 NEAR = 0.8  # of a limit, from which there is a warning
@@ -142,12 +142,12 @@ def findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem
     """Yield what is wrong with what services have."""
     at = f"router on {r.node.name}"
     if seen.why:
-        yield record.finding(at, "services-unseen", why=seen.why)
+        yield kinds.finding(at, "services-unseen", why=seen.why)
     yield from _near_limits(r, seen, at)
     most = next((int(a["maxConnections"]) for kind, a in r.entities if kind == "policy" and "maxConnections" in a), 0)
     if most and seen.total >= NEAR * most:
         code = "connections-exhausted" if seen.total >= most else "connections-near"
-        yield record.finding(at, code, count=seen.total, limit=most)
+        yield kinds.finding(at, code, count=seen.total, limit=most)
     yield from _stuck(seen, at)
     yield from unit_findings(seen.units, f"the router at {errors.where(*r.listener)}")
 
@@ -158,7 +158,7 @@ def unit_findings(units: typing.Iterable[Unit], where: str) -> typing.Iterator[e
     :param where: to what.
     """
     for unit in units:
-        yield record.finding(unit.name, "unit-unconnected", unit=unit.name, where=where, file=unit.file)
+        yield kinds.finding(unit.name, "unit-unconnected", unit=unit.name, where=where, file=unit.file)
 
 
 def _near_limits(r: router.RouterPlan, seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
@@ -174,7 +174,7 @@ def _near_limits(r: router.RouterPlan, seen: Seen, at: str) -> typing.Iterator[e
                 groups[code, what, most].append(client)
     for (code, what, most), many in groups.items():
         names = errors.listed(sorted(client.who for client in many), _NAMES)
-        yield record.finding(at, code, names=names, what=what, limit=most)
+        yield kinds.finding(at, code, names=names, what=what, limit=most)
 
 
 def _stuck(seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
@@ -187,11 +187,11 @@ def _stuck(seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
     for code, many in takers.items():
         names = errors.listed(sorted({one.client.who for one in many}), _NAMES)
         count = sum(one.held for one in many)
-        yield record.finding(at, code, names=names, count=count, seconds=f"{seen.seconds:.0f}")
+        yield kinds.finding(at, code, names=names, count=count, seconds=f"{seen.seconds:.0f}")
     told = {one.address for one in seen.still if one.receives}
     waiting = [one for one in seen.still if not one.receives and one.address not in told]
     waiting = [one for one in waiting if not one.address.startswith(f"{policy.PREFIX}/notify/")]
     if waiting:
         names = errors.listed(sorted({one.address for one in waiting}), _NAMES)
         count = sum(one.held for one in waiting)
-        yield record.finding(at, "calls-stuck", names=names, count=count, seconds=f"{seen.seconds:.0f}")
+        yield kinds.finding(at, "calls-stuck", names=names, count=count, seconds=f"{seen.seconds:.0f}")

@@ -12,7 +12,7 @@ import math
 import re
 import typing
 
-from om_agent import ciphers, errors
+from om_agent import ciphers, errors, kinds
 
 _MAX_SEARCHED = 4096  # characters of a text that is not good in which to look for the reason
 MAX_MESH_PASSWORD_BYTES = 128
@@ -57,6 +57,11 @@ def first_label(host: str) -> str:
     return key if is_address(key) else key.partition(".")[0]
 
 
+def keys_of(path: str) -> tuple[str, ...]:
+    """Return the keys that lead to a place of the metadata: those of ``rpc.nodes[1]`` are ``rpc`` and ``nodes``."""
+    return tuple(step.partition("[")[0] for step in path.split("."))
+
+
 class Section:
     """One mapping of the metadata, read key by key; problems go to the list that all sections share."""
 
@@ -76,7 +81,7 @@ class Section:
 
     def fail(self, key: str, code: str, /, **values: object) -> None:
         """Note a problem at ``key``."""
-        self.problems.append(errors.problem(self.at(key), code, errors.ERROR, **values))
+        self.problems.append(kinds.problem(self.at(key), code, **values))
 
     def has(self, key: str) -> bool:
         """Return whether ``key`` is given."""

@@ -19,7 +19,7 @@ import re
 import typing
 import urllib.parse
 
-from om_agent import errors
+from om_agent import errors, kinds
 from om_agent.apply import files
 from om_agent.plan import layout
 
@@ -127,7 +127,7 @@ def tell(deployment: Deployment, answer: str) -> None:
     """
     given = {k: v for k, v in inputs(deployment).items() if isinstance(v, str)}
     if given.get("deploy_queue_id"):
-        raise errors.NotReady([errors.problem("deploy_signal_transport", "signal-zaqar")])
+        raise errors.NotReady([kinds.problem("deploy_signal_transport", "signal-zaqar")])
     if given.get("deploy_signal_id"):  # a signed URL: CFN_SIGNAL and TEMP_URL_SIGNAL
         verb = "PUT" if given.get("deploy_signal_verb") == "PUT" else "POST"
         _request("Heat", verb, given["deploy_signal_id"], answer.encode())

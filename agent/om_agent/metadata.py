@@ -13,7 +13,7 @@ import pathlib
 import re
 import typing
 
-from om_agent import errors, fields
+from om_agent import errors, fields, kinds
 
 KEY = "oslo_messaging"
 HOOK_GROUP = "om-messaging"
@@ -55,7 +55,7 @@ def from_list_file(root: pathlib.Path) -> tuple[str, ...] | None:
         names = read_file(str(path))
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise errors.InvalidInput(
-                [errors.problem(str(path), "wrong-type", found="content", wanted="a list of paths")]
+                [kinds.problem(str(path), "wrong-type", found="content", wanted="a list of paths")]
             )
         return tuple(n if pathlib.Path(n).is_relative_to(root) else str(root / n.lstrip("/")) for n in names)
     return None
@@ -71,9 +71,9 @@ def read_file(path: str) -> object:
             data = stream.read(_MAX_MIB * 2**20 + 1)  # /dev/zero has no end
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else "the path is not valid"
-        raise errors.InvalidInput([errors.problem(path, "unreadable", reason=reason)]) from None
+        raise errors.InvalidInput([kinds.problem(path, "unreadable", reason=reason)]) from None
     if len(data) > _MAX_MIB * 2**20:
-        raise errors.InvalidInput([errors.problem(path, "too-big", limit=_MAX_MIB)])
+        raise errors.InvalidInput([kinds.problem(path, "too-big", limit=_MAX_MIB)])
     return parse_text(data, path)
 
 
@@ -85,14 +85,14 @@ def parse_text(data: bytes, path: str) -> object:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise errors.InvalidInput([errors.problem(path, "not-utf8")]) from None
+        raise errors.InvalidInput([kinds.problem(path, "not-utf8")]) from None
     try:
         value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path), parse_int=_integer)
     except json.JSONDecodeError as e:
         if text.lstrip()[:1] in ("{", "["):
-            raise errors.InvalidInput([errors.problem(path, "not-json", line=e.lineno, column=e.colno)]) from None
+            raise errors.InvalidInput([kinds.problem(path, "not-json", line=e.lineno, column=e.colno)]) from None
     except RecursionError:
-        raise errors.InvalidInput([errors.problem(path, "too-deep")]) from None
+        raise errors.InvalidInput([kinds.problem(path, "too-deep")]) from None
     else:
         return _shallow(value, path)
     return _shallow(_parse_yaml(text, path), path)
@@ -105,7 +105,7 @@ def _shallow(value: object, path: str) -> object:
         level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
         if not level:
             return value
-    raise errors.InvalidInput([errors.problem(path, "too-deep")])
+    raise errors.InvalidInput([kinds.problem(path, "too-deep")])
 
 
 def _integer(text: str) -> int | float:
@@ -118,7 +118,7 @@ def _unique(pairs: list[tuple[str, object]], path: str) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
         if key in result:
-            raise errors.InvalidInput([errors.problem(path, "duplicate-key", key=errors.key_name(key))])
+            raise errors.InvalidInput([kinds.problem(path, "duplicate-key", key=errors.key_name(key))])
         result[key] = value
     return result
 
@@ -128,7 +128,7 @@ def _parse_yaml(text: str, path: str) -> object:
 
     def refuse(code: str, mark: typing.Any) -> errors.InvalidInput:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        return errors.InvalidInput([errors.problem(path, code, line=line, column=column)])
+        return errors.InvalidInput([kinds.problem(path, code, line=line, column=column)])
 
     base: typing.Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, four times as fast
 
@@ -153,7 +153,7 @@ def _parse_yaml(text: str, path: str) -> object:
                 if huge or not isinstance(key, (str, int, float, bool, type(None))):
                     raise refuse("not-json", child.start_mark)
                 if key in seen:
-                    raise errors.InvalidInput([errors.problem(path, "duplicate-key", key=errors.key_name(key))])
+                    raise errors.InvalidInput([kinds.problem(path, "duplicate-key", key=errors.key_name(key))])
                 seen.add(key)
             return typing.cast("dict[typing.Any, typing.Any]", super().construct_mapping(node, deep))
 
@@ -166,7 +166,7 @@ def _parse_yaml(text: str, path: str) -> object:
                 raise refuse("yaml-alias", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
-                raise errors.InvalidInput([errors.problem(path, "too-deep")])
+                raise errors.InvalidInput([kinds.problem(path, "too-deep")])
         return typing.cast("object", yaml.load(text, Loader=Loader))
     except yaml.YAMLError as e:
         raise refuse("not-json", getattr(e, "problem_mark", None)) from None
@@ -196,7 +196,7 @@ def read(paths: typing.Sequence[str]) -> dict[str, object]:
                 continue
             if not isinstance(value, dict):
                 kind = "list" if isinstance(value, list) else "single value"
-                raise errors.InvalidInput([errors.problem(path, "not-a-mapping", type=kind)])
+                raise errors.InvalidInput([kinds.problem(path, "not-a-mapping", type=kind)])
         except errors.InvalidInput as e:
             problems.extend(e.problems)
         else:
@@ -245,7 +245,7 @@ def parse_deployment(data: bytes) -> dict[str, object]:
     """
 
     def refuse(code: str, **values: str) -> errors.InvalidInput:
-        return errors.InvalidInput([errors.problem("deployment", code, errors.ERROR, **values)])
+        return errors.InvalidInput([kinds.problem("deployment", code, **values)])
 
     if not data.strip():
         raise refuse("no-deployment")
@@ -382,7 +382,7 @@ def _join(nodes: dict[str, dict[str, object]], more: list[dict[str, object]], pa
                 "name": errors.quoted(node["address"]),
                 "first": f"the address of {errors.quoted(nodes[owner]['name'])}",
             }
-            problems.append(errors.problem(f"{path}[{i}]", "crossed-node", **told))
+            problems.append(kinds.problem(f"{path}[{i}]", "crossed-node", **told))
         nodes.setdefault(key, node)
     if problems:
         raise errors.InvalidInput(problems)
@@ -402,7 +402,7 @@ def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, told: objec
         alike = [fields.host_key(hostname)]
     if len(alike) > 1:
         names = errors.listed([errors.quoted(nodes[key]["name"]) for key in alike], 4)
-        raise errors.InvalidInput([errors.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
+        raise errors.InvalidInput([kinds.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
     return fields.Guess(nodes[alike[0]]["name"]) if alike else fields.Unlisted(hostname)
 
 
@@ -422,13 +422,13 @@ def _place_nodes(nodes: dict[str, dict[str, object]], sites: object) -> None:
     if sites is None or sites == "":
         return
     if not isinstance(sites, dict):
-        raise errors.InvalidInput([errors.problem(_HIERA_SITES, "wrong-type", found="content", wanted="a mapping")])
+        raise errors.InvalidInput([kinds.problem(_HIERA_SITES, "wrong-type", found="content", wanted="a mapping")])
     by_key: dict[str, str] = {}
     for name in sites:
         first = by_key.setdefault(fields.host_key(str(name)), name)
         if first != name and sites[first] != sites[name]:
             told = {"name": errors.quoted(name), "first": errors.quoted(first)}
-            raise errors.InvalidInput([errors.problem(_HIERA_SITES, "same-name", **told)])
+            raise errors.InvalidInput([kinds.problem(_HIERA_SITES, "same-name", **told)])
     for key, node in nodes.items():
         found = by_key.get(key, by_key.get(fields.first_label(key)))
         if found is not None and sites[found] is not None:

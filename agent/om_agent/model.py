@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import typing
 
-from om_agent import errors, fields
+from om_agent import errors, fields, kinds
 
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
 AMQP_PORT = 31459
@@ -362,7 +362,7 @@ def node_of_host(d: Deployment, hostname: str) -> Node:
     alike = [n.name for n in d.nodes if fields.first_label(n.name) == short]
     if not whole and len(alike) > 1:
         names = errors.listed([errors.quoted(n) for n in alike], 4)
-        raise errors.InvalidInput([errors.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
+        raise errors.InvalidInput([kinds.problem("node", "ambiguous-node", host=errors.quoted(hostname), names=names)])
     return local_node(d, [hostname, short])
 
 
@@ -375,4 +375,4 @@ def local_node(d: Deployment, names: typing.Sequence[str]) -> Node:
     for name in names:
         if fields.host_key(name) in by_key:
             return by_key[fields.host_key(name)]
-    raise errors.InvalidInput([errors.problem("node", "not-in-nodes", name=errors.quoted(names[0] if names else ""))])
+    raise errors.InvalidInput([kinds.problem("node", "not-in-nodes", name=errors.quoted(names[0] if names else ""))])

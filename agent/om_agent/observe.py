@@ -19,11 +19,11 @@ from om_agent import (
     connections,
     errors,
     ini,
+    kinds,
     model,
     picture,
     plan,
     proc,
-    record,
     resync,
     sources,
     verify,
@@ -447,9 +447,13 @@ def _is_missed(flag: typing.Mapping[str, typing.Any]) -> bool:
 def _alarm(alarm: typing.Any) -> str:
     if not isinstance(alarm, dict):
         return str(alarm)
-    kinds = {"memory": "memory is short", "disk": "disk space is short", "file_descriptor_limit": "too many open files"}
+    resources = {
+        "memory": "memory is short",
+        "disk": "disk space is short",
+        "file_descriptor_limit": "too many open files",
+    }
     what = str(alarm.get("resource") or alarm.get("type") or "unknown")
-    return f"{kinds.get(what, what)} on {alarm.get('node')}"
+    return f"{resources.get(what, what)} on {alarm.get('node')}"
 
 
 def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
@@ -486,7 +490,7 @@ def probes(
     jobs = list(_jobs(d, p, root, reached))
     if not jobs:  # when there are URLs, what keeps them from being tried out is a finding already
         named = any(True for file in p.config_files for _ in _urls(file, root))
-        return (), (() if named else (record.finding(p.node.name, "no-probe"),))
+        return (), (() if named else (kinds.finding(p.node.name, "no-probe"),))
     results: list[verify.Probe] = []
     for config in dict.fromkeys(job.config for job in jobs):
         mine = [job for job in jobs if job.config == config]
@@ -494,7 +498,7 @@ def probes(
             try:
                 results += _run(config, mine[i : i + _AT_ONCE], seconds)
             except errors.ProcessFailed as e:
-                return tuple(results), (record.finding(p.node.name, "probe-impossible", why=str(e).rstrip(".")),)
+                return tuple(results), (kinds.finding(p.node.name, "probe-impossible", why=str(e).rstrip(".")),)
     return tuple(results), ()
 
 

@@ -8,28 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 import typing
 
-from om_agent import errors, fields, model, sense
-
-# A check across fields says nothing while a field that it reads is not known: by code, which paths those are.
-_READS_ANYWAY = r"nodes|hosts|scheme|engine"
-_READS = {
-    "port-collision": r"port|nodes|scheme",
-    "shared-differs": r"port|tls|nodes|hosts|scheme",
-    "two-passwords": r"password|username|nodes|hosts|scheme",
-    "rabbit-slash": r"scheme",
-    "rabbit-vhost": r"scheme",
-    "router-username": r"scheme",
-    "router-everybody": r"scheme",
-    "router-vhost": r"scheme",
-    "router-temp": r"nodes|scheme",
-    "unknown-service": r"^$",
-    "not-in-nodes": r"nodes",
-    "site-apart": r"nodes|hosts|scheme|engine|sites",
-    "site-between": r"nodes|hosts|scheme|engine|sites",
-}
+from om_agent import errors, fields, kinds, model, rules
 
 
 def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Deployment:
@@ -51,7 +32,7 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
     notify = _parse_backend(notify_section, rpc, nodes)
     _check_tls_said(rpc_section, notify_section, rpc, notify)
     broker_section = top.section("broker")
-    given = sense.Given(
+    given = rules.Given(
         roles=roles,
         nodes=nodes,
         named=tuple(s.path for s in (rpc_section, notify_section) if s.has("nodes")),
@@ -78,18 +59,25 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
         section.done()
     if d.routed:
         _check_interiors(top, d)
-    wrong = [p.path for p in problems]
-    for problem in dict.fromkeys(sense.check(d, given, services)):  # two halves may need the same thing
-        reads = _READS.get(problem.code, r"tls|nodes|hosts|scheme" if "tls" in problem.code else _READS_ANYWAY)
-        if problem.path not in wrong and not any(re.search(reads, path) for path in wrong):
-            problems.append(problem)
+    problems += _without_followers(rules.check(d, given, services), tuple(problems))
     if problems:
         raise errors.InvalidInput(problems)
-    return dataclasses.replace(d, findings=tuple(sense.findings(d, given)))
+    return dataclasses.replace(d, findings=tuple(rules.findings(d, given)))
+
+
+def _without_followers(
+    found: typing.Iterable[errors.Problem], known: typing.Sequence[errors.Problem]
+) -> typing.Iterator[errors.Problem]:
+    """Yield each problem once that does not follow from one that is known: at its own key, or at one that it reads."""
+    paths = {problem.path for problem in known}
+    wrong_keys = {key for path in paths for key in fields.keys_of(path)}
+    for problem in dict.fromkeys(found):  # two halves may need the same thing
+        if problem.path not in paths and not wrong_keys.intersection(kinds.of(problem).reads or ()):
+            yield problem
 
 
 def _local_name(top: fields.Section, nodes: tuple[model.Node, ...]) -> str:
-    """Return the local node's name as ``nodes`` spells it; `om_agent.sense` reports one that is not there."""
+    """Return the local node's name as ``nodes`` spells it; `om_agent.rules` reports one that is not there."""
     said = top.text("node", check=fields.check_host)
     if isinstance(said, fields.Guess):
         return said

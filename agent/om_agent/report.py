@@ -8,7 +8,8 @@ import json
 import re
 import typing
 
-from om_agent import apply, drain, errors, model, plan, record, resync, verify
+from om_agent import apply, drain, errors, kinds, model, plan, resync, verify
+from om_agent.kinds import clauses
 from om_agent.plan import broker, capacity
 
 # A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
@@ -187,9 +188,9 @@ def _cut_off(text: str) -> str:
     if len(json.dumps(text)) <= _MOST_TOLD:
         return text
     sizes = itertools.accumulate(len(json.dumps(character)) - len('""') for character in text)
-    end = sum(1 for _ in itertools.takewhile(lambda size: size < _MOST_TOLD - len(errors.CUT_OFF) - 20, sizes))
+    end = sum(1 for _ in itertools.takewhile(lambda size: size < _MOST_TOLD - len(clauses.CUT_OFF) - 20, sizes))
     kept = text[:end].rpartition("\n")[0] or text[:end]
-    return f"{kept}\n{errors.CUT_OFF.format(left=len(text) - len(kept))}"
+    return f"{kept}\n{clauses.CUT_OFF.format(left=len(text) - len(kept))}"
 
 
 def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
@@ -200,13 +201,13 @@ def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.
     if not p.router:
         return "none"
     halves = {backend.half for backend in d.routed}
-    natures = [(f, record.NATURES[f.code]) for f in found if f.severity == errors.ERROR]
-    trouble = [f for f, nature in natures if nature.mesh or nature.half in halves]
-    trouble.sort(key=lambda f: record.NATURES[f.code].verdict != record.BROKEN)  # the worst first
+    faults = [f for f in found if f.severity == errors.ERROR]
+    trouble = [f for f in faults if kinds.of(f).mesh or kinds.of(f).half in halves]
+    trouble.sort(key=lambda f: kinds.of(f).verdict != kinds.BROKEN)  # the worst first
     if not trouble:
-        return record.WORKS
+        return kinds.WORKS
     more = f" (and {len(trouble) - 1} more)" if len(trouble) > 1 else ""
-    return f"{record.verdict(trouble)}: {trouble[0].path}: {trouble[0].message}{more}"
+    return f"{kinds.verdict(trouble)}: {trouble[0].path}: {trouble[0].message}{more}"
 
 
 # -- verify, status, drain -------------------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ def verify_text(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.P
     """Return one line that says whether messaging works on the node, and what was tried."""
     tried = [f"{what} and back" for what, n in _tried(seen) if n]
     said = verdict_text(p, found)
-    if record.verdict(found) != record.WORKS:
+    if kinds.verdict(found) != kinds.WORKS:
         return said
     return f"{said}: " + ", ".join([*_parts(p, seen), *tried] or ["nothing runs here"])
 
@@ -226,11 +227,11 @@ def verdict_text(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
     faults = sum(f.severity == errors.ERROR for f in found)
     count = f"{faults} fault{'' if faults == 1 else 's'}"
     said = {
-        record.WORKS: "works",
-        record.DEGRADED: f"is degraded: it works, and redundancy is lost: {count}",
-        record.BROKEN: f"is broken: {count}",
+        kinds.WORKS: "works",
+        kinds.DEGRADED: f"is degraded: it works, and redundancy is lost: {count}",
+        kinds.BROKEN: f"is broken: {count}",
     }
-    return f"{p.node.name}: messaging {said[record.verdict(found)]}"
+    return f"{p.node.name}: messaging {said[kinds.verdict(found)]}"
 
 
 def _tried(seen: verify.Seen) -> typing.Iterator[tuple[str, int]]:
@@ -259,8 +260,8 @@ def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.P
     return {
         "version": 1,
         "node": p.node.name,
-        "healthy": record.verdict(found) == record.WORKS,
-        "verdict": record.verdict(found),
+        "healthy": kinds.verdict(found) == kinds.WORKS,
+        "verdict": kinds.verdict(found),
         "probes": [
             {"half": x.half, "to": x.to, "file": x.path, "error": x.error, "seconds": round(x.seconds, 3)}
             for x in seen.probes
@@ -276,8 +277,8 @@ def status_json(
     return {
         "version": 1,
         "node": p.node.name,
-        "healthy": record.verdict(found) == record.WORKS,
-        "verdict": record.verdict(found),
+        "healthy": kinds.verdict(found) == kinds.WORKS,
+        "verdict": kinds.verdict(found),
         "rpc": {"scheme": d.rpc.scheme.value, "external": d.rpc.external},
         "notify": {"scheme": d.notify.scheme.value, "external": d.notify.external},
         "router": _router_json(p, seen),

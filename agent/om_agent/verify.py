@@ -12,7 +12,7 @@ import dataclasses
 import re
 import typing
 
-from om_agent import clients, errors, model, plan, record
+from om_agent import clients, errors, kinds, model, plan
 from om_agent.plan import broker, layout, router
 
 # How a socket or a login answered; the same words as `om_agent.amqp` has.
@@ -215,7 +215,7 @@ def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
     """Return what is wrong, each with what to do next."""
     found = list(seen.findings)
     if seen.changes:
-        found.append(record.finding(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
+        found.append(kinds.finding(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
     if p.router and seen.mesh:
         found += _router_findings(p.router, seen.mesh)
         if seen.mesh.services:
@@ -227,15 +227,14 @@ def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
     for probe in seen.probes:
         if probe.error:
             to = f"the router on {probe.to}" if probe.to else "its backend"
-            found.append(record.finding(probe.path, f"{probe.half}-failed", to=to, why=probe.error))
+            found.append(kinds.finding(probe.path, f"{probe.half}-failed", to=to, why=probe.error))
     return tuple(dict.fromkeys(found))
 
 
 def settled(found: typing.Iterable[errors.Problem]) -> bool:
     """Return whether waiting cannot help: nothing is wrong, or something that does not go away by itself."""
-    natures = [record.NATURES[f.code] for f in found]
-    wrong = [n for n in natures if n.verdict != record.WORKS]
-    return not wrong or any(not n.heals for n in wrong)
+    faults = [kind for kind in map(kinds.of, found) if kind.verdict != kinds.WORKS]
+    return not faults or any(not kind.heals for kind in faults)
 
 
 def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
@@ -252,7 +251,7 @@ def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
 def can_send(found: typing.Iterable[errors.Problem]) -> bool:
     """Return whether a message may get through at all: not when this node's own router takes none, or refuses a
     service its addresses."""
-    return not any(record.NATURES[f.code].blocks for f in found)
+    return not any(kinds.of(f).blocks for f in found)
 
 
 # -- certificates ----------------------------------------------------------------------------------------------------
@@ -279,9 +278,9 @@ def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
     """A file was renewed and the server has not read it: all is well until the old certificate expires."""
     at, where = f"{one.half} on {p.node.name}", errors.where(one.host, one.port)
     if one.half == "broker":
-        return record.finding(at, "stale-broker-certificate", where=where, file=one.file)
+        return kinds.finding(at, "stale-broker-certificate", where=where, file=one.file)
     unit = p.router.paths.unit if p.router else ""
-    return record.finding(at, "stale-certificate", where=where, file=one.file, unit=unit)
+    return kinds.finding(at, "stale-certificate", where=where, file=one.file, unit=unit)
 
 
 # -- routers ---------------------------------------------------------------------------------------------------------
@@ -291,25 +290,25 @@ def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors
     own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
     where = errors.where(*r.listener)
     if own.login == UNASKED:
-        yield record.finding(at, "no-proton")
+        yield kinds.finding(at, "no-proton")
         return
     if own.login != OPEN:
         code = {
             REFUSED: "router-down", LOGIN: "router-login", CERTIFICATE: "router-certificate", CLOSED: "router-closed",
         }.get(own.login, "router-hung")  # fmt: skip
-        yield record.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
+        yield kinds.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
         return
     product = product_of(r.engine)
     if product not in own.product:
-        yield record.finding(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
+        yield kinds.finding(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
         return
     if own.container != r.node.name:
-        yield record.finding(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
+        yield kinds.finding(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
         return
     if any(line.endswith(f"listener {DOOR}") for line in mesh.drift):
-        yield record.finding(at, "router-drained")
+        yield kinds.finding(at, "router-drained")
     elif mesh.drift:
-        yield record.finding(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
+        yield kinds.finding(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
     if r.mode == "standalone":
         return
     yield from _mixed(r, own, at)
@@ -318,7 +317,7 @@ def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors
         yield from _uplinks(r, mesh)
     yield from _unreached(r, mesh)
     for name, count in sorted(mesh.unknown.items()):
-        yield record.finding(at, "addresses-unknown", name=name, count=count)
+        yield kinds.finding(at, "addresses-unknown", name=name, count=count)
 
 
 def certificate_path(r: router.RouterPlan, profile: str) -> str:
@@ -341,7 +340,7 @@ def _mixed(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors
     for c in own.connections:
         if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
             name = errors.quoted(c.container)
-            yield record.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
+            yield kinds.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
 
 
 def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
@@ -353,18 +352,18 @@ def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[erro
     for name, hosts in places.items():
         if name == r.node.name or len(hosts) > 1:
             where = ", ".join(sorted(h.partition(" ")[2] for h in hosts))
-            yield record.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
+            yield kinds.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
 
 
 def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
     up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
     if not up:
         names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
-        yield record.finding(f"router on {r.node.name}", "uplink-down", names=names or "any")
+        yield kinds.finding(f"router on {r.node.name}", "uplink-down", names=names or "any")
     for c in up:
         if c.container not in r.interiors:
             name = errors.quoted(c.container)
-            yield record.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
+            yield kinds.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
 
 
 def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
@@ -378,19 +377,19 @@ def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Probl
         if name in reached:
             lacking = sorted(reached - view) if view is not None else []
             if view is None and name != r.node.name:
-                yield record.finding(at, "peer-hung", name=name)
+                yield kinds.finding(at, "peer-hung", name=name)
             elif lacking:
-                yield record.finding(at, "peer-partial", name=name, lacking=", ".join(lacking))
+                yield kinds.finding(at, "peer-partial", name=name, lacking=", ".join(lacking))
         elif name in mesh.peers:
             found = _peer(r, name, mesh.peers[name], told.get(name))
             silent += [name] if found.code == "peer-hung" else []
             yield found
         else:
-            yield record.finding(at, "peer-down", name=name)
+            yield kinds.finding(at, "peer-down", name=name)
     # Of a router that says nothing nobody can tell whether it is off, or it and others are behind a cut.
     if reached and len(reached) <= len(silent):
         here = ", ".join(sorted(reached))
-        yield record.finding(f"router on {r.node.name}", "mesh-minority", here=here, names=", ".join(silent))
+        yield kinds.finding(f"router on {r.node.name}", "mesh-minority", here=here, names=", ".join(silent))
     yield from _lost_links(r, mesh, reached)
 
 
@@ -413,30 +412,30 @@ def _lost_links(r: router.RouterPlan, mesh: Mesh, reached: frozenset[str]) -> ty
         if {source, target} <= reached and not {(source, target), (target, source)} <= (mesh.links or frozenset()):
             lost.add((source, target))
     for source, target in sorted(lost):
-        yield record.finding(f"router on {target}", "link-down", name=target, source=source)
+        yield kinds.finding(f"router on {target}", "link-down", name=target, source=source)
 
 
 def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> errors.Problem:
     """Return why a router that was asked directly is not reached."""
     at, own = f"router on {name}", r.node.name
     if peer.login in (REFUSED, SILENT):
-        return record.finding(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
+        return kinds.finding(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
     if peer.login == LOGIN:
-        return record.finding(at, "peer-login", name=name)
+        return kinds.finding(at, "peer-login", name=name)
     if peer.login in (CERTIFICATE, CLOSED):
         file = certificate_path(r, router.PROFILE)
-        return record.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
+        return kinds.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
     if product_of(r.engine) not in peer.product:
-        return record.finding(
+        return kinds.finding(
             at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
         )
     if peer.container != name:
-        return record.finding(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
+        return kinds.finding(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
     back = next((x for x in peer.connectors if x.name.partition("/")[2] == own), None)
     for side in (link, back):
         if side and side.status != _CONNECTED:
             return _refused(at, name, own if side is link else name, side.said, r)
-    return record.finding(at, "peer-unlinked", name=name)
+    return kinds.finding(at, "peer-unlinked", name=name)
 
 
 def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> errors.Problem:
@@ -445,8 +444,8 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
     if any(word in low for word in ("certificate", "ssl", "tls", "authentication", "unauthorized", "sasl")):
         why = "has expired" if "expired" in low else "was refused"
         file = certificate_path(r, router.MESH_PROFILE)
-        return record.finding(at, "peer-credentials", name=name, who=who, why=why, file=file)
-    return record.finding(at, "peer-unlinked", name=name)
+        return kinds.finding(at, "peer-credentials", name=name, who=who, why=why, file=file)
+    return kinds.finding(at, "peer-unlinked", name=name)
 
 
 # -- broker ----------------------------------------------------------------------------------------------------------
@@ -455,36 +454,36 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
 def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: Broker) -> typing.Iterator[errors.Problem]:
     at = f"broker on {p.node.name}"
     if seen.why:
-        yield record.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
+        yield kinds.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
         return
     expected = expected_members(p, b)
     down = sorted(expected - set(seen.running))
     if down:
-        yield record.finding(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
+        yield kinds.finding(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
     strange = sorted(set(seen.members) - expected)
     if strange:
-        yield record.finding(at, "broker-stranger", names=", ".join(strange), first=strange[0])
+        yield kinds.finding(at, "broker-stranger", names=", ".join(strange), first=strange[0])
     if seen.partitions:
-        yield record.finding(at, "broker-partition", names=", ".join(seen.partitions), unit=layout.RABBIT_UNIT)
+        yield kinds.finding(at, "broker-partition", names=", ".join(seen.partitions), unit=layout.RABBIT_UNIT)
     for alarm in seen.alarms:
-        yield record.finding(at, "broker-alarm", what=alarm)
+        yield kinds.finding(at, "broker-alarm", what=alarm)
     if len({version.partition(".")[0] for _, version in seen.versions}) > 1:
         shown = ", ".join(f"{version} on {name.partition('@')[2]}" for name, version in seen.versions)
-        yield record.finding(at, "broker-majors", versions=shown)
+        yield kinds.finding(at, "broker-majors", versions=shown)
     if seen.flags:
-        yield record.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
+        yield kinds.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
     kind = p.queues.kind.value if p.queues.kind else ""
     for vhost, name, found in seen.unfit[:_MOST_QUEUES]:
         text = {"vhost": vhost, "name": name, "found": found, "wanted": kind, "count": len(seen.unfit)}
-        yield record.finding(at, "queue-unfit", **text)
+        yield kinds.finding(at, "queue-unfit", **text)
     for vhost, name, lacking in seen.thin[:_MOST_QUEUES]:
         text = {"vhost": vhost, "name": name, "names": ", ".join(lacking), "first": lacking[0]}
-        yield record.finding(at, "queue-members", count=len(seen.thin), **text)
+        yield kinds.finding(at, "queue-members", count=len(seen.thin), **text)
     if seen.metrics:
-        yield record.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
+        yield kinds.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
     ports = {port for _, port in seen.listeners}
     for wanted in sorted(expected_ports(b) - ports):
-        yield record.finding(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
+        yield kinds.finding(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
 
 
 def expected_members(p: plan.Plan, b: broker.BrokerPlan) -> set[str]:

@@ -20,7 +20,7 @@ import sys
 import time
 import typing
 
-from om_agent import errors, proc
+from om_agent import errors, kinds, proc
 
 _SYSTEMCTL_SECONDS = 30.0
 
@@ -222,7 +222,7 @@ class Watch:
         if action is Action.KILL and found:
             self._kill(found.clients)
         elif action is Action.TELL:
-            _say(errors.problem(self._unit, "watch-gives-up", times=len(self._state.kills), unit=self._unit))
+            _say(kinds.problem(self._unit, "watch-gives-up", times=len(self._state.kills), unit=self._unit))
         return seen
 
     def _ask(self, found: Doors) -> Seen:
@@ -255,7 +255,7 @@ class Watch:
     def _kill(self, where: Listener) -> None:
         self._write_notes()  # first: what comes next may end this process too
         at, seconds = errors.where(where.host, where.port), f"{self._pace.seconds:g}"
-        told = errors.problem(
+        told = kinds.problem(
             self._unit, "watch-kills", times=self._pace.times, where=at, seconds=seconds, unit=self._unit
         )
         _say(told)
@@ -267,7 +267,7 @@ class Watch:
         except errors.ProcessFailed as e:
             why = str(e)
         if why:
-            _say(errors.problem(self._unit, "watch-cannot-kill", why=why.rstrip("."), unit=self._unit))
+            _say(kinds.problem(self._unit, "watch-cannot-kill", why=why.rstrip("."), unit=self._unit))
 
     def _read_notes(self) -> tuple[float, ...]:
         with contextlib.suppress(OSError, ValueError, TypeError):

@@ -11,7 +11,7 @@ import time
 import typing
 
 import pytest
-from om_agent import clients, facts, model, observe, plan, record, verify
+from om_agent import clients, facts, kinds, model, observe, plan, verify
 from om_agent.plan import router as router_plan
 
 from testbed import overcloud, processes, workers
@@ -148,7 +148,7 @@ def test_a_server_with_more_callers_than_sessions(cloud: clouds.Cloud) -> None:
     assert "sessions-exhausted" in found and set(found) <= {"sessions-exhausted", "service-stuck"}, (counts, found)
     assert f"all {FEW} sessions" in found["sessions-exhausted"]
     assert f"workload.py (process {server.process.pid} on " in found["sessions-exhausted"]
-    assert record.NATURES["sessions-exhausted"].verdict == record.BROKEN
+    assert kinds.KINDS["sessions-exhausted"].verdict == kinds.BROKEN
 
 
 def test_verify_says_so(cloud: clouds.Cloud) -> None:

@@ -20,7 +20,7 @@ import urllib.parse
 import atheris
 
 with atheris.instrument_imports(include=["om_agent", "yaml"]):
-    from om_agent import errors, fields, metadata, model, parse, plan, render, sense  # noqa: F401
+    from om_agent import errors, fields, metadata, model, parse, plan, render, rules  # noqa: F401
     from om_agent.plan import policy, services, transport_url
 
 from tests import helpers

@@ -10,7 +10,7 @@ import time
 import typing
 
 import pytest
-from om_agent import clients, connections, model, plan, record, verify
+from om_agent import clients, connections, kinds, model, plan, verify
 from om_agent.plan import router
 
 from tests import helpers
@@ -115,9 +115,9 @@ def test_what_does_not_move(links: list[clients.Still], code: list[str]) -> None
 
 def test_slow_listeners_leave_the_verdict() -> None:
     found = tuple(clients.findings(limited(), clients.Seen(still=(still(NOTIFY, True),))))
-    assert record.verdict(found) == record.WORKS
+    assert kinds.verdict(found) == kinds.WORKS
     found = tuple(clients.findings(limited(), clients.Seen(still=(still(RPC, True),))))
-    assert record.verdict(found) == record.BROKEN
+    assert kinds.verdict(found) == kinds.BROKEN
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_whose_processes_have_a_connection() -> None:
     assert len(clients.unconnected(units, [ONE], "ctl-1")) == 2  # that is a process of another machine
     (found,) = clients.findings(limited(), clients.Seen(units=(units[1],)))
     assert found.code == "unit-unconnected" and "journalctl -u nova-scheduler" in found.remedy
-    assert record.NATURES[found.code].heals
+    assert kinds.of(found).heals
 
 
 # -- units -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import re
 import typing
 
 import pytest
-from om_agent import errors, fields, parse
+from om_agent import fields, kinds, parse
 from om_agent.plan import layout
 
 from testbed import image
@@ -135,6 +135,6 @@ def test_the_first_screen_says_what_is_not_supported() -> None:
 
 
 def test_every_problem_has_a_remedy() -> None:
-    for code, (message, remedy) in errors.SENTENCES.items():
-        assert message and remedy, code
-        assert not message.endswith(".") and not remedy.endswith("."), code
+    for code, kind in kinds.KINDS.items():
+        assert kind.message and kind.remedy, code
+        assert not kind.message.endswith(".") and not kind.remedy.endswith("."), code

@@ -6,7 +6,7 @@ import ast
 import typing
 
 import pytest
-from om_agent import errors, model, parse
+from om_agent import errors, kinds, model, parse
 
 from tests import helpers
 
@@ -384,7 +384,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
         [("sites.links[0].between[1]", "not-one-of")],
     ),
     "a link without cost": (put(SITES, "sites.links.0.cost", 0), [("sites.links[0].cost", "out-of-range")]),
-    # sense
+    # rules
     "an unknown node": (put(D, "rpc.nodes", ["ctl-0", "ctl"]), [("rpc.nodes[1]", "unknown-node")]),
     "this node unknown": (put(D, "node", "ctl-00"), [("node", "not-in-nodes")]),
     "no controllers": (put(D, "nodes", [{"name": "a", "role": "compute"}]), [("rpc", "no-carrier")]),
@@ -530,9 +530,9 @@ def test_problem(raw: object, expected: list[tuple[str, str]]) -> None:
 
 
 def codes_named_in_model() -> set[str]:
-    modules = [ast.parse((helpers.PACKAGE / f"{name}.py").read_text()) for name in ("fields", "parse", "sense")]
+    modules = [ast.parse((helpers.PACKAGE / f"{name}.py").read_text()) for name in ("fields", "parse", "rules")]
     constants = [n for module in modules for n in ast.walk(module) if isinstance(n, ast.Constant)]
-    return {n.value for n in constants if isinstance(n.value, str)} & set(errors.SENTENCES)
+    return {n.value for n in constants if isinstance(n.value, str)} & set(kinds.KINDS)
 
 
 def test_every_code_of_the_model_has_a_case() -> None:

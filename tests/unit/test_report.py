@@ -9,7 +9,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import apply, errors, model, report
+from om_agent import apply, kinds, model, report
 from om_agent.apply import files
 from om_agent.plan import transport_url
 
@@ -194,7 +194,7 @@ def test_a_plan_writes_nothing(tmp_path: pathlib.Path) -> None:
 
 # -- the rest --------------------------------------------------------------------------------------------------------
 
-PROBLEM = errors.problem("rpc.password", "missing", hint="it is needed")
+PROBLEM = kinds.problem("rpc.password", "missing", hint="it is needed")
 CHANGES = (
     apply.Change("create", "/etc/x"),
     apply.Change("change", "/etc/nova/nova.conf", "[DEFAULT] transport_url", "old-secret", "new-secret"),
@@ -202,7 +202,7 @@ CHANGES = (
 
 
 def test_problems() -> None:
-    warning = errors.warning("rpc.tls", "plaintext", half="rpc")
+    warning = kinds.problem("rpc.tls", "plaintext", half="rpc")
     text = report.problems_text([PROBLEM, warning])
     assert text.splitlines()[0] == "error: rpc.password: the value is missing. Set it; it is needed."
     assert text.splitlines()[1].startswith("warning: rpc.tls: ")

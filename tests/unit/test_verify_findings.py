@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import pathlib
 import re
 import typing
 
 import pytest
-from om_agent import errors, observe, parse, plan, record, report, verify
+from om_agent import errors, kinds, observe, parse, plan, report, verify
 
 from tests import helpers
 
@@ -181,7 +180,7 @@ def test_a_broken_connection_to_a_router_that_is_reached_another_way(
     link = dataclasses.replace(LINK, status="SUCCESS")  # what a connector says after its connection has timed out
     found = verify.findings(node_plan(), with_own(connectors=(link,), connections=connections))
     assert [f.code for f in found] == code
-    assert record.verdict(found) == (record.DEGRADED if code else record.WORKS)
+    assert kinds.verdict(found) == (kinds.DEGRADED if code else kinds.WORKS)
     assert verify.settled(found) is not bool(code)
 
 
@@ -203,7 +202,7 @@ def test_a_router_that_lacks_addresses_of_this_one() -> None:
     seen = dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, unknown={"ctl-2": 20}))
     (found,) = verify.findings(node_plan(), seen)
     assert found.code == "addresses-unknown" and "the router on ctl-2 did not learn 20 addresses" in str(found)
-    assert record.verdict((found,)) == record.BROKEN
+    assert kinds.verdict((found,)) == kinds.BROKEN
     assert not verify.settled((found,))  # updates come once a second: wait before anybody is told
 
 
@@ -251,13 +250,13 @@ def test_waiting_helps_only_against_what_may_go_away() -> None:
         values = dict.fromkeys(
             ("name", "source", "what", "count", "where", "unit", "file", "engine", "found", "why", "to"), "x"
         )
-        return verify.settled([errors.problem("x", name, **values) for name in names])
+        return verify.settled([kinds.problem("x", name, **values) for name in names])
 
     assert settled()
     assert not settled("peer-down")
     assert settled("other-engine")
     assert settled("peer-down", "other-engine")
-    assert verify.settled([errors.warning("x", "no-probe")])
+    assert verify.settled([kinds.warning("x", "no-probe")])
 
 
 def rows(**links: str) -> list[dict[str, typing.Any]]:
@@ -467,7 +466,7 @@ def documented(command: str) -> list[str]:
 
 
 def test_every_key_of_json_is_documented_and_every_documented_key_is_there() -> None:
-    found = (record.finding("x", "no-probe"),)
+    found = (kinds.finding("x", "no-probe"),)
     mesh = dataclasses.replace(WELL, own=dataclasses.replace(OWN, connections=(connection(),)))
     seen = dataclasses.replace(GOOD, mesh=mesh)
     told = report.status_json(plan_deployment(), node_plan(), seen, found)
@@ -515,46 +514,14 @@ def test_an_address_of_ipv6_is_told_from_its_port() -> None:
 
 # -- the record of findings ------------------------------------------------------------------------------------------
 
-LOOKING = ("verify", "observe", "clients", "connections")
-
-
-def codes_given() -> set[str]:
-    """Every code that stands in a call that makes a finding, in the modules that look."""
-    found: set[str] = set()
-    for name in LOOKING:
-        tree = ast.parse((helpers.PACKAGE / f"{name}.py").read_text())
-        constants = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        found |= {c for c in constants if c in errors.SENTENCES}
-    made_of_parts = {"rpc-failed", "notify-failed"}
-    of_apply = {
-        "address-misfit",
-        "overridden",
-        "own-transport",
-        "rejected-line",
-        "unread",
-        "uwsgi-threads",
-    }  # what apply looks for in services' files
-    return found | made_of_parts | of_apply
-
-
-def test_every_finding_has_a_record_and_every_record_is_of_a_finding() -> None:
-    assert codes_given() == set(record.NATURES)
-    assert set(record.NATURES) <= set(errors.SENTENCES)
-
-
-def test_findings_are_made_with_the_severity_of_their_record() -> None:
-    for name in LOOKING:
-        text = (helpers.PACKAGE / f"{name}.py").read_text()
-        assert "errors.warning(" not in text
-        assert "errors.problem(" not in text, name
-
 
 def test_what_is_about_the_mesh() -> None:
     """A router that nobody can ask is no whole mesh, and neither the broker nor files are the mesh."""
-    mesh = {code for code, nature in record.NATURES.items() if nature.mesh}
+    mesh = {code for code, kind in kinds.KINDS.items() if kind.mesh}
     assert "no-proton" in mesh
     assert not {code for code in mesh if code.startswith(("broker", "notify", "config", "probe"))}
-    assert {code for code in record.NATURES if code.startswith(("router-", "peer-", "uplink-", "link-"))} <= mesh
+    found = {code for code, kind in kinds.KINDS.items() if kind.verdict}
+    assert {code for code in found if code.startswith(("router-", "peer-", "uplink-", "link-"))} <= mesh
 
 
 def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
@@ -593,11 +560,11 @@ def without(*dead: str, kind: str = verify.REFUSED, name: str = "ctl-0", cut: tu
 @pytest.mark.parametrize(
     ("seen", "expected", "said"),
     [
-        ({}, record.WORKS, []),
-        ({"dead": ("ctl-1",)}, record.DEGRADED, ["peer-down"]),
-        ({"dead": ("ctl-1",), "kind": verify.SILENT}, record.DEGRADED, ["peer-hung"]),
-        ({"dead": ("ctl-1",), "kind": verify.LOGIN}, record.BROKEN, ["peer-login"]),
-        ({"cut": ("ctl-0", "ctl-1")}, record.DEGRADED, ["link-down"]),
+        ({}, kinds.WORKS, []),
+        ({"dead": ("ctl-1",)}, kinds.DEGRADED, ["peer-down"]),
+        ({"dead": ("ctl-1",), "kind": verify.SILENT}, kinds.DEGRADED, ["peer-hung"]),
+        ({"dead": ("ctl-1",), "kind": verify.LOGIN}, kinds.BROKEN, ["peer-login"]),
+        ({"cut": ("ctl-0", "ctl-1")}, kinds.DEGRADED, ["link-down"]),
     ],
 )
 def test_every_node_says_the_same_of_the_same_mesh(
@@ -608,12 +575,12 @@ def test_every_node_says_the_same_of_the_same_mesh(
         node_plan(name), without(*dead, **{k: v for k, v in seen.items() if k != "dead"}, name=name)
     )
     assert [f.code for f in found] == said
-    assert record.verdict(found) == expected
+    assert kinds.verdict(found) == expected
     assert {f.severity for f in found} <= {errors.ERROR}
     assert report.mesh_state(plan_deployment(), node_plan(name), found).partition(":")[0] == expected
     assert report.verify_json(node_plan(name), GOOD, found)["verdict"] == expected
     assert report.status_json(plan_deployment(), node_plan(name), GOOD, found)["verdict"] == expected
-    assert ("messaging works" if expected == record.WORKS else f"messaging is {expected}") in report.verify_text(
+    assert ("messaging works" if expected == kinds.WORKS else f"messaging is {expected}") in report.verify_text(
         node_plan(name), GOOD, found
     )
 
@@ -621,25 +588,25 @@ def test_every_node_says_the_same_of_the_same_mesh(
 def test_a_node_that_may_be_cut_off_does_not_say_that_messaging_works() -> None:
     found = verify.findings(node_plan(), without("ctl-1", "ctl-2", kind=verify.SILENT))
     assert {f.code for f in found} == {"peer-hung", "mesh-minority"}
-    assert record.verdict(found) == record.BROKEN
+    assert kinds.verdict(found) == kinds.BROKEN
     found = verify.findings(node_plan(), without("ctl-1", "ctl-2"))  # their machines answer: no router runs there
-    assert record.verdict(found) == record.DEGRADED
+    assert kinds.verdict(found) == kinds.DEGRADED
 
 
 @pytest.mark.parametrize(
     ("raw", "code", "expected"),
     [
-        ("dual", "unit-unconnected", record.BROKEN),
-        ("dual", "rpc-failed", record.BROKEN),
-        ("dual", "address-misfit", record.BROKEN),
-        ("dual", "notify-failed", record.WORKS),  # those go over RabbitMQ
-        ("dual", "overridden", record.WORKS),
-        ("dual", "broker-members", record.WORKS),
-        ("notify", "unit-unconnected", record.WORKS),
-        ("notify", "rpc-failed", record.WORKS),
-        ("notify", "notify-failed", record.BROKEN),
-        ("both", "rpc-failed", record.BROKEN),
-        ("both", "notify-failed", record.BROKEN),
+        ("dual", "unit-unconnected", kinds.BROKEN),
+        ("dual", "rpc-failed", kinds.BROKEN),
+        ("dual", "address-misfit", kinds.BROKEN),
+        ("dual", "notify-failed", kinds.WORKS),  # those go over RabbitMQ
+        ("dual", "overridden", kinds.WORKS),
+        ("dual", "broker-members", kinds.WORKS),
+        ("notify", "unit-unconnected", kinds.WORKS),
+        ("notify", "rpc-failed", kinds.WORKS),
+        ("notify", "notify-failed", kinds.BROKEN),
+        ("both", "rpc-failed", kinds.BROKEN),
+        ("both", "notify-failed", kinds.BROKEN),
         ("none", "unit-unconnected", "none"),
     ],
 )
@@ -654,12 +621,12 @@ def test_the_mesh_is_also_who_is_connected_to_it(raw: str, code: str, expected: 
         "none": {"rpc": over_rabbit},
     }
     d, planned = helpers.deployment_and_plan({**helpers.dual(), **halves[raw]}, "ctl-0")
-    found = errors.Problem("nova-conductor", code, "it is so", "do that", record.NATURES[code].severity)
+    found = errors.Problem("nova-conductor", code, "it is so", "do that", kinds.KINDS[code].found_severity)
     assert report.mesh_state(d, planned, (found,)).partition(":")[0] == expected
 
 
 def test_the_worst_reason_is_the_meshs() -> None:
-    found = (record.finding("a", "peer-down", name="x"), record.finding("b", "router-drained"))
+    found = (kinds.finding("a", "peer-down", name="x"), kinds.finding("b", "router-drained"))
     assert report.mesh_state(plan_deployment(), node_plan(), found).startswith("broken: b: ")
     assert report.mesh_state(plan_deployment(), node_plan(), found).endswith("(and 1 more)")
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import typing
 
-from om_agent import certs, errors, ini, model, plan, proc, render, sources
+from om_agent import certs, errors, ini, kinds, model, plan, proc, render, sources
 from om_agent.apply import broker, files, puppet
 from om_agent.apply import router as running
 from om_agent.plan import broker as broker_plan
@@ -534,7 +534,7 @@ def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: 
 def _find_saslpasswd() -> str:
     tool = proc.find("saslpasswd2", ("/usr/sbin",))
     if not tool:
-        raise errors.NotReady([errors.problem("saslpasswd2", "no-saslpasswd")])
+        raise errors.NotReady([kinds.problem("saslpasswd2", "no-saslpasswd")])
     return tool
 
 
@@ -616,13 +616,13 @@ def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> N
         if not os.path.isfile(disk):
             asked = [r for r in rendered.requires if r.path == path]
             what = " and ".join(r.what for r in asked)
-            problems.append(errors.problem(disk, "missing-file", what=what, key=asked[0].key))
+            problems.append(kinds.problem(disk, "missing-file", what=what, key=asked[0].key))
     lacking = {f.owner for f in rendered.files} - host.uids.keys() | {
         f.group for f in rendered.files
     } - host.gids.keys()
     for name in sorted(lacking):
         if not host.target:
-            problems.append(errors.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
+            problems.append(kinds.problem("/etc/passwd", "no-user", name=name, what="router or broker"))
     for file in rendered.config_files:
         problems += _check_editable(file, root)
         problems += _misfits_elsewhere(file, root)
@@ -663,11 +663,11 @@ def _check_editable(file: services.ConfigFile, root: pathlib.Path) -> list[error
         return []
     if path.is_symlink() or not path.is_file():
         found = "a symbolic link" if path.is_symlink() else "a directory or device"
-        return [errors.problem(str(path), "not-a-file", found=found)]
+        return [kinds.problem(str(path), "not-a-file", found=found)]
     if path.stat().st_nlink > 1:
-        return [errors.problem(str(path), "hard-link", count=path.stat().st_nlink)]
+        return [kinds.problem(str(path), "hard-link", count=path.stat().st_nlink)]
     if not os.access(path, os.R_OK | os.W_OK):
-        return [errors.problem(str(path), "read-only")]
+        return [kinds.problem(str(path), "read-only")]
     return _check_text(file, path, _text_of(file, root))
 
 
@@ -679,7 +679,7 @@ def misfits(file: services.ConfigFile, path: pathlib.Path, keys: ini.Keys) -> li
         if values and (values[-1].continued or values[-1].text.lower() not in good):
             said = f"[{services.DRIVERS[model.Scheme.AMQP]}] {key}"
             where = f"{path}:{values[-1].line}"
-            found.append(errors.problem(where, "address-misfit", key=said, service=file.service, wanted=good[0]))
+            found.append(kinds.problem(where, "address-misfit", key=said, service=file.service, wanted=good[0]))
     return found
 
 
@@ -726,7 +726,7 @@ def overrides(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) 
                 if values and counts and (adds or [v.text for v in values][-1] != ours):
                     where = f"{files.on_disk(root, source.path)}:{values[-1].line}"
                     told = {"key": f"[{s.section}] {s.key}", "unit": source.unit, "own": file.path}
-                    found.append(errors.warning(where, "overridden", **told))
+                    found.append(kinds.problem(where, "overridden", **told))
             found += _own_transports(file, source.path, keys, root)
     return tuple(dict.fromkeys(found))
 
@@ -738,7 +738,7 @@ def _elsewhere(
     own = [f.path for f in rendered.config_files if f.service == file.service and f.format == services.OSLO]
     for one in sources.elsewhere(own, file.units, root):
         where = f"{files.on_disk(root, one.path)}:{one.line}"
-        yield errors.warning(where, "unread", unit=one.unit, own=file.path, variable=one.name)
+        yield kinds.problem(where, "unread", unit=one.unit, own=file.path, variable=one.name)
 
 
 def _threads(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
@@ -749,7 +749,7 @@ def _threads(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[e
     for unit in services.PATCHED_APIS.get(file.service, ()):
         for one in sources.threads([unit], root):
             where = f"{files.on_disk(root, one.path)}:{one.line}"
-            yield errors.warning(where, "uwsgi-threads", unit=unit, count=one.threads)
+            yield kinds.problem(where, "uwsgi-threads", unit=unit, count=one.threads)
 
 
 def _newer_name(setting: services.Setting) -> list[tuple[str, str]]:
@@ -761,7 +761,7 @@ def _own_transports(file: services.ConfigFile, path: str, keys: ini.Keys, root: 
     names = (*services.OWN_TRANSPORTS.get(file.service, ()), services.OWN_TRANSPORT_OF_ANY)
     found = [(name, keys[name][-1]) for name in names if name in keys]
     return [
-        errors.warning(
+        kinds.problem(
             f"{files.on_disk(root, path)}:{value.line}",
             "own-transport",
             key=f"[{name[0]}] {name[1]}",
@@ -791,7 +791,7 @@ def _own_transports_of_paste(
                 foreign = known and (path, section, key) not in ours
                 if foreign and services.TRANSPORT_URL.fullmatch(values[-1].text):
                     where = f"{path}:{values[-1].line}"
-                    yield errors.warning(where, "own-transport", key=f"[{section}] {key}", name=name)
+                    yield kinds.problem(where, "own-transport", key=f"[{section}] {key}", name=name)
 
 
 def _beside(file: services.ConfigFile, root: pathlib.Path) -> list[pathlib.Path]:
@@ -807,7 +807,7 @@ def _rejected(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[
             fault = ini.fault((files.read(path) or b"").decode(errors="surrogateescape"))
             if fault:
                 told = {"reader": _READERS[services.OSLO], "why": fault.why}
-                yield errors.warning(f"{path}:{fault.line}", "rejected-line", **told)
+                yield kinds.warning(f"{path}:{fault.line}", "rejected-line", **told)
 
 
 def keys_of(path: str, root: pathlib.Path) -> ini.Keys:
@@ -833,7 +833,7 @@ def _check_text(file: services.ConfigFile, path: pathlib.Path, text: str) -> lis
     reader = _READERS[file.format]
     fault = ini.fault(text, file.format)
     if fault:
-        return [errors.problem(f"{path}:{fault.line}", "rejected-line", reader=reader, why=fault.why)]
+        return [kinds.problem(f"{path}:{fault.line}", "rejected-line", reader=reader, why=fault.why)]
     keys = ini.read(text, file.format)
     for s in file.settings if file.format == services.PASTE else ():
         # PasteDeploy passes over a key of a section that is in DEFAULT too, and "get KEY" comes after KEY. What DEFAULT
@@ -843,7 +843,7 @@ def _check_text(file: services.ConfigFile, path: pathlib.Path, text: str) -> lis
             got = key.startswith("get ") and key[4:].strip() == s.key and section in sections
             if got or (section, key) == ("DEFAULT", s.key):
                 where = f"{path}:{keys[section, key][0].line}"
-                return [errors.problem(where, "paste-elsewhere", key=key, section=section, ours=s.key)]
+                return [kinds.problem(where, "paste-elsewhere", key=key, section=section, ours=s.key)]
     found = misfits(file, path, keys)
     if found:
         return found
@@ -851,4 +851,4 @@ def _check_text(file: services.ConfigFile, path: pathlib.Path, text: str) -> lis
     if all(ini.holds(keys, *setting, file.format) for setting in wanted):
         return []
     wrong = ini.misread(text, ini.edit(text, wanted, file.format), wanted, file.format)
-    return [errors.problem(f"{path}:{wrong.line}", "cannot-edit", reader=reader, why=wrong.why)] if wrong else []
+    return [kinds.problem(f"{path}:{wrong.line}", "cannot-edit", reader=reader, why=wrong.why)] if wrong else []

@@ -32,7 +32,7 @@ import struct
 import time
 import typing
 
-from om_agent import errors, proc, render
+from om_agent import errors, kinds, proc, render
 from om_agent.plan import layout, services
 
 PREPARE, ACTIVE, PUPPET, COMMITTED = "prepare", "active", "puppet", "committed"
@@ -168,18 +168,18 @@ def hazards(root: pathlib.Path, paths: typing.Iterable[str]) -> list[errors.Prob
         for directory in [d for d in inside if d not in seen and os.path.isdir(d)]:
             seen.add(directory)
             if os.stat(directory).st_mode & stat.S_IWOTH:
-                problems.append(errors.problem(directory, "anybody-writes"))
+                problems.append(kinds.problem(directory, "anybody-writes"))
         if parent in _OWN_DIRECTORIES and os.path.isdir(real) and os.stat(real).st_uid not in (0, os.geteuid()):
-            problems.append(errors.problem(str(place), "not-our-own", owner=os.stat(real).st_uid))
+            problems.append(kinds.problem(str(place), "not-our-own", owner=os.stat(real).st_uid))
     return problems
 
 
 def _link_trouble(place: pathlib.Path, real: str, real_root: str) -> errors.Problem | None:
     found = place.lstat()
     if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
-        return errors.problem(str(place), "link-of-another", owner=found.st_uid)
+        return kinds.problem(str(place), "link-of-another", owner=found.st_uid)
     if not _below(real, real_root):
-        return errors.problem(str(place), "link-leads-out", root=real_root)
+        return kinds.problem(str(place), "link-leads-out", root=real_root)
     return None
 
 
@@ -216,11 +216,11 @@ def obstacles(root: pathlib.Path, replaced: typing.Iterable[str], edited: typing
         if not place.is_symlink() and place.is_file():
             problems += _fixed(place, "the file")
             if path in replaced and os.path.realpath(place) in mounted:
-                problems.append(errors.problem(str(place), "mounted-file"))
+                problems.append(kinds.problem(str(place), "mounted-file"))
     for directory in sorted(directories):
         problems += _fixed(directory, "the directory")
         if os.statvfs(directory).f_flag & os.ST_RDONLY:
-            problems.append(errors.problem(str(directory), "read-only-directory"))
+            problems.append(kinds.problem(str(directory), "read-only-directory"))
     return problems
 
 
@@ -239,7 +239,7 @@ def _fixed(place: pathlib.Path, what: str) -> list[errors.Problem]:
         os.close(descriptor)
     found = struct.unpack_from("i", flags)[0]  # the kernel writes an int, whatever the request says
     return [
-        errors.problem(str(place), "attribute", what=what, flag=letter, name=name, lacking=lacking)
+        kinds.problem(str(place), "attribute", what=what, flag=letter, name=name, lacking=lacking)
         for bit, letter, name, lacking in _ATTRIBUTES
         if found & bit
     ]
@@ -487,7 +487,7 @@ def begin(root: pathlib.Path, paths: typing.Iterable[str], units: typing.Iterabl
         entry = _describe(root, path)
         if entry is None:
             found = "a directory or device"
-            raise errors.NotReady([errors.problem(str(on_disk(root, path)), "not-a-file", found=found)])
+            raise errors.NotReady([kinds.problem(str(on_disk(root, path)), "not-a-file", found=found)])
         entries.append(entry)
         directories += _missing_parents(root, path)
     directories = list(dict.fromkeys(directories))

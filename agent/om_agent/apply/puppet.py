@@ -10,7 +10,7 @@ import pathlib
 import sysconfig
 import typing
 
-from om_agent import errors, proc
+from om_agent import errors, kinds, proc
 from om_agent.apply import files
 from om_agent.plan import layout
 
@@ -55,7 +55,7 @@ def find_tools(directories: typing.Sequence[pathlib.Path]) -> Tools:
     problems = []
     puppet = proc.find("puppet", _PUPPET_DIRECTORIES)
     if not puppet:
-        problems.append(errors.problem("puppet", "no-puppet"))
+        problems.append(kinds.problem("puppet", "no-puppet"))
     modules = {}
     for name in NEEDS:
         found = next((d / name for d in directories if (d / name / "metadata.json").is_file()), None)
@@ -63,7 +63,7 @@ def find_tools(directories: typing.Sequence[pathlib.Path]) -> Tools:
             modules[name] = found
         else:
             paths = ", ".join(map(str, directories))
-            problems.append(errors.problem("puppet", "no-module", name=name, paths=paths))
+            problems.append(kinds.problem("puppet", "no-module", name=name, paths=paths))
     if problems:
         raise errors.NotReady(problems)
     return Tools(typing.cast(str, puppet), modules)

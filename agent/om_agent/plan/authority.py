@@ -17,7 +17,7 @@ import hashlib
 import ipaddress
 import typing
 
-from om_agent import errors, fields, model
+from om_agent import errors, fields, kinds, model
 
 if typing.TYPE_CHECKING:
     from cryptography import x509
@@ -51,14 +51,14 @@ def issue(secret: model.Secret, node: model.Node) -> Credentials:
         from cryptography import exceptions
         from cryptography.hazmat.primitives import serialization
     except ModuleNotFoundError:
-        raise errors.NotReady([errors.problem("cryptography", "no-cryptography")]) from None
+        raise errors.NotReady([kinds.problem("cryptography", "no-cryptography")]) from None
     except ImportError as e:
         raise errors.CannotLoad("cryptography", e) from None
     try:
         stretched = _stretch(secret)
         ca_key, key = _key(stretched, "authority"), _key(stretched, f"router {node.name}")
     except (exceptions.UnsupportedAlgorithm, AttributeError, ValueError):  # OpenSSL has less than it could
-        raise errors.NotReady([errors.problem("router.mesh_password", "no-ed25519")]) from None
+        raise errors.NotReady([kinds.problem("router.mesh_password", "no-ed25519")]) from None
     ca = _authority(ca_key)
     certificate = _certificate(ca, ca_key, key, node)
     pem = serialization.Encoding.PEM

@@ -77,7 +77,7 @@ def node_name(node: model.Node) -> str:
 def _settings(
     d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], backend: model.Backend, host: layout.Host
 ) -> typing.Iterator[tuple[str, str]]:
-    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.sense tells of a name.
+    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.rules tells of a name.
     # An IPv6 address stands without brackets: 3.10.8 refuses to boot with them.
     own = fields.is_address(node.address)
     name = "1" if own else "default"

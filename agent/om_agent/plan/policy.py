@@ -18,7 +18,7 @@ PREFIX = "openstack.org/om"
 
 # Where answers go, as the engines name the dynamic addresses of interior and of edge routers: "/" and "." part the
 # words, "*" is one of them, "#" any number (a router's id may hold dots). Everything else that is routed by its
-# router's name, "$management" for one, does not end in "temp" and one more word (`om_agent.sense` refuses routers whose
+# router's name, "$management" for one, does not end in "temp" and one more word (`om_agent.rules` refuses routers whose
 # own name ends so).
 _ANSWERS = ("amqp:/_topo/*/#/temp/*", "amqp:/_edge/#/temp/*")
 

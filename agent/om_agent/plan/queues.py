@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, kinds, model
 from om_agent.plan import layout
 
 _WITHOUT_MIRRORS = (4,)
@@ -82,9 +82,9 @@ def problems(d: model.Deployment, host: layout.Host) -> typing.Iterator[errors.P
     """Yield why the broker of ``host`` cannot have the queues that the metadata asks for."""
     version, key = layout.numbers(host.broker_version), "broker.queues"
     if d.broker.queues is model.Queues.MIRRORED and not can_mirror(host):
-        yield errors.problem(key, "queues-mirrored", version=host.broker_version)
+        yield kinds.problem(key, "queues-mirrored", version=host.broker_version)
     if d.broker.queues is model.Queues.QUORUM and version and version < _WITH_QUORUM:
-        yield errors.problem(key, "queues-too-old", version=host.broker_version)
+        yield kinds.problem(key, "queues-too-old", version=host.broker_version)
 
 
 def findings(d: model.Deployment, host: layout.Host, runs: bool, uses: bool) -> typing.Iterator[errors.Problem]:
@@ -95,12 +95,12 @@ def findings(d: model.Deployment, host: layout.Host, runs: bool, uses: bool) -> 
     """
     version = layout.numbers(host.broker_version)
     if runs and version and version[:1] not in _TESTED:
-        yield errors.warning("broker", "broker-untested", version=host.broker_version)
+        yield kinds.problem("broker", "broker-untested", version=host.broker_version)
     if runs and d.broker.queues is model.Queues.MIRRORED and not version:
-        yield errors.warning("broker.queues", "queues-unknown")
+        yield kinds.problem("broker.queues", "queues-unknown")
     services = layout.numbers(host.oslo_messaging)
     if uses and choose(d, host).kind is model.Queues.QUORUM and services and services < QUORUM_OPTIONS[0][2]:
-        yield errors.warning("broker.queues", "quorum-unknown", version=host.oslo_messaging)
+        yield kinds.problem("broker.queues", "quorum-unknown", version=host.oslo_messaging)
 
 
 def options(d: model.Deployment, host: layout.Host) -> dict[str, str]:

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, kinds, model
 from om_agent.plan import layout, policy, topology
 
 Entity = tuple[str, dict[str, typing.Any]]
@@ -302,16 +302,16 @@ def check(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[error
     """
     count = sum(kind == "router" for kind, _ in entities)
     if count != 1:
-        yield errors.problem(path, "router-entity", count=count)
+        yield kinds.problem(path, "router-entity", count=count)
     profiles = {a.get("name") for kind, a in entities if kind == "sslProfile"}
     for kind, attributes in entities:
         unknown = [kind] if kind not in _KNOWN else sorted(attributes.keys() - _KNOWN[kind])
         for name in unknown:
-            yield errors.problem(path, "router-unknown", name=name if kind not in _KNOWN else f"{kind}.{name}")
+            yield kinds.problem(path, "router-unknown", name=name if kind not in _KNOWN else f"{kind}.{name}")
         if "sslProfile" in attributes and attributes["sslProfile"] not in profiles:
-            yield errors.problem(path, "router-no-profile", name=attributes["sslProfile"])
+            yield kinds.problem(path, "router-no-profile", name=attributes["sslProfile"])
     names = [f"{kind} {a.get('name') or a.get('prefix') or a.get('hostname') or a.get('id')}" for kind, a in entities]
     names += [f"socket {a.get('host')} {a.get('port')}" for kind, a in entities if kind == "listener"]
     for name, times in collections.Counter(names).items():
         if times > 1:
-            yield errors.problem(path, "router-duplicate", name=name)
+            yield kinds.problem(path, "router-duplicate", name=name)

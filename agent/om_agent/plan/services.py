@@ -7,7 +7,7 @@ import posixpath
 import re
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, kinds, model
 from om_agent.plan import layout, policy, queues, transport_url
 
 OSLO = "oslo"
@@ -205,7 +205,7 @@ def findings(
         return
     for name in dict.fromkeys(c.service for c in config_files):
         if catalogue[name].caution:
-            yield errors.warning(name, "mixes-halves", name=name, caution=catalogue[name].caution)
+            yield kinds.problem(name, "mixes-halves", name=name, caution=catalogue[name].caution)
 
 
 def build(
@@ -227,7 +227,7 @@ def build(
                 found.append(_config_file(d, service, file, host))
             elif d.services is not None:
                 at = f"services[{d.services.index(name)}]"
-                problems.append(errors.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
+                problems.append(kinds.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
     problems += _driver_problems(d, catalogue, found, host) if not problems else ()
     if problems:
         raise errors.InvalidInput(problems)
@@ -245,7 +245,7 @@ def _driver_problems(
     for backend in d.halves:
         if backend.scheme is model.Scheme.AMQP and using[backend.half]:
             name = using[backend.half][0].name
-            yield errors.problem(f"{backend.half}.scheme", "no-amqp-driver", version=host.oslo_messaging, name=name)
+            yield kinds.problem(f"{backend.half}.scheme", "no-amqp-driver", version=host.oslo_messaging, name=name)
 
 
 def as_seen_from(d: model.Deployment, node: model.Node, backend: model.Backend) -> model.Backend:

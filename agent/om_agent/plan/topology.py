@@ -23,7 +23,7 @@ import re
 import struct
 import typing
 
-from om_agent import errors, model
+from om_agent import errors, kinds, model
 
 # Measured on two cores: 15 interiors fully meshed idle at 11 % of a core, 20 never come to rest (doc/topology.rst).
 FULL_MESH = 12
@@ -322,23 +322,23 @@ def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
     :raises om_agent.errors.InvalidInput: when one loss would partition it and ``router.require_redundancy`` is set.
     """
     places = {n.name: i for i, n in enumerate(d.nodes)}
-    severity = errors.ERROR if d.router.require_redundancy else errors.WARNING
+    told = kinds.problem if d.router.require_redundancy else kinds.warning
     found = []
     for loss in m.losses:
         who = errors.listed(loss.cut, _SHOWN)
         lone = len(loss.what) == 1
         path = f"nodes[{places[loss.what[0]]}]" if lone else "sites.links"
         code = "lone-interior" if lone else "lone-link"
-        found.append(errors.problem(path, code, severity, name=" and ".join(loss.what), who=who))
+        found.append(told(path, code, name=" and ".join(loss.what), who=who))
     if found and d.router.require_redundancy:
         raise errors.InvalidInput(found)
     for site, count in collections.Counter(n.site for n in m.interiors).items():
         links = _most_links(count, d.router.max_links)
         text = {"count": count, "site": model.site_name(site), "links": links}
         if links >= BUSY_LINKS:
-            found.append(errors.warning("router.max_links", "crowded", **text))
+            found.append(kinds.problem("router.max_links", "crowded", **text))
         elif count >= FLOODED and links > RING_LINKS:
-            found.append(errors.warning("nodes", "flooded", **text))
+            found.append(kinds.problem("nodes", "flooded", **text))
         elif is_thinned(count, d.router.max_links):
-            found.append(errors.warning("nodes", "thinned", **text))
+            found.append(kinds.problem("nodes", "thinned", **text))
     return found

@@ -7,7 +7,7 @@ import ipaddress
 import re
 import typing
 
-from om_agent import errors, fields, model
+from om_agent import errors, fields, kinds, model
 
 # IPv4 addresses that are no single host's: unspecified, link-local, multicast, broadcast.
 _NOBODY = re.compile(r"0\.0\.0\.0\Z|169\.254\.|2(?:2[4-9]|3[0-9])\.|255\.255\.255\.255\Z")
@@ -39,7 +39,7 @@ def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             continue
         path, ip = f"nodes[{i}].address", ipaddress.IPv6Address(node.address) if ":" in node.address else None
         if ip.is_unspecified or ip.is_multicast or ip.is_link_local if ip else _NOBODY.match(node.address):
-            yield errors.problem(path, "no-own-address")
+            yield kinds.problem(path, "no-own-address")
 
 
 def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
@@ -47,11 +47,11 @@ def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -
     yield from _check_addresses(d)
     for i, name in enumerate(d.services or ()):
         if services and name not in services:
-            yield errors.problem(
+            yield kinds.problem(
                 f"services[{i}]", "unknown-service", name=errors.quoted(name), known=", ".join(services)
             )
     if d.node and d.node not in d.by_name():
-        yield errors.problem("node", "not-in-nodes", name=errors.quoted(d.node))
+        yield kinds.problem("node", "not-in-nodes", name=errors.quoted(d.node))
     yield from _check_sharing(d)
     yield from _check_logins(d)
     yield from _check_tls(d)
@@ -75,19 +75,19 @@ def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     same = set(rpc.nodes) == set(notify.nodes)
     if rpc.nodes and notify.nodes and not same:
         if rpc.scheme is model.Scheme.AMQP:
-            yield errors.problem("notify.nodes", "one-mesh")
+            yield kinds.problem("notify.nodes", "one-mesh")
         elif set(rpc.nodes) & set(notify.nodes):
-            yield errors.problem("notify.nodes", "overlap", scheme=rpc.scheme.value)
+            yield kinds.problem("notify.nodes", "overlap", scheme=rpc.scheme.value)
     if not same or rpc.external:
         return
     for key in ("tls", "port") if rpc.scheme is model.Scheme.RABBIT else ("tls",):
         if getattr(rpc, key) != getattr(notify, key):
-            yield errors.problem(f"notify.{key}", "shared-differs", what=what, key=key)
+            yield kinds.problem(f"notify.{key}", "shared-differs", what=what, key=key)
     known = {a.username: a.password for a in reversed(rpc.accounts.values())}
     own = notify if notify in _own_accounts(d) else dataclasses.replace(notify, also_accept=())
     for path, account in own.accounts.items():
         if known.get(account.username, account.password) != account.password:
-            yield errors.problem(f"{path}.password", "two-passwords", what=what)
+            yield kinds.problem(f"{path}.password", "two-passwords", what=what)
 
 
 def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -95,20 +95,20 @@ def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     rpc, notify = d.rpc, d.notify
     if rpc.scheme is notify.scheme:
         if rpc.mechanism is not notify.mechanism:
-            yield errors.problem("notify.sasl_mechanism", "login-differs", key="sasl_mechanism")
+            yield kinds.problem("notify.sasl_mechanism", "login-differs", key="sasl_mechanism")
         elif rpc.client_files != notify.client_files:
             key = next(k for k, a, b in zip(model.CLIENT_FILES, rpc.client_files, notify.client_files) if a != b)
-            yield errors.problem(f"notify.{key}", "login-differs", key=key)
+            yield kinds.problem(f"notify.{key}", "login-differs", key=key)
         elif rpc.client_files and rpc.username != notify.username:
-            yield errors.problem("notify.username", "login-differs", key="username")
+            yield kinds.problem("notify.username", "login-differs", key="username")
     for b in d.halves:
         path = f"{b.half}.sasl_mechanism"
         if b.mechanism is model.Mechanism.SCRAM and b.scheme is model.Scheme.RABBIT:
-            yield errors.problem(path, "scram-rabbit")
+            yield kinds.problem(path, "scram-rabbit")
         if b.mechanism is model.Mechanism.EXTERNAL and not b.tls:
-            yield errors.problem(path, "external-tls", half=b.half)
+            yield kinds.problem(path, "external-tls", half=b.half)
         if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and not model.meshed(d):
-            yield errors.problem(path, "embedded-login")
+            yield kinds.problem(path, "embedded-login")
 
 
 def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -119,17 +119,17 @@ def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             others = [(f"{b.half}.hosts[{i}]", host) for i, host in enumerate(b.hosts)]
             for path, host in others if b.external else own:
                 if fields.is_address(host):
-                    yield errors.problem(path, "tls-needs-name")
+                    yield kinds.problem(path, "tls-needs-name")
         if b.external:
             continue
         if b.tls and not server_tls:
-            yield errors.problem(f"{what}.tls", "tls-not-on-server", half=b.half, what=what)
+            yield kinds.problem(f"{what}.tls", "tls-not-on-server", half=b.half, what=what)
         if server_tls and not b.tls:
-            yield errors.problem(f"{b.half}.tls", "tls-not-on-clients", half=b.half, what=what)
+            yield kinds.problem(f"{b.half}.tls", "tls-not-on-clients", half=b.half, what=what)
         if (b.tls or server_tls) and not d.tls.has_certificate:
-            yield errors.problem(f"{b.half}.tls", "tls-no-certificate", what=what)
+            yield kinds.problem(f"{b.half}.tls", "tls-no-certificate", what=what)
         if b.tls and not d.tls.has_ca:
-            yield errors.problem("tls", "tls-no-ca")
+            yield kinds.problem("tls", "tls-no-ca")
 
 
 def _check_distribution(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -138,10 +138,10 @@ def _check_distribution(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     if not d.broker.distribution_tls or not brokers:
         return
     if not d.broker.tls and not (d.tls.has_certificate and d.tls.has_ca):  # with it, that is told of for the clients
-        yield errors.problem("broker.distribution_tls", "tls-distribution")
+        yield kinds.problem("broker.distribution_tls", "tls-distribution")
     for i, n in enumerate(d.nodes):
         if n.name in brokers and fields.is_address(n.name):
-            yield errors.problem(f"nodes[{i}].name", "tls-node-name")
+            yield kinds.problem(f"nodes[{i}].name", "tls-node-name")
 
 
 def _brokers(d: model.Deployment) -> set[str]:
@@ -155,19 +155,19 @@ def _check_engine(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             continue
         for path, account in b.accounts.items() if not b.external else ():
             if "@" in account.username:
-                yield errors.problem(f"{path}.username", "username-realm")
+                yield kinds.problem(f"{path}.username", "username-realm")
             if account.password.reveal()[-1:] in ("\n", "\r"):
-                yield errors.problem(f"{path}.password", "password-line-end")
+                yield kinds.problem(f"{path}.password", "password-line-end")
             if account.username == model.ADMIN_USER:
-                yield errors.problem(f"{path}.username", "username-taken")
+                yield kinds.problem(f"{path}.username", "username-taken")
         if d.router.engine is model.Engine.EMBEDDED and len(b.nodes) > 1:
-            yield errors.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
+            yield kinds.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
     for b in d.halves:
         if b.scheme is model.Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
-            yield errors.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)
+            yield kinds.problem("broker.cluster", "lone-brokers", count=len(b.nodes), half=b.half)
     brokers = [n for b in d.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes]
     if len({"." in n for n in brokers}) > 1:
-        yield errors.problem("nodes", "mixed-names")
+        yield kinds.problem("nodes", "mixed-names")
 
 
 def _check_interior_count(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
@@ -175,7 +175,7 @@ def _check_interior_count(d: model.Deployment, given: Given) -> typing.Iterator[
     if count > model.MAX_INTERIORS:
         half = d.routed[0].half
         path = f"{half}.nodes" if half in given.named else "nodes"
-        yield errors.problem(path, "too-many-routers", count=count, half=half)
+        yield kinds.problem(path, "too-many-routers", count=count, half=half)
 
 
 def _check_families(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -191,10 +191,10 @@ def _check_families(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
         alone = b in d.routed and all(n.router is not model.RouterMode.NONE for n in d.nodes)
         if len({":" in h for h in b.hosts}) > 1 and not (alone and d.router.clients is model.Clients.LOCAL):
-            yield errors.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
+            yield kinds.problem(f"{b.half}.hosts" if b.external else "nodes", "mixed-families", half=b.half)
     for b in {b.nodes: b for b in reversed(d.halves) if b.scheme is model.Scheme.RABBIT and d.broker.cluster}.values():
         if len({":" in by_name[name].address for name in b.nodes}) > 1:
-            yield errors.problem("nodes", "mixed-cluster", half=b.half)
+            yield kinds.problem("nodes", "mixed-cluster", half=b.half)
 
 
 def _check_rabbit_urls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -205,9 +205,9 @@ def _check_rabbit_urls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
         for path, account in b.accounts.items():
             for key, text in (("username", account.username), ("password", account.password.reveal())):
                 if "/" in text:
-                    yield errors.problem(f"{path}.{key}", "rabbit-slash")
+                    yield kinds.problem(f"{path}.{key}", "rabbit-slash")
         if set("%?#;") & set(b.virtual_host):
-            yield errors.problem(f"{b.half}.virtual_host", "rabbit-vhost")
+            yield kinds.problem(f"{b.half}.virtual_host", "rabbit-vhost")
 
 
 def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -217,14 +217,14 @@ def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             continue
         for path, account in b.accounts.items():
             if "," in account.username or account.username != account.username.strip():
-                yield errors.problem(f"{path}.username", "router-username")
+                yield kinds.problem(f"{path}.username", "router-username")
             if account.username == _EVERYBODY:
-                yield errors.problem(f"{path}.username", "router-everybody")
+                yield kinds.problem(f"{path}.username", "router-everybody")
         if set("*#,$ ") & set(b.virtual_host):
-            yield errors.problem(f"{b.half}.virtual_host", "router-vhost")
+            yield kinds.problem(f"{b.half}.virtual_host", "router-vhost")
     for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*", so "temp/$management" is one too many
         if n.router is not model.RouterMode.NONE and n.name.rpartition(".")[2].lower() == "temp":
-            yield errors.problem(f"nodes[{i}].name", "router-temp")
+            yield kinds.problem(f"nodes[{i}].name", "router-temp")
 
 
 def _own_accounts(d: model.Deployment) -> tuple[model.Backend, ...]:
@@ -236,14 +236,14 @@ def _check_accounts(d: model.Deployment, given: Given) -> typing.Iterator[errors
     """Passwords are changed by way of a second user, and nothing else may change with them."""
     for b in _own_accounts(d):
         if b.also_accept and b.external:
-            yield errors.problem(f"{b.half}.also_accept", "external-accept")
+            yield kinds.problem(f"{b.half}.also_accept", "external-accept")
         first: dict[str, str] = {}
         for path, account in b.accounts.items():
             if first.setdefault(account.username, path) != path:
                 text = {"name": errors.quoted(account.username), "first": f"{first[account.username]}.username"}
-                yield errors.problem(f"{path}.username", "twice", **text)
+                yield kinds.problem(f"{path}.username", "twice", **text)
     if d.rpc.also_accept and not given.cookie and _brokers(d):
-        yield errors.problem("broker.erlang_cookie", "derived-changes")
+        yield kinds.problem("broker.erlang_cookie", "derived-changes")
 
 
 def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -252,7 +252,7 @@ def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     sites = {n.site for n in routers}
     if "" in sites and len(sites) > 1:
         names = [n.name for n in routers if not n.site]
-        yield errors.problem("nodes", "site-missing", count=len(names), name=errors.quoted(names[0]))
+        yield kinds.problem("nodes", "site-missing", count=len(names), name=errors.quoted(names[0]))
         return
     carrying = {n.site for n in routers if n.router is model.RouterMode.INTERIOR}
     first = sorted(carrying)[:1]
@@ -262,11 +262,11 @@ def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
         between = [s for s in loose.get(site, ()) if s not in carrying]
         text = {"site": model.site_name(site), "rest": model.site_name(first[0])}
         if between:
-            yield errors.problem(
+            yield kinds.problem(
                 "sites.links", "site-between", between=" and ".join(map(model.site_name, between)), **text
             )
         else:
-            yield errors.problem("sites.links", "site-apart", **text)
+            yield kinds.problem("sites.links", "site-apart", **text)
 
 
 def _ways(d: model.Deployment, start: typing.Sequence[str], through: set[str]) -> dict[str, tuple[str, ...]]:
@@ -290,7 +290,7 @@ def _check_ports(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             first = claimed.setdefault(port, what)
             if first != what and (first, what) not in reported:
                 reported.add((first, what))
-                yield errors.problem(
+                yield kinds.problem(
                     what, "port-collision", port=port, node=errors.quoted(name), first=first, second=what
                 )
 
@@ -309,38 +309,36 @@ def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
 def findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
     yield from _role_findings(d, given)
     if d.notify.scheme is model.Scheme.AMQP:
-        yield errors.warning("notify.scheme", "not-stored")
+        yield kinds.problem("notify.scheme", "not-stored")
     for b in d.halves:
         if not b.tls:
-            yield errors.warning(f"{b.half}.tls", "plaintext", half=b.half)
+            yield kinds.problem(f"{b.half}.tls", "plaintext", half=b.half)
     for b in d.halves:
         if b.mechanism is model.Mechanism.SCRAM:
-            yield errors.warning(f"{b.half}.sasl_mechanism", "scram-cyrus")
+            yield kinds.problem(f"{b.half}.sasl_mechanism", "scram-cyrus")
     for b in _own_accounts(d):
         for account in b.also_accept:
-            yield errors.warning(f"{b.half}.also_accept", "still-accepted", name=errors.quoted(account.username))
+            yield kinds.problem(f"{b.half}.also_accept", "still-accepted", name=errors.quoted(account.username))
     brokers = _brokers(d)
     if not given.cookie and any(len(b.nodes) > 1 for b in d.halves if b.scheme is model.Scheme.RABBIT):
-        yield errors.warning("broker.erlang_cookie", "cookie-derived")
+        yield kinds.problem("broker.erlang_cookie", "cookie-derived")
     if brokers and fields.erlang_made(d.broker.erlang_cookie.reveal()):
-        yield errors.warning("broker.erlang_cookie", "cookie-replaced")
+        yield kinds.problem("broker.erlang_cookie", "cookie-replaced")
     if given.mirrored:
         meant = (d.broker.queues or model.Queues.CLASSIC).value
-        yield errors.warning("broker.mirrored_queues", "mirrored-queues", meant=meant)
+        yield kinds.problem("broker.mirrored_queues", "mirrored-queues", meant=meant)
     for i, node in enumerate(d.nodes):
         if node.name in brokers and not fields.is_address(node.address):
-            yield errors.warning(f"nodes[{i}].address", "listens-everywhere")
+            yield kinds.problem(f"nodes[{i}].address", "listens-everywhere")
     if d.router.engine is model.Engine.QDROUTERD and len(model.interiors(d)) > 2:
-        yield errors.warning("router.engine", "fanout-duplicates", count=len(model.interiors(d)))
+        yield kinds.problem("router.engine", "fanout-duplicates", count=len(model.interiors(d)))
 
 
 def _role_findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
     known = sorted({n.role for n in d.nodes})
     for role in given.roles:
         if role not in known:
-            yield errors.warning(
-                f"router.roles.{role}", "role-unused", role=errors.quoted(role), known=", ".join(known)
-            )
+            yield kinds.problem(f"router.roles.{role}", "role-unused", role=errors.quoted(role), known=", ".join(known))
     half = d.routed[0].half if d.routed else ""
     told = set(given.roles) if half in given.named else set()
     for before, after in zip(given.nodes, d.nodes):
@@ -350,4 +348,4 @@ def _role_findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.
         ):
             told.remove(before.role)
             text = {"role": errors.quoted(before.role), "name": errors.quoted(before.name)}
-            yield errors.warning(f"router.roles.{before.role}", "roles-overruled", half=half, **text)
+            yield kinds.problem(f"router.roles.{before.role}", "roles-overruled", half=half, **text)
