@@ -17,7 +17,7 @@ import time
 import typing
 
 import pytest
-from om_agent import facts, model, parse, plan, render
+from om_agent import host_facts, model, parse, plan, render
 from om_agent.plan import layout, services
 
 from testbed import errors, rabbitmq
@@ -31,7 +31,7 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END C
 KEY = "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n"
 
 # Whether this machine's RabbitMQ has them: 4.0 and newer has quorum queues instead.
-MIRRORED_QUEUES = layout.numbers(facts.broker_version(pathlib.Path("/"))) < (4,)
+MIRRORED_QUEUES = layout.numbers(host_facts.broker_version(pathlib.Path("/"))) < (4,)
 
 Raw = dict[str, typing.Any]
 

@@ -203,7 +203,7 @@ class Client:
                 raise Unreachable(self.login.where, SILENT, f"it has more than {_MOST_ROWS} rows of {entity}")
 
     def create(self, entity: str, name: str, attributes: typing.Mapping[str, object]) -> None:
-        """Create an entity; that this succeeds says little, see `om_agent.apply.router`."""
+        """Create an entity; that this succeeds says little, see `om_agent.apply.live_router`."""
         kind = self._prefix + entity
         self._request({"operation": "CREATE", "type": kind, "name": name}, {**attributes, "name": name})
 

@@ -14,7 +14,7 @@ import socket
 import time
 
 from om_agent import amqp, errors, model, proc, verify
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 from om_agent.plan import router
 
 _POLL = 0.2
@@ -60,7 +60,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
         )
     start = time.monotonic()
     move_clients = d.router.clients is model.Clients.MESH
-    with running.connect(p, running.read_door(root)) as client:
+    with live_router.connect(p, live_router.read_door(root)) as client:
         names = _close_listeners(client, p, root)
         leaving = [r for r in client.query("connection") if move_clients and amqp.is_client(r)]
         for row in leaving:
@@ -86,7 +86,7 @@ def _close_listeners(client: amqp.Client, p: router.RouterPlan, root: pathlib.Pa
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        running.write_door(root, port)
+        live_router.write_door(root, port)
         door = {"host": "127.0.0.1", "port": str(port), "role": "normal", "authenticatePeer": True}
         vhost = next(a["policyVhost"] for kind, a in p.entities if kind == "listener" and "policyVhost" in a)
         client.create("listener", verify.DOOR, {**door, "saslMechanisms": "PLAIN", "policyVhost": vhost})
@@ -105,7 +105,7 @@ def turn_edge(d: model.Deployment, p: router.RouterPlan, name: str) -> bool:
     if not node:
         return False
     try:
-        with amqp.Client(running.login(p, (node.host, p.listener[1]), host=node.host), _EDGE_SECONDS) as edge:
+        with amqp.Client(live_router.login(p, (node.host, p.listener[1]), host=node.host), _EDGE_SECONDS) as edge:
             rows = [r for r in edge.query("connector") if r["name"] == uplink]
             others = [r for r in edge.query("connection") if _is_up(r, "edge") and r["container"] != p.node.name]
             if not rows or not others:  # it has nowhere else to go
@@ -124,11 +124,11 @@ def undo(p: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> tupl
 
     :raises om_agent.errors.ApplyFailed: when that is not possible.
     """
-    entities = running.entities(config)
+    entities = live_router.entities(config)
     if entities is None:
         raise errors.ApplyFailed(f"{p.paths.config} is not there or damaged. Run om-agent apply.")
-    done = running.match(p, entities, running.read_door(root))
-    running.write_door(root, None)
+    done = live_router.match(p, entities, live_router.read_door(root))
+    live_router.write_door(root, None)
     return done
 
 

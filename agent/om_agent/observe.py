@@ -28,9 +28,7 @@ from om_agent import (
     sources,
     verify,
 )
-from om_agent.apply import broker as running_broker
-from om_agent.apply import files
-from om_agent.apply import router as running
+from om_agent.apply import files, live_broker, live_router
 from om_agent.plan import broker, layout, queues, router, services, topology, transport_url
 
 PAUSE = 1.0  # seconds between two looks
@@ -59,7 +57,7 @@ def mesh(
     :param units: of services, that should be connected.
     """
     try:
-        with running.connect(r, running.read_door(root)) as client:
+        with live_router.connect(r, live_router.read_door(root)) as client:
             own = _router(client)
             if verify.product_of(r.engine) not in own.product:
                 return verify.Mesh(own)
@@ -130,10 +128,10 @@ def _connection(row: amqp.Row) -> verify.Connection:
 
 
 def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
-    entities = running.entities(config)
+    entities = live_router.entities(config)
     if entities is None or not amqp.DIALECTS[r.engine].changes:
         return ()
-    found = running.drift(r, entities, client)
+    found = live_router.drift(r, entities, client)
     return (*map(str, found.steps), *found.obstacles)
 
 
@@ -163,7 +161,7 @@ def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> verify.Router
     """Ask a router directly, which every node's agent may."""
     node = d.by_name()[name]
     try:
-        with amqp.Client(running.login(r, (node.host, r.listener[1]), host=node.host), _PEER_SECONDS) as client:
+        with amqp.Client(live_router.login(r, (node.host, r.listener[1]), host=node.host), _PEER_SECONDS) as client:
             return _router(client)
     except amqp.Unreachable as e:
         return verify.Router(e.kind, e.why)
@@ -178,7 +176,7 @@ def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> pi
     """
     routers = dict.fromkeys((n.name for n in planned.interiors), picture.DOWN)
     found: set[tuple[str, str]] = set()
-    with running.connect(r, running.read_door(root)) as client:
+    with live_router.connect(r, live_router.read_door(root)) as client:
         known = set(routers)  # until one of them has said which it reaches
         for name in sorted(routers, key=lambda name: name != client.container):
             if name not in known:
@@ -461,7 +459,7 @@ def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: 
 
     :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
     """
-    done = running_broker.Door(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
+    done = live_broker.Door(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:

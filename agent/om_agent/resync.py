@@ -21,7 +21,7 @@ import time
 import typing
 
 from om_agent import amqp, drain, errors, model, verify
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 from om_agent.plan import router
 
 # A router sends its updates once a second. On a busy machine it took up to 3 s until all others had them.
@@ -114,7 +114,7 @@ def _look(
 ) -> tuple[Missing, frozenset[str]]:
     """Return what is missing now, and the addresses whose connections were therefore closed."""
     try:
-        with running.connect(p, running.read_door(root)) as client:
+        with live_router.connect(p, live_router.read_door(root)) as client:
             now = missing(client, p)
             stuck = both(before, now)
             closed.update(_close(d, p, client, stuck) if stuck else ())

@@ -12,7 +12,7 @@ import sys
 import time
 import typing
 
-from om_agent import facts
+from om_agent import host_facts
 
 from testbed import processes
 
@@ -79,5 +79,5 @@ def describe() -> dict[str, typing.Any]:
         "system": name[1] if name else platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version() + (" of the system" if sys.base_prefix == "/usr" else ""),
-        "rabbitmq": facts.broker_version(pathlib.Path("/")),
+        "rabbitmq": host_facts.broker_version(pathlib.Path("/")),
     }

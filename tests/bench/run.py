@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import typing
 
-from om_agent import facts, model
+from om_agent import host_facts, model
 
 from testbed import processes
 from tests.bench import figures, machine, sides, work
@@ -41,7 +41,7 @@ Part = collections.abc.Callable[[Context], dict[str, typing.Any]]
 def pair(context: Context, name: str) -> dict[str, typing.Any]:
     """Run a pair's work; what it finds are its samples."""
     made: list[sides.Side] = []
-    version = facts.broker_version(pathlib.Path("/"))
+    version = host_facts.broker_version(pathlib.Path("/"))
     kinds = sides.kinds(name, version)
     for kind in sides.KINDS[name]:
         if kind not in kinds:

@@ -19,7 +19,7 @@ import time
 import types
 import typing
 
-from om_agent import amqp, apply, errors, facts, model, plan, render, verify
+from om_agent import amqp, apply, errors, host_facts, model, plan, render, verify
 from om_agent.apply import files
 from om_agent.plan import services, topology
 
@@ -109,7 +109,7 @@ def _render(context: run.Context, shape: Shape, number: int) -> overcloud.Overcl
     text = importlib.resources.files("om_agent").joinpath("data/services.yaml").read_text("utf-8")
     catalogue = services.parse_catalogue(text)
     for host in cloud.hosts:
-        found = facts.gather(catalogue, host.root, relocate=True, manage_services=False)
+        found = host_facts.gather(catalogue, host.root, relocate=True, manage_services=False)
         rendered = render.render(plan.build(cloud.deployment, host.node, catalogue, found), found)
         with files.lock(host.root, 1) as lock:
             apply.apply(rendered, found, host.root, 1, lock)

@@ -115,7 +115,7 @@ KINDS = {
 def kinds(pair: str, version: str) -> tuple[Kind, ...]:
     """Return the kinds of a pair that a RabbitMQ of this version can be: from 4.0 on it has no mirrored queues.
 
-    :param version: as `om_agent.facts.broker_version` gives it.
+    :param version: as `om_agent.host_facts.broker_version` gives it.
     """
     mirrors = queues.can_mirror(layout.Host(broker_version=version))
     return tuple(kind for kind in KINDS[pair] if mirrors or kind.broker.get("queues") != "mirrored")

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import typing
 
-from om_agent import facts, render
+from om_agent import host_facts, render
 from om_agent.plan import layout, services
 
 from tests import helpers
@@ -59,7 +59,7 @@ def differences(read: Read, tree: pathlib.Path, node: str, metadata: dict[str, t
 
     :param tree: what it was before its first boot.
     """
-    host = dataclasses.replace(facts.gather(helpers.catalogue(), tree, False, True), target="")
+    host = dataclasses.replace(host_facts.gather(helpers.catalogue(), tree, False, True), target="")
     rendered = helpers.rendered(metadata, node, host)
     contents = {file.path: file.content for file in rendered.files}
     contents[layout.HIERA_CONFIG] = render.hiera_config(host)

@@ -12,7 +12,7 @@ import typing
 
 import pytest
 from om_agent import amqp, model
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 from om_agent.plan import router as router_plan
 
 from testbed import routers as engines
@@ -70,7 +70,7 @@ def hostile(
 def ask(router: routers.Running, *entities: str) -> tuple[amqp.Unreachable, float]:
     """Ask one after the other until one fails; returns how, and how long that took from its beginning."""
     assert router.plan.router
-    with amqp.Client(running.login(router.plan.router), SECONDS) as client:
+    with amqp.Client(live_router.login(router.plan.router), SECONDS) as client:
         for entity in entities:
             begun = time.monotonic()
             try:
@@ -128,7 +128,7 @@ def test_a_clock_that_is_set_back_while_it_is_asked(
     """An answer, a silence and the end of the connection each take no longer than they would."""
     with hostile("", tmp_path, monkeypatch) as router:
         assert router.plan.router
-        client = amqp.Client(running.login(router.plan.router), SECONDS)
+        client = amqp.Client(live_router.login(router.plan.router), SECONDS)
         assert client.query("router")
         set_back()
         assert client.query("router")
@@ -172,14 +172,14 @@ def test_the_sentence_names_the_listener_that_hangs(monkeypatch: pytest.MonkeyPa
             one.bind((ADDRESS, 0))
         old.listen()
         was, to_be = (one.getsockname()[1] for one in (old, new))
-        work = running.Work(planned, (listener(was),), (listener(to_be),), ())
-        with pytest.raises(running.Trouble) as caught:
-            running._connect(work)
+        work = live_router.Work(planned, (listener(was),), (listener(to_be),), ())
+        with pytest.raises(live_router.Trouble) as caught:
+            live_router._connect(work)
         assert f"{ADDRESS}:{was} cannot be asked: it did not answer" in str(caught.value)
         old.close()
-        with pytest.raises(running.Trouble) as caught:
-            running._connect(work)
+        with pytest.raises(live_router.Trouble) as caught:
+            live_router._connect(work)
         assert f"{ADDRESS}:{was} cannot be asked: nothing listens there" in str(caught.value)
-        with pytest.raises(running.Trouble) as caught:
-            running._connect(dataclasses.replace(work, old=(), new=()))
+        with pytest.raises(live_router.Trouble) as caught:
+            live_router._connect(dataclasses.replace(work, old=(), new=()))
         assert str(caught.value) == "it has no listener for clients"

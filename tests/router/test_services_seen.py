@@ -11,7 +11,7 @@ import time
 import typing
 
 import pytest
-from om_agent import clients, facts, kinds, model, observe, plan, verify
+from om_agent import clients, host_facts, kinds, model, observe, plan, verify
 from om_agent.plan import router as router_plan
 
 from testbed import overcloud, processes, workers
@@ -55,7 +55,9 @@ def planned(cloud: clouds.Cloud, **group: int) -> router_plan.RouterPlan:
     """The plan of the node's router, with these limits in each group of its policy, and its file as that says."""
     root = cloud.hosts[NAME].root
     d = cloud.all.deployment
-    made = plan.build(d, d.nodes[0], helpers.catalogue(), facts.gather(helpers.catalogue(), root, True, False)).router
+    made = plan.build(
+        d, d.nodes[0], helpers.catalogue(), host_facts.gather(helpers.catalogue(), root, True, False)
+    ).router
     assert made
     entities = json.loads(json.dumps(made.entities))
     for kind, attributes in entities:

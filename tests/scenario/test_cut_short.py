@@ -9,7 +9,7 @@ import typing
 
 import pytest
 from om_agent import apply, cli, drain, errors, observe
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 
 from tests import helpers
 
@@ -111,7 +111,7 @@ def cut(
 
     def fail(*arguments: object) -> typing.NoReturn:
         if begun:
-            running.write_door(node.root, 12345)
+            live_router.write_door(node.root, 12345)
         raise error
 
     for module, name in ((drain, "drain"), (drain, "undo"), (observe, "mesh"), (apply, "apply")):

@@ -10,7 +10,7 @@ import typing
 
 import pytest
 from om_agent import amqp, apply, model, parse, plan, render
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 from om_agent.plan import layout
 from om_devrouter import schema
 
@@ -77,7 +77,7 @@ def run(raw: helpers.Raw, base: pathlib.Path) -> collections.abc.Iterator[Runnin
         process = supervisor.start("router", [*command, "-c", str(root) + planned.router.paths.config], environment)
         address = planned.router.listener
         processes.wait_until("the router listens", lambda: sockets.is_open(address), 20, [process])
-        with amqp.Client(running.login(planned.router)) as client:
+        with amqp.Client(live_router.login(planned.router)) as client:
             yield Running(planned, root, client)
 
 

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 from om_agent import errors, proc
-from om_agent.apply import broker
+from om_agent.apply import live_broker
 from om_agent.plan import layout
 
 from tests import helpers
@@ -46,7 +46,7 @@ def test_a_broker_that_says_what_rabbitmqctl_does(node: helpers.Machine, command
     give(told)
     script = node.root / CONFIGURATION / "rabbitmq-env.conf"
     script.write_text(f"{script.read_text()}{{ id -u; id -G; pwd; env; }} >{told}/who; exit 69\n")
-    if not pathlib.Path(broker._CTL).exists():  # what it does first
+    if not pathlib.Path(live_broker._CTL).exists():  # what it does first
         (node.bin / "rabbitmqctl").write_text('#!/bin/sh\n. "$RABBITMQ_CONF_ENV_FILE"\n')
         (node.bin / "rabbitmqctl").chmod(0o755)
     done = node.run(*command, *options, OS_PASSWORD="of an administrator's shell")
@@ -57,13 +57,13 @@ def test_a_broker_that_says_what_rabbitmqctl_does(node: helpers.Machine, command
     assert not [line for line in environment if line.startswith(("OS_", "PYTHON"))]
 
 
-def door(root: pathlib.Path) -> broker.Door:
+def door(root: pathlib.Path) -> live_broker.Door:
     planned = helpers.plan_for(helpers.default(), "ctl-0").broker
     assert planned
     for name in (f"{CONFIGURATION}/rabbitmq-env.conf", layout.RABBIT_COOKIE.lstrip("/")):
         (root / name).parent.mkdir(parents=True)
         (root / name).touch(0o600)
-    return broker.Door(planned, root, relocated=True)
+    return live_broker.Door(planned, root, relocated=True)
 
 
 @pytest.mark.parametrize(

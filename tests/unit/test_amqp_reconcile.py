@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from om_agent import amqp, apply, errors, model, render
-from om_agent.apply import files
-from om_agent.apply import router as running
+from om_agent.apply import files, live_router
 from om_agent.plan import router
 
 from tests import helpers
@@ -59,7 +58,7 @@ def changed(kind: str, **values: str | int | bool) -> tuple[router.Entity, ...]:
 def test_what_can_be_changed_while_it_runs(
     old: tuple[router.Entity, ...], new: tuple[router.Entity, ...], steps: list[str]
 ) -> None:
-    found = running.difference(old, new)
+    found = live_router.difference(old, new)
     assert (list(map(str, found.steps)), found.obstacles) == (steps, ())
 
 
@@ -75,7 +74,7 @@ def test_what_can_be_changed_while_it_runs(
     ],
 )
 def test_what_only_a_restart_changes(new: tuple[router.Entity, ...], why: str) -> None:
-    assert why in running.difference(BASE, new).obstacles
+    assert why in live_router.difference(BASE, new).obstacles
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -86,7 +85,7 @@ ENTITIES = st.dictionaries(
 
 @given(ENTITIES, ENTITIES)
 def test_the_steps_lead_from_one_to_the_other(old: tuple[router.Entity, ...], new: tuple[router.Entity, ...]) -> None:
-    found = running.difference(old, new)
+    found = live_router.difference(old, new)
     state = {(k, str(a["name"])): a["port"] for k, a in old}
     for step in sorted(found.steps, key=lambda s: not s.early):
         if step.sign == "+":
@@ -97,7 +96,7 @@ def test_the_steps_lead_from_one_to_the_other(old: tuple[router.Entity, ...], ne
             state[step.kind, step.name] = typing.cast("int", step.attributes["port"])
     assert state == {(k, str(a["name"])): a["port"] for k, a in new}
     assert not found.obstacles
-    assert running.difference(new, new).steps == ()
+    assert live_router.difference(new, new).steps == ()
 
 
 MESH_CERTIFICATE = "/etc/qpid-dispatch/mesh/certificate.pem"
@@ -137,11 +136,11 @@ class Node:
     def stamp(self, rendered: render.Rendered, unit: render.Unit) -> str:
         return dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))[unit.name]
 
-    def decide(self, raw: helpers.Raw) -> running.Verdict:
+    def decide(self, raw: helpers.Raw) -> live_router.Verdict:
         rendered, plan = self.rendered(raw)
         unit = next(u for u in rendered.units if u.name == plan.paths.unit)
         stamp = self.stamp(rendered, unit) if self.managed else None
-        return running.decide(plan, unit, self.contents(rendered), self.root, stamp)
+        return live_router.decide(plan, unit, self.contents(rendered), self.root, stamp)
 
 
 @pytest.fixture(params=[True, False], ids=["managed", "unmanaged"])
@@ -152,7 +151,7 @@ def node(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Node:
 
 
 def test_nothing_changed(node: Node) -> None:
-    assert node.decide(helpers.dual()) == running.Verdict()
+    assert node.decide(helpers.dual()) == live_router.Verdict()
 
 
 def test_a_controller_more(node: Node) -> None:
@@ -222,13 +221,13 @@ def test_an_interrupted_change_is_looked_at_again(node: Node) -> None:
     work = node.decide(helpers.put(helpers.dual(), "router.mesh_password", "other")).work
     assert work
     files.state_dir(node.root).mkdir(parents=True, exist_ok=True)
-    running.set_mark(node.root, work)
+    live_router.set_mark(node.root, work)
     again = node.decide(helpers.dual()).work
     assert again
     assert again.certificates == {"mesh": node.contents(node.rendered(helpers.dual())[0])[MESH_CERTIFICATE]}
-    running.clear_mark(node.root)
-    running.clear_mark(node.root)
-    assert node.decide(helpers.dual()) == running.Verdict()
+    live_router.clear_mark(node.root)
+    live_router.clear_mark(node.root)
+    assert node.decide(helpers.dual()) == live_router.Verdict()
 
 
 @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b"null"])
@@ -240,17 +239,17 @@ def test_a_damaged_mark_counts(node: Node, mark: bytes) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"nonsense"])
 def test_a_damaged_file_is_no_configuration(content: bytes | None) -> None:
-    assert not running.entities(content)
+    assert not live_router.entities(content)
 
 
 def test_the_door_of_a_drained_router(tmp_path: pathlib.Path) -> None:
     files.state_dir(tmp_path).mkdir(parents=True)
-    assert running.read_door(tmp_path) is None
-    running.write_door(tmp_path, 1234)
-    assert running.read_door(tmp_path) == 1234
-    running.write_door(tmp_path, None)
-    running.write_door(tmp_path, None)
-    assert running.read_door(tmp_path) is None
+    assert live_router.read_door(tmp_path) is None
+    live_router.write_door(tmp_path, 1234)
+    assert live_router.read_door(tmp_path) == 1234
+    live_router.write_door(tmp_path, None)
+    live_router.write_door(tmp_path, None)
+    assert live_router.read_door(tmp_path) is None
 
 
 # -- the client ------------------------------------------------------------------------------------------------------
@@ -278,4 +277,4 @@ def test_changes_of_a_router_are_told() -> None:
 
 
 def test_a_file_is_read_as_it_is_rendered() -> None:
-    assert running.entities(json.dumps(BASE).encode()) == BASE
+    assert live_router.entities(json.dumps(BASE).encode()) == BASE

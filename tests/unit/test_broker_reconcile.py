@@ -8,7 +8,7 @@ import typing
 
 import pytest
 from om_agent import proc
-from om_agent.apply import broker, router
+from om_agent.apply import live_broker, live_router
 from om_agent.plan import layout
 
 from tests import helpers, tls
@@ -21,10 +21,10 @@ def contents(raw: helpers.Raw) -> dict[str, bytes]:
     return {f.path: f.content or b"" for f in helpers.rendered(raw, "ctl-0").files if "/rabbitmq" in f.path}
 
 
-def decide(raw: helpers.Raw, root: pathlib.Path, outdated: bool = False) -> broker.Work | None:
+def decide(raw: helpers.Raw, root: pathlib.Path, outdated: bool = False) -> live_broker.Work | None:
     planned = helpers.plan_for(raw, "ctl-0").broker
     assert planned
-    return broker.decide(broker.Door(planned, root, False), dict(contents(RAW)), contents(raw), outdated)
+    return live_broker.decide(live_broker.Door(planned, root, False), dict(contents(RAW)), contents(raw), outdated)
 
 
 def renewed(more: int = 2) -> helpers.Raw:
@@ -54,8 +54,8 @@ def test_what_needs_a_restart(tmp_path: pathlib.Path, path: str, value: object) 
     if path == "tls":  # other files at other paths
         assert CERTIFICATE not in contents(raw)
         raw["rpc"]["username"] = "another"
-    work = broker.decide(
-        broker.Door(helpers.plan_for(raw, "ctl-0").broker, tmp_path, False),  # type: ignore[arg-type]
+    work = live_broker.decide(
+        live_broker.Door(helpers.plan_for(raw, "ctl-0").broker, tmp_path, False),  # type: ignore[arg-type]
         {path: contents(RAW).get(path) for path in contents(raw)},
         contents(raw),
         False,
@@ -73,7 +73,7 @@ def test_a_ca_beside_files_by_path(tmp_path: pathlib.Path) -> None:
     was, to_be = ({**RAW, "tls": {**paths, "ca": helpers.CERTIFICATE * n}} for n in (1, 2))
     planned = helpers.plan_for(to_be, "ctl-0").broker
     assert planned
-    work = broker.decide(broker.Door(planned, tmp_path, False), dict(contents(was)), contents(to_be), False)
+    work = live_broker.decide(live_broker.Door(planned, tmp_path, False), dict(contents(was)), contents(to_be), False)
     assert work and work.alone and work.certificate == b""
 
 
@@ -83,17 +83,17 @@ class Fake:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, shows: bytes | None, code: int = 0) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-        def ctl(door: broker.Door, *command: str, stdin: bytes = b"") -> proc.Result:
+        def ctl(door: live_broker.Door, *command: str, stdin: bytes = b"") -> proc.Result:
             self.asked.append(command)
             if command[0] == "export_definitions":
                 return proc.Result(0, contents(RAW)[layout.RABBIT_DEFINITIONS].decode(), "")
             return proc.Result(code, "", "")
 
-        monkeypatch.setattr(broker.Door, "ctl", ctl)
-        monkeypatch.setattr(router, "served_certificate", lambda host, port: shows)
+        monkeypatch.setattr(live_broker.Door, "ctl", ctl)
+        monkeypatch.setattr(live_router, "served_certificate", lambda host, port: shows)
 
 
-def work_for(pair: tls.Pair, root: pathlib.Path) -> broker.Work:
+def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.Work:
     work = decide(helpers.put(RAW, "tls.certificate", pair.certificate), root)
     assert work
     return work
@@ -102,31 +102,33 @@ def work_for(pair: tls.Pair, root: pathlib.Path) -> broker.Work:
 def test_the_new_one_has_to_be_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     pair, other = tls.authority().issue("ctl-0"), tls.authority().issue("ctl-0")
     work = work_for(pair, tmp_path)
-    fake = Fake(monkeypatch, router.first_certificate(pair.certificate))
-    assert broker.grow(work) == ""
+    fake = Fake(monkeypatch, live_router.first_certificate(pair.certificate))
+    assert live_broker.grow(work) == ""
     assert ("eval", "ssl:clear_pem_cache().") in fake.asked
-    Fake(monkeypatch, router.first_certificate(other.certificate))
-    assert broker.grow(work) == "it still shows its old certificate at port 5672"
+    Fake(monkeypatch, live_router.first_certificate(other.certificate))
+    assert live_broker.grow(work) == "it still shows its old certificate at port 5672"
     Fake(monkeypatch, None, code=69)
-    assert "could not have it read its certificates (exit code 69)" in broker.grow(work)
-    assert "exit code 69" in broker.reload(work)
+    assert "could not have it read its certificates (exit code 69)" in live_broker.grow(work)
+    assert "exit code 69" in live_broker.reload(work)
 
 
 def test_an_interrupted_run_is_taken_up(tmp_path: pathlib.Path) -> None:
     work = decide(renewed(), tmp_path)
     assert work
     (tmp_path / helpers.STATE).mkdir(parents=True)
-    broker.set_mark(work)
+    live_broker.set_mark(work)
     again = decide(RAW, tmp_path)
     assert again and again.certificate == helpers.CERTIFICATE.encode()
 
 
 def test_where_it_listens() -> None:
     planned = helpers.plan_for(RAW, "ctl-0").broker
-    assert planned and broker.listeners(planned) == (("172.17.0.11", 5672),)
+    assert planned and live_broker.listeners(planned) == (("172.17.0.11", 5672),)
     for settings, wanted in (
         ((("listeners.ssl.1", "fd00::1:5671"),), (("fd00::1", 5671),)),
         ((("listeners.ssl.default", "5671"),), (("localhost", 5671),)),
         ((("listeners.tcp.1", "10.0.0.1:5672"),), ()),
     ):
-        assert broker.listeners(dataclasses.replace(planned, settings=typing.cast("typing.Any", settings))) == wanted
+        assert (
+            live_broker.listeners(dataclasses.replace(planned, settings=typing.cast("typing.Any", settings))) == wanted
+        )

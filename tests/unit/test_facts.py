@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from om_agent import errors, facts
+from om_agent import errors, host_facts
 from om_agent.plan import layout
 
 from tests import helpers
@@ -17,7 +17,7 @@ def make(root: pathlib.Path, *names: str) -> None:
 
 
 def gather(root: pathlib.Path, relocate: bool = False) -> layout.Host:
-    return facts.gather(helpers.catalogue(), root, relocate, False)
+    return host_facts.gather(helpers.catalogue(), root, relocate, False)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_below_another_root_the_programs_are_this_machines_own(tmp_path: pathlib
     """The services are not: nobody starts those of this machine with a relocated configuration."""
     make(tmp_path, "usr/lib/rabbitmq/lib/rabbitmq_server-0.0.1/sbin")
     found = gather(tmp_path, relocate=True)
-    assert (found.broker_version, found.oslo_messaging) == (facts.broker_version(pathlib.Path("/")), "")
+    assert (found.broker_version, found.oslo_messaging) == (host_facts.broker_version(pathlib.Path("/")), "")
     assert gather(tmp_path).broker_version == "0.0.1"
 
 

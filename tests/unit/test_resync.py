@@ -9,7 +9,7 @@ import typing
 
 import pytest
 from om_agent import amqp, drain, errors, parse, resync
-from om_agent.apply import router as running
+from om_agent.apply import live_router
 from om_agent.plan import layout, router, topology
 
 from tests import helpers
@@ -103,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch, mesh: Mesh, seconds: float = 60, stay: 
     def sleep(asked: float) -> None:
         now[0] += asked
 
-    monkeypatch.setattr(running, "connect", connect)
+    monkeypatch.setattr(live_router, "connect", connect)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
     return resync.resync(d, plan, pathlib.Path("/nowhere"), seconds, stay)

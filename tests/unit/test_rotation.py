@@ -9,9 +9,7 @@ import typing
 
 import pytest
 from om_agent import errors, parse, proc
-from om_agent.apply import broker as running
-from om_agent.apply import files
-from om_agent.apply import router as live
+from om_agent.apply import files, live_broker, live_router
 from om_agent.plan import layout, router, transport_url
 
 from tests import helpers
@@ -84,7 +82,7 @@ def test_both_may_log_in() -> None:
 # -- a running broker ------------------------------------------------------------------------------------------------
 
 
-def definitions(*users: str, **more: typing.Any) -> running.Definitions:
+def definitions(*users: str, **more: typing.Any) -> live_broker.Definitions:
     return {
         "users": [{"name": name, "password_hash": f"hash of {name}", "tags": []} for name in users],
         "permissions": [{"user": name, "vhost": "/", "configure": ".*"} for name in users],
@@ -96,10 +94,10 @@ def test_what_a_broker_lacks() -> None:
     wanted = definitions("a", "b")
     told = definitions("a", "b", "somebody's own", vhosts=[{"name": "/"}])
     told["users"][0].update(tags="administrator", limits={})  # type: ignore[attr-defined]
-    assert running.lacking(wanted, told) == ()
-    assert running.lacking(wanted, definitions("a")) == (("users", "b"), ("permissions", "b", "/"))
+    assert live_broker.lacking(wanted, told) == ()
+    assert live_broker.lacking(wanted, definitions("a")) == (("users", "b"), ("permissions", "b", "/"))
     told["users"][1].update(password_hash="of another")  # type: ignore[attr-defined]
-    assert running.lacking(wanted, told) == (("users", "b"),)
+    assert live_broker.lacking(wanted, told) == (("users", "b"),)
 
 
 POLICY = {"vhost": "/", "name": "ha", "pattern": ".*"}
@@ -119,15 +117,19 @@ POLICY = {"vhost": "/", "name": "ha", "pattern": ".*"}
     ids=["added", "dropped", "replaced", "interrupted", "interrupted and added", "policy", "a vhost holds messages"],
 )
 def test_what_is_deleted(
-    old: running.Definitions, new: running.Definitions, noted: list[running.Key], remove: object, staying: object
+    old: live_broker.Definitions,
+    new: live_broker.Definitions,
+    noted: list[live_broker.Key],
+    remove: object,
+    staying: object,
 ) -> None:
-    assert tuple(map(list, running.superfluous(old, new, noted))) == (remove, staying)
+    assert tuple(map(list, live_broker.superfluous(old, new, noted))) == (remove, staying)
 
 
 class FakeBroker:
     """Stands in for rabbitmqctl and the broker behind it."""
 
-    def __init__(self, knows: running.Definitions) -> None:
+    def __init__(self, knows: live_broker.Definitions) -> None:
         self.knows: dict[str, list[dict[str, typing.Any]]] = json.loads(json.dumps(knows))
         self.calls: list[tuple[str, ...]] = []
         self.code = 0
@@ -144,7 +146,7 @@ class FakeBroker:
             assert [f"/proc/self/fd/{descriptor}" for descriptor in keep_open] == [command[1]]
             assert os.fstat(keep_open[0]).st_nlink == 0  # in no directory
             for kind, rows in json.loads(pathlib.Path(command[1]).read_text()).items():
-                names = running._KEYS[kind][1]
+                names = live_broker._KEYS[kind][1]
                 known = self.knows.setdefault(kind, [])
                 known[:] = [k for k in known if not any(all(k[n] == r[n] for n in names) for r in rows)] + rows
         if command[0] == "delete_user":
@@ -153,21 +155,23 @@ class FakeBroker:
 
 
 @pytest.fixture
-def door(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> running.Door:
+def door(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> live_broker.Door:
     plan = helpers.plan_for(default(**BEFORE), "ctl-0").broker
     assert plan
     files.state_dir(tmp_path).mkdir(parents=True)
     monkeypatch.setattr(proc, "find", lambda *names: "rabbitmqctl")
-    return running.Door(plan, tmp_path, relocated=True)
+    return live_broker.Door(plan, tmp_path, relocated=True)
 
 
-def decide(door: running.Door, old: helpers.Raw, new: helpers.Raw, outdated: bool = False) -> running.Work | None:
+def decide(
+    door: live_broker.Door, old: helpers.Raw, new: helpers.Raw, outdated: bool = False
+) -> live_broker.Work | None:
     path, other = layout.RABBIT_DEFINITIONS, f"{layout.RABBIT_DIR}/rabbitmq.conf"
     present = {path: content(old), other: content(old, other)}
-    return running.decide(door, present, {path: content(new), other: content(new, other)}, outdated)
+    return live_broker.decide(door, present, {path: content(new), other: content(new, other)}, outdated)
 
 
-def test_what_is_said_beforehand(door: running.Door) -> None:
+def test_what_is_said_beforehand(door: live_broker.Door) -> None:
     assert decide(door, default(**BEFORE), default(**BEFORE)) is None
     work = decide(door, default(**BEFORE), default(**ACCEPT))
     assert work and work.alone
@@ -178,29 +182,29 @@ def test_what_is_said_beforehand(door: running.Door) -> None:
     assert work and work.told() == ("~ user rpc",)
 
 
-def test_with_another_file_it_is_restarted_too(door: running.Door) -> None:
+def test_with_another_file_it_is_restarted_too(door: live_broker.Door) -> None:
     work = decide(door, default(**BEFORE), put(default(**ACCEPT), "broker.metrics_port", 1234))
     assert work and not work.alone
     work = decide(door, default(**BEFORE), default(**ACCEPT), outdated=True)
     assert work and not work.alone
 
 
-def test_a_broker_that_knows_nothing_of_ours_is_left_alone(door: running.Door) -> None:
+def test_a_broker_that_knows_nothing_of_ours_is_left_alone(door: live_broker.Door) -> None:
     path = layout.RABBIT_DEFINITIONS
     for found in (None, b"", b"[]", b"not json"):
-        assert running.decide(door, {path: found}, {path: content(default(**ACCEPT))}, False) is None
+        assert live_broker.decide(door, {path: found}, {path: content(default(**ACCEPT))}, False) is None
 
 
-def test_from_one_user_to_the_other(door: running.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_one_user_to_the_other(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
     known = json.loads(content(default(**BEFORE)))
     fake = FakeBroker({**known, "users": [*known["users"], {"name": "by-hand", "password_hash": "h", "tags": []}]})
     monkeypatch.setattr(proc, "run", fake.run)
     for old, new, users in ((BEFORE, ACCEPT, {"rpc", "rpc-2"}), (SWAP, AFTER, {"rpc-2"})):
         work = decide(door, default(**old), default(**new))
         assert work
-        running.set_mark(work)
-        assert running.grow(work) == ""
-        assert running.finish(work) == ""
+        live_broker.set_mark(work)
+        assert live_broker.grow(work) == ""
+        assert live_broker.finish(work) == ""
         assert {u["name"] for u in fake.knows["users"]} == {*users, "by-hand"}
         assert not list(files.state_dir(door.root).iterdir())
     assert [call for call in fake.calls if call[0] not in ("export_definitions", "import_definitions")] == [
@@ -208,49 +212,49 @@ def test_from_one_user_to_the_other(door: running.Door, monkeypatch: pytest.Monk
     ]
 
 
-def test_taken_back_and_later_deleted(door: running.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_back_and_later_deleted(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeBroker(json.loads(content(default(**BEFORE))))
     monkeypatch.setattr(proc, "run", fake.run)
     changed = default(**{**ACCEPT, "password": "another"})
     work = decide(door, default(**BEFORE), changed)
     assert work
-    running.set_mark(work)
-    assert running.grow(work) == ""
-    assert running.take_back(work) == ""
-    assert running.lacking(json.loads(content(default(**BEFORE))), fake.knows) == ()
+    live_broker.set_mark(work)
+    assert live_broker.grow(work) == ""
+    assert live_broker.take_back(work) == ""
+    assert live_broker.lacking(json.loads(content(default(**BEFORE))), fake.knows) == ()
     assert [u["name"] for u in fake.knows["users"]] == ["rpc-2", "rpc"]  # another node's services may have that one
     work = decide(door, default(**BEFORE), default(**BEFORE))
     assert work and work.told() == ("- user rpc-2",)
-    assert (running.grow(work), running.finish(work)) == ("", "")
+    assert (live_broker.grow(work), live_broker.finish(work)) == ("", "")
     assert [u["name"] for u in fake.knows["users"]] == ["rpc"]
     assert decide(door, default(**BEFORE), default(**BEFORE)) is None
 
 
 @pytest.mark.parametrize(("code", "said"), [(69, "it does not run"), (75, "exit code 75")])
 def test_a_broker_that_cannot_be_asked(
-    door: running.Door, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+    door: live_broker.Door, monkeypatch: pytest.MonkeyPatch, code: int, said: str
 ) -> None:
     fake = FakeBroker(definitions())
     fake.code = code
     monkeypatch.setattr(proc, "run", fake.run)
     work = decide(door, default(**SWAP), default(**AFTER))
     assert work
-    running.set_mark(work)
-    assert said in running.grow(work)
-    assert said in running.finish(work)
+    live_broker.set_mark(work)
+    assert said in live_broker.grow(work)
+    assert said in live_broker.finish(work)
     assert decide(door, default(**AFTER), default(**AFTER)) is not None  # it is tried again
 
 
-def test_without_rabbitmqctl(door: running.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rabbitmqctl(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "find", lambda *names: None)
     monkeypatch.setattr("os.path.exists", lambda path: False)
     work = decide(door, default(**BEFORE), default(**ACCEPT))
-    assert work and running.grow(work) == "rabbitmqctl is not installed"
+    assert work and live_broker.grow(work) == "rabbitmqctl is not installed"
     with pytest.raises(errors.ProcessFailed):
         door.ctl("status")
 
 
-def test_a_mark_that_is_damaged(door: running.Door) -> None:
+def test_a_mark_that_is_damaged(door: live_broker.Door) -> None:
     (files.state_dir(door.root) / "broker-changing").write_bytes(b"\x80{")
     work = decide(door, default(**BEFORE), default(**BEFORE))
     assert work and work.remove == ()
@@ -281,4 +285,4 @@ def entities(raw: helpers.Raw) -> tuple[router.Entity, ...]:
 def test_whose_connections_end(
     old: dict[str, typing.Any], new: dict[str, typing.Any], noted: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    assert live.departed(entities(dual(**old)), entities(dual(**new)), noted) == expected
+    assert live_router.departed(entities(dual(**old)), entities(dual(**new)), noted) == expected

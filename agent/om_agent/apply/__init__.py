@@ -10,11 +10,8 @@ import pathlib
 import typing
 
 from om_agent import certs, errors, ini, kinds, model, plan, proc, render, sources
-from om_agent.apply import broker, files, puppet
-from om_agent.apply import router as running
-from om_agent.plan import broker as broker_plan
-from om_agent.plan import layout, services
-from om_agent.plan import router as router_plan
+from om_agent.apply import files, live_broker, live_router, puppet
+from om_agent.plan import broker, layout, router, services
 
 _READERS = {services.OSLO: "oslo.config", services.PASTE: "PasteDeploy"}
 _STATE = f"{layout.STATE_DIR}/state.json"
@@ -94,8 +91,8 @@ class Comparison:
     hieradata: Target
     farewell: Target | None
     state: files.State
-    live: running.Work | None = None
-    broker: broker.Work | None = None
+    live: live_router.Work | None = None
+    broker: live_broker.Work | None = None
     stamps: typing.Mapping[str, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
     new_users: bool = False
 
@@ -181,9 +178,9 @@ def _carry_out(
     units = [*(u.name for u in rendered.units), *(u for c in rendered.config_files for u in c.units)]
     try:
         if work.live:
-            running.set_mark(root, work.live)
+            live_router.set_mark(root, work.live)
         if work.broker:
-            broker.set_mark(work.broker)
+            live_broker.set_mark(work.broker)
         transaction = files.begin(root, [*_replaced(work), *_edited(rendered)], dict.fromkeys(units))
     except OSError as e:
         raise errors.ApplyFailed(f"Nothing was changed: {reason(e)}.") from None
@@ -229,8 +226,8 @@ def _edited(rendered: render.Rendered) -> list[str]:
 
 def _grow(work: Comparison) -> dict[str, str]:
     """Make what is new in what runs; return, by unit, why only a restart can bring it."""
-    trouble = {work.live.plan.paths.unit: running.grow(work.live)} if work.live else {}
-    return {**trouble, **({layout.RABBIT_UNIT: broker.grow(work.broker)} if work.broker else {})}
+    trouble = {work.live.plan.paths.unit: live_router.grow(work.live)} if work.live else {}
+    return {**trouble, **({layout.RABBIT_UNIT: live_broker.grow(work.broker)} if work.broker else {})}
 
 
 def _stamp(root: pathlib.Path, stamps: typing.Iterable[tuple[str, bytes]]) -> None:
@@ -249,18 +246,18 @@ def _give_up(
 ) -> None:
     """Make what runs and the files what they were."""
     with proc.uninterrupted():
-        left = running.take_back(work.live) if work.live else ""
-        stuck = broker.take_back(work.broker) if work.broker else ""
+        left = live_router.take_back(work.live) if work.live else ""
+        stuck = live_broker.take_back(work.broker) if work.broker else ""
         try:
             began = transaction.roll_back()
         except errors.RollbackFailed as r:
             raise errors.RollbackFailed(f"Applying failed: {why or 'it was interrupted.'} {r}") from None
         if work.live and not left and work.live.certificates:
-            left = running.reload(work.live)
+            left = live_router.reload(work.live)
         if work.broker and not stuck and work.broker.certificate is not None:
-            stuck = broker.reload(work.broker)
+            stuck = live_broker.reload(work.broker)
         if work.live and not left:
-            running.clear_mark(root)
+            live_router.clear_mark(root)
             units = [u for u in units if u != work.live.plan.paths.unit]  # it runs with the old files already
         if work.broker and work.broker.alone and not stuck:
             units = [u for u in units if u != layout.RABBIT_UNIT]
@@ -277,18 +274,18 @@ def _finish(
     return (*notes, *(_shrink_broker(work.broker, trouble[layout.RABBIT_UNIT], host) if work.broker else ()))
 
 
-def _shrink_broker(work: broker.Work, trouble: str, host: layout.Host) -> list[str]:
+def _shrink_broker(work: live_broker.Work, trouble: str, host: layout.Host) -> list[str]:
     notes, left, unit = [], "", layout.RABBIT_UNIT
     with contextlib.suppress(KeyboardInterrupt), proc.uninterrupted():  # too late to interrupt: it is done
-        left = broker.finish(work)
+        left = live_broker.finish(work)
     if trouble and work.alone:
         done = f"{unit} is restarted instead" if host.manage_services else f"Its next start has it: restart {unit}"
         notes.append(f"The running broker could not be changed: {trouble}. {done}.")
     if left:
-        names = ", ".join(map(broker.called, work.remove))
+        names = ", ".join(map(live_broker.called, work.remove))
         notes.append(f"The broker still has {names}: {left}. Run om-agent apply again when it runs.")
     if work.staying:
-        names = ", ".join(map(broker.called, work.staying))
+        names = ", ".join(map(live_broker.called, work.staying))
         notes.append(
             f"The broker still has {names}, since services of other nodes may log in so. "
             "Run rabbitmqctl delete_user when none does."
@@ -296,18 +293,18 @@ def _shrink_broker(work: broker.Work, trouble: str, host: layout.Host) -> list[s
     return notes
 
 
-def _shrink(live: running.Work, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
+def _shrink(live: live_router.Work, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
     """Take from a running router what nothing uses any more; the transaction is over, so that this cannot fail it.
 
     :return: what turned out otherwise than planned.
     """
     unit, grown = live.plan.paths.unit, not trouble
     with contextlib.suppress(KeyboardInterrupt), proc.uninterrupted():  # too late to interrupt: it is done
-        trouble = trouble or running.shrink(live)
+        trouble = trouble or live_router.shrink(live)
         if trouble and grown and host.manage_services:
             _queue("restart", [unit])
         if not trouble or (host.manage_services and not grown):
-            running.clear_mark(root)
+            live_router.clear_mark(root)
     if not trouble:
         return ()
     done = f"{unit} is restarted instead" if host.manage_services else f"Restart {unit}"
@@ -370,7 +367,9 @@ def compare(
     leaving = bool(keys) and any(s.leaving for file in rendered.config_files for s in file.settings)
     farewell = _hieradata(rendered, host, targets, retired, leaving) if retired or leaving else None
     stamps = _stale_stamps(rendered, targets, root) if host.manage_services else {}
-    verdict = _judge_router(rendered, host, targets, root, live.router) if live and live.router else running.Verdict()
+    verdict = live_router.Verdict()
+    if live and live.router:
+        verdict = _judge_router(rendered, host, targets, root, live.router)
     asked = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
     unit = live.router.paths.unit if live and live.router else ""
     alone = [*([unit] if verdict.work else []), *([layout.RABBIT_UNIT] if asked and asked.alone else [])]
@@ -406,12 +405,12 @@ def _judge_router(
     host: layout.Host,
     targets: list[Target],
     root: pathlib.Path,
-    live: router_plan.RouterPlan,
-) -> running.Verdict:
+    live: router.RouterPlan,
+) -> live_router.Verdict:
     """Return what becomes of the router."""
     unit, stamp = _unit(rendered, live.paths.unit)
     contents = {t.file.path: t.content for t in targets}
-    return running.decide(live, unit, contents, root, stamp if host.manage_services else None)
+    return live_router.decide(live, unit, contents, root, stamp if host.manage_services else None)
 
 
 def _judge_broker(
@@ -419,16 +418,16 @@ def _judge_broker(
     host: layout.Host,
     targets: list[Target],
     root: pathlib.Path,
-    live: broker_plan.BrokerPlan,
-) -> broker.Work | None:
+    live: broker.BrokerPlan,
+) -> live_broker.Work | None:
     """Return what is done at the running broker."""
     unit, stamp = _unit(rendered, layout.RABBIT_UNIT)
     if host.manage_services and files.read(files.on_disk(root, stamp)) is None:
         return None  # not started yet
     present = {path: files.read(files.on_disk(root, path)) for path in unit.files}
-    outdated = bool(running.outdated(unit, present, root, stamp if host.manage_services else None))
-    door = broker.Door(live, root, bool(host.prefix))
-    return broker.decide(door, present, {t.file.path: t.content for t in targets}, outdated)
+    outdated = bool(live_router.outdated(unit, present, root, stamp if host.manage_services else None))
+    door = live_broker.Door(live, root, bool(host.prefix))
+    return live_broker.decide(door, present, {t.file.path: t.content for t in targets}, outdated)
 
 
 def _unit(rendered: render.Rendered, name: str) -> tuple[render.Unit, str]:
@@ -506,7 +505,7 @@ def _sasl_database(
     return content, (fingerprint, files.digest(content))
 
 
-def make_sasl_database(users: typing.Sequence[router_plan.SaslUser], directory: pathlib.Path) -> bytes:
+def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathlib.Path) -> bytes:
     """Return a new SASL database; passwords go to saslpasswd2 through its standard input.
 
     :param directory: where to make it, for as long as that takes.
@@ -548,7 +547,7 @@ def _discard(database: pathlib.Path) -> None:
     files.remove_directory(database.parent)
 
 
-def _add_users(tool: str, users: typing.Sequence[router_plan.SaslUser], path: pathlib.Path) -> bytes:
+def _add_users(tool: str, users: typing.Sequence[router.SaslUser], path: pathlib.Path) -> bytes:
     for user in users:
         command = [tool, "-c", "-p", "-f", str(path), "-u", user.realm, "--", user.name]
         result = proc.run(command, _SASL_TIMEOUT, stdin=user.password.reveal().encode())

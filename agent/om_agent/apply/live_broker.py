@@ -22,7 +22,7 @@ import stat
 import typing
 
 from om_agent import errors, proc
-from om_agent.apply import files, router
+from om_agent.apply import files, live_router
 from om_agent.plan import broker, layout
 
 # rabbitmqctl asks every member, and waits for one that hangs until Erlang gives it up: 45 to 75 s (net_ticktime).
@@ -285,9 +285,9 @@ def reload(work: Work) -> str:
 
 def _read_anew(door: Door, certificate: bytes) -> None:
     _forget_certificates(door)
-    wanted = router.first_certificate(certificate.decode(errors="replace"))
+    wanted = live_router.first_certificate(certificate.decode(errors="replace"))
     for host, port in listeners(door.plan) if certificate else ():
-        if router.served_certificate(host, port) != wanted:
+        if live_router.served_certificate(host, port) != wanted:
             raise Trouble(f"it still shows its old certificate at port {port}")
 
 

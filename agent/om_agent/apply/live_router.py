@@ -484,7 +484,7 @@ def _reconcile_whole(work: Work, wanted: typing.Sequence[router.Entity]) -> None
 def _reconcile(work: Work, wanted: typing.Sequence[router.Entity], early: bool) -> None:
     """Do one half of the steps and read back.
 
-    :raises om_agent.apply.router.Trouble: when the router is not as it should be then.
+    :raises om_agent.apply.live_router.Trouble: when the router is not as it should be then.
     """
     with _connect(work) as client:
         found = drift(work.plan, wanted, client)

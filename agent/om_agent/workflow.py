@@ -1,0 +1,368 @@
+"""The steps of the commands, from where metadata comes from to what was done or seen; nothing here prints or exits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import socket
+import time
+import typing
+
+from om_agent import (
+    apply,
+    connections,
+    errors,
+    fields,
+    host_facts,
+    kinds,
+    metadata,
+    model,
+    observe,
+    parse,
+    plan,
+    render,
+    report,
+    signals,
+    verify,
+)
+from om_agent.apply import files, live_router
+from om_agent.kinds import clauses
+from om_agent.plan import layout, router, services, topology
+
+_WAIT_POLL = 1.0
+_PROBE_SECONDS = 15.0
+
+Tell = typing.Callable[[str], None]  # what hears of something while a step is under way
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a command was told of the node that it works on.
+
+    :param files: of the metadata, as named by the command.
+    :param collected: os-collect-config's list of files, as its environment variable has it; None without that.
+    :param node: the local node's name, when the command was given it.
+    :param root: the directory that stands for ``/``.
+    :param relocate: put that directory into the paths inside the files too.
+    :param manage_services: whether units may be restarted; None where that depends on whether systemd runs.
+    :param reconcile: whether router and broker may be changed while they run; None where units are managed.
+    :param lock_seconds: how long to wait for another agent.
+    :param puppet_seconds: how long puppet may take.
+    """
+
+    files: tuple[str, ...] = ()
+    collected: str | None = None
+    node: str | None = None
+    root: pathlib.Path = pathlib.Path("/")
+    relocate: bool = False
+    manage_services: bool | None = None
+    reconcile: bool | None = None
+    lock_seconds: float = 300.0
+    puppet_seconds: float = 900.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that is known of a node before anything is written."""
+
+    deployment: model.Deployment
+    plan: plan.Plan
+    host: layout.Host
+    rendered: render.Rendered
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """What an apply did.
+
+    :param handlers: what handled the signals that end a program until it was done.
+    """
+
+    ready: Prepared
+    outcome: apply.Outcome
+    handlers: signals.Handlers
+
+
+# -- cut short -------------------------------------------------------------------------------------------------------
+
+
+class CutShort(BaseException):
+    """A signal, lack of memory or a defect ended a step.
+
+    :param cause: which of them.
+    :param left: what is true of the node since, a clause.
+    """
+
+    def __init__(self, cause: BaseException, left: str) -> None:
+        super().__init__(left)
+        self.cause = cause
+        self.left = left
+
+
+@contextlib.contextmanager
+def leaving(left: str) -> typing.Iterator[None]:
+    """Say what is true of the node of whatever cuts this short.
+
+    :raises CutShort: for all but the errors that say themselves what they are.
+    """
+    try:
+        yield
+    except (errors.AgentError, OSError):
+        raise
+    except (Exception, KeyboardInterrupt) as e:
+        raise CutShort(e, left) from e
+
+
+def cut_short_text(cause: BaseException, left: str) -> str:
+    """Return a sentence for people; of a defect only where it happened, since its own text may hold a secret."""
+    if isinstance(cause, KeyboardInterrupt):
+        return f"interrupted; {left}."
+    if isinstance(cause, MemoryError):
+        return f"{errors.OUT_OF_MEMORY}; by now {left}."
+    trace = cause.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = "an unknown place"
+    if trace:
+        place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}"
+    return f"defect: {type(cause).__name__} in {place}; {left}. Please report this."
+
+
+def left_by_apply(root: pathlib.Path) -> str:
+    """Return what is true of the node when an apply was cut short, a clause."""
+    return clauses.HALF_DONE if files.unfinished(root) else clauses.AS_BEFORE
+
+
+def left_by_drain(root: pathlib.Path) -> str:
+    """Return what is true of the node when a drain was cut short, a clause."""
+    with contextlib.suppress(OSError):  # who may not read that could not drain
+        if live_router.read_door(root) is not None:
+            return clauses.HALF_DRAINED
+    return clauses.NOTHING_CHANGED
+
+
+# -- metadata --------------------------------------------------------------------------------------------------------
+
+
+def catalogue() -> dict[str, services.Service]:
+    """Return the services that the agent knows."""
+    path = pathlib.Path(__file__).with_name("data") / "services.yaml"
+    return services.parse_catalogue(path.read_text("utf-8"))
+
+
+def parsed(raw: object) -> model.Deployment:
+    """Return the deployment that raw metadata describes; the catalogue is read only where it names services."""
+    return parse.deployment(raw, catalogue() if isinstance(raw, dict) and "services" in raw else ())
+
+
+def raw_metadata(options: Options) -> object:
+    """Return the raw messaging metadata.
+
+    :raises om_agent.metadata.NoData: when there is none and none was named.
+    """
+    hostname, asked = socket.gethostname(), options.node or ""
+    if options.files:
+        raw = metadata.select(metadata.read(options.files), hostname, asked)
+        if raw is None:
+            raise errors.InvalidInput([kinds.problem(", ".join(options.files), "no-metadata")])
+        return raw
+    found = collected_files(options)
+    raw = metadata.select(metadata.read(found or ()), hostname, asked)
+    if raw is None and found != ():  # an empty list is no data at all
+        raw = metadata.select(metadata.read(metadata.hieradata_files(options.root)), hostname, asked)
+    if raw is None:
+        raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
+    return raw
+
+
+def collected_files(options: Options) -> tuple[str, ...] | None:
+    """Return the files of os-collect-config; None when nothing says which those are."""
+    if options.collected is None:
+        return metadata.from_list_file(options.root)
+    return metadata.from_environment(options.collected)
+
+
+def existing_metadata(options: Options) -> object:
+    """Return the raw messaging metadata, without which some commands have nothing to say."""
+    try:
+        return raw_metadata(options)
+    except metadata.NoData:
+        raise errors.InvalidInput([kinds.problem("", "no-metadata")]) from None
+
+
+def wait_for_metadata(options: Options, seconds: float, tell: Tell) -> object:
+    """Return the raw messaging metadata; where none was ever applied, wait for it."""
+    deadline = time.monotonic() + seconds
+    announced = False
+    while True:
+        try:
+            return raw_metadata(options)
+        except metadata.NoData:
+            # A node that was made right before keeps that: it must not stay down because a list is empty at a reboot.
+            if not seconds or files.load_state(options.root).files:
+                raise
+            if time.monotonic() >= deadline:
+                raise errors.ApplyFailed(
+                    f"There was no messaging metadata after {seconds:.0f} s. See that os-collect-config runs and that "
+                    "Heat has the key oslo_messaging for this node."
+                ) from None
+        if not announced:
+            tell(f"om-agent: waiting up to {seconds:.0f} s for metadata")
+            announced = True
+        time.sleep(_WAIT_POLL)
+
+
+# -- the node --------------------------------------------------------------------------------------------------------
+
+
+def local_node(d: model.Deployment, asked: str | None) -> model.Node:
+    """Return the node to work on: ``--node``, the metadata's own ``node``, or this host by its whole or first name."""
+    name = asked or d.node
+    return model.local_node(d, [name]) if name else model.node_of_host(d, socket.gethostname())
+
+
+def _check_identity(d: model.Deployment, rendered: render.Rendered, state: files.State, asked: str | None) -> None:
+    """Refuse to stop, or to run under another name, a router or broker that this node ran before, when all that makes
+    this host that node is its host name.
+
+    :raises om_agent.errors.InvalidInput: when the node has to be named.
+    """
+    named = asked or (d.node and not isinstance(d.node, fields.Guess))
+    units_to_stop = [u for u in state.units if u not in {unit.name for unit in rendered.units}]
+    if named or not state.units or _is_same_node(d, rendered.node, state, units_to_stop):
+        return
+    names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}
+    what = f"would stop {' and '.join(units_to_stop)}" if units_to_stop else "would run it under another name"
+    raise errors.InvalidInput(
+        [kinds.problem("node", "other-node", units=" and ".join(state.units), what=what, **names)]
+    )
+
+
+def _is_same_node(d: model.Deployment, name: str, state: files.State, units_to_stop: typing.Collection[str]) -> bool:
+    """Return whether the host is still the node that it was at the last apply."""
+    if not state.node:  # the state file of an older agent does not say which node this was
+        return not units_to_stop or not isinstance(d.node, fields.Unlisted)
+    if fields.host_key(state.node) == fields.host_key(name):
+        return True
+    # Another domain of the same host, unless both are nodes.
+    is_another = fields.host_key(state.node) in {fields.host_key(n.name) for n in d.nodes}
+    return not units_to_stop and not is_another and fields.first_label(state.node) == fields.first_label(name)
+
+
+def prepare(raw: object, options: Options) -> Prepared:
+    """Do everything that needs no write."""
+    known = catalogue()
+    d = parse.deployment(raw, known)
+    host = host_facts.gather(known, options.root, options.relocate, options.manage_services)
+    state = files.load_state(options.root)
+    host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options)
+    planned = plan.build(d, local_node(d, options.node), known, host)
+    rendered = render.render(planned, host)
+    _check_identity(d, rendered, state, options.node)
+    found = (*planned.findings, *apply.overrides(rendered, host, options.root))
+    return Prepared(d, dataclasses.replace(planned, findings=found), host, rendered)
+
+
+def prepare_to_look(options: Options) -> Prepared:
+    """Prepare a command that is nothing without metadata."""
+    return prepare(existing_metadata(options), options)
+
+
+def live_plan(ready: Prepared, options: Options) -> plan.Plan | None:
+    """Return the plan, if its router and broker may be changed while they run."""
+    wanted = ready.host.manage_services if options.reconcile is None else options.reconcile
+    return ready.plan if wanted else None
+
+
+def own_router(d: model.Deployment, mesh: topology.Mesh, options: Options) -> router.RouterPlan:
+    """Return the plan of this node's router.
+
+    No service is looked at: not every user may see into the directories of services, nor may the unit that runs resync.
+    """
+    node = local_node(d, options.node)
+    host = host_facts.gather({}, options.root, options.relocate, options.manage_services)
+    found = router.build(d, node, host, mesh)
+    if not found:
+        raise errors.NotReady([kinds.problem(node.name, "no-router")])
+    return found
+
+
+# -- apply -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def applied(get_raw: typing.Callable[[], object], options: Options, tell: Tell) -> typing.Iterator[Applied]:
+    """Finish what an interrupted run left, whatever the metadata says now; then apply.
+
+    All that is left to do in the context is to say what was done. "Interrupted" would be wrong there, so signals that
+    end a program are ignored.
+    """
+    root = options.root
+    manage_services = host_facts.manages_services(root, options.manage_services)
+    with contextlib.ExitStack() as stack:
+        with files.lock(root, options.lock_seconds):
+            if apply.recover(root, manage_services):
+                tell("om-agent: what an interrupted run left was put right first")
+        raw = get_raw()  # may wait, and must not keep others out meanwhile
+        with files.lock(root, options.lock_seconds) as lock:
+            apply.recover(root, manage_services)
+            ready = prepare(raw, options)
+            if ready.plan.findings:
+                tell(report.problems_text(ready.plan.findings))
+            live = live_plan(ready, options)
+            outcome = apply.apply(ready.rendered, ready.host, root, options.puppet_seconds, lock, live)
+            before = stack.enter_context(signals.handled_by(signals.IGNORED))
+        yield Applied(ready, outcome, before)
+
+
+# -- looking at what runs --------------------------------------------------------------------------------------------
+
+
+def look(ready: Prepared, root: pathlib.Path, count: bool) -> verify.Seen:
+    """Return what there is to see, but for messages there and back.
+
+    :param count: whether the broker's queues and messages are counted.
+    """
+    work = apply.compare(ready.rendered, ready.host, root, dry=True)
+    mesh = broker = None
+    units = connections.units(ready.deployment, ready.plan, ready.host)
+    over_broker = ready.deployment.rpc.scheme is model.Scheme.RABBIT
+    if ready.plan.router:
+        config = files.read(files.on_disk(root, ready.plan.router.paths.config))
+        mesh = observe.mesh(ready.deployment, ready.plan.router, config, root, () if over_broker else units)
+    if ready.plan.broker:
+        broker = observe.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, root, count)
+    missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
+    others = tuple(map(kinds.as_found, apply.overrides(ready.rendered, ready.host, root)))
+    misfits = (*apply.look_for_misfits(ready.rendered, root), *others)
+    seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
+    stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready.host, root))
+    return dataclasses.replace(seen, stale=tuple(stale))
+
+
+def _is_stale(shown: verify.Shown, host: layout.Host, root: pathlib.Path) -> bool:
+    """Return whether a listener shows another certificate than its file has, which somebody else may have renewed."""
+    disk = pathlib.Path(shown.file) if host.prefix else files.on_disk(root, shown.file)
+    return live_router.shows_another(shown.host, shown.port, disk)
+
+
+def verified(ready: Prepared, root: pathlib.Path, seconds: float) -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+    """Look whether messaging works; wait up to ``seconds`` for what may come right by itself."""
+    deadline = time.monotonic() + seconds
+
+    def look_once() -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+        """Messages are sent when all else is well, and once more at the end."""
+        seen = look(ready, root, count=False)
+        found = verify.findings(ready.plan, seen)
+        if not verify.settled(found) and time.monotonic() + observe.PAUSE < deadline:
+            return seen, found
+        if not verify.can_send(found):
+            return seen, found
+        reached = verify.reached(ready.deployment, ready.plan, seen)
+        probes, problems = observe.probes(ready.deployment, ready.plan, root, reached, _PROBE_SECONDS)
+        seen = dataclasses.replace(seen, probes=probes, findings=(*seen.findings, *problems))
+        return seen, verify.findings(ready.plan, seen)
+
+    return observe.wait(look_once, deadline)
