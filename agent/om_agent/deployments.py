@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import typing
 
-from om_agent import apply, errors, heat_signal, kinds, metadata, report, signals, workflow
-from om_agent.apply import files
+from om_agent import errors, heat_signal, kinds, metadata, report, signals, workflow
+from om_agent.apply import files, locking, saved_state
 from om_agent.kinds import clauses
 
 _VERIFY_SECONDS = 300.0  # the other nodes of a new stack may come up minutes later
@@ -86,11 +86,11 @@ def _verified(done: workflow.Applied, raw: object, options: workflow.Options, se
 
 def _verify(done: workflow.Applied, raw: object, options: workflow.Options, seconds: float) -> Answer:
     ready, root = done.ready, options.root
-    changes = files.load_state(root).changes
+    changes = saved_state.load_state(root).changes
     said = [report.deployed_text(ready.plan.node.name, done.outcome, changes)]
     outputs = {
         "node": ready.plan.node.name,
-        "generation": heat_signal.generation(raw, files.load_key(root, make=True)),
+        "generation": heat_signal.generation(raw, saved_state.load_key(root, make=True)),
         "changes": str(changes),
     }
     seen, found = workflow.verified(ready, root, seconds)
@@ -114,7 +114,7 @@ def _failure(error: BaseException, left: str) -> Answer:
     if isinstance(error, errors.AgentError):
         return Answer(error.exit_code, stderr=str(error))
     if isinstance(error, OSError):
-        return Answer(errors.EXIT_APPLY_FAILED, stderr=f"{apply.reason(error)}.")
+        return Answer(errors.EXIT_APPLY_FAILED, stderr=f"{files.reason(error)}.")
     said = workflow.cut_short_text(error, left)
     if not isinstance(error, KeyboardInterrupt):
         said = f"om-agent: {said}"
@@ -162,7 +162,7 @@ def tell_of_failure(error: errors.AgentError, options: workflow.Options, tell: w
     except errors.AgentError as e:
         tell(f"om-agent: {e}")
     except OSError as e:  # it was told, and the disk has no room to note it
-        tell(f"om-agent: {apply.reason(e)}.")
+        tell(f"om-agent: {files.reason(e)}.")
 
 
 def tell_heat(deployment: heat_signal.Deployment, answer: Answer, options: workflow.Options) -> None:
@@ -171,7 +171,7 @@ def tell_heat(deployment: heat_signal.Deployment, answer: Answer, options: workf
     known = heat_signal.told(root, deployment) is not None or heat_signal.by_heat_config(root, deployment) is not None
     if not known:
         heat_signal.tell(deployment, answer.text)
-    with files.lock(root, options.lock_seconds):
+    with locking.lock(root, options.lock_seconds):
         heat_signal.note(root, deployment, answer.status)
 
 

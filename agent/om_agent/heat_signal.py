@@ -20,7 +20,7 @@ import typing
 import urllib.parse
 
 from om_agent import errors, kinds
-from om_agent.apply import files
+from om_agent.apply import access, files
 from om_agent.plan import layout
 
 HEAT_CONFIG_DIR = "/var/lib/heat-config/deployed"  # heat-agents, 55-heat-config: DEPLOYED_DIR
@@ -99,7 +99,7 @@ def by_heat_config(root: pathlib.Path, deployment: Deployment) -> int | None:
 def try_again(root: pathlib.Path, deployment: Deployment) -> None:
     """Make heat-agents run the deployment once more, as they themselves advise: without the file of its id."""
     paths = [_heat_config(root, f"{identity(deployment)}{kind}") for kind in ("", ".notify")]
-    problems = files.hazards(root, [f"{HEAT_CONFIG_DIR}/{path.name}" for path in paths])
+    problems = access.hazards(root, [f"{HEAT_CONFIG_DIR}/{path.name}" for path in paths])
     if problems:
         raise errors.NotReady(problems)
     for path in paths:

@@ -14,7 +14,6 @@ import typing
 
 from om_agent import (
     amqp,
-    apply,
     clients,
     connections,
     errors,
@@ -28,7 +27,7 @@ from om_agent import (
     sources,
     verify,
 )
-from om_agent.apply import files, live_broker, live_router
+from om_agent.apply import files, foreign_settings, live_broker, live_router, service_files
 from om_agent.plan import broker, layout, queues, router, services, topology, transport_url
 
 PAUSE = 1.0  # seconds between two looks
@@ -354,8 +353,8 @@ def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
     if file.format != services.OSLO:
         return False
     key = (services.DRIVERS[model.Scheme.RABBIT], queues.QUORUM_OPTIONS[0][0])
-    values = list(apply.keys_of(file.path, root).get(key, []))
-    for _, keys in apply.other_settings(file, root):
+    values = list(service_files.keys_of(file.path, root).get(key, []))
+    for _, keys in foreign_settings.other_settings(file, root):
         values += keys.get(key, [])
     return any(value.text.lower() in _TRUE for value in values)
 
@@ -552,7 +551,9 @@ def _read_by(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, ...]:
     if file.format != services.OSLO:
         return (own,)
     others = sources.other_files(file.path, file.units, root)
-    found = [(s.after, str(files.on_disk(root, s.path))) for s in others if ours & apply.keys_of(s.path, root).keys()]
+    found = [
+        (s.after, str(files.on_disk(root, s.path))) for s in others if ours & service_files.keys_of(s.path, root).keys()
+    ]
     return (*(path for after, path in found if not after), own, *(path for after, path in found if after))
 
 

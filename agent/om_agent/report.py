@@ -8,7 +8,8 @@ import json
 import re
 import typing
 
-from om_agent import apply, drain, errors, kinds, model, plan, resync, verify
+from om_agent import drain, errors, kinds, model, plan, resync, verify
+from om_agent.apply import comparing, results
 from om_agent.kinds import clauses
 from om_agent.plan import broker, capacity
 
@@ -76,7 +77,7 @@ def problems_json(problems: typing.Sequence[errors.Problem]) -> list[dict[str, s
     ]
 
 
-def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, bytes | None]) -> str:
+def plan_text(p: plan.Plan, work: comparing.Comparison, old: typing.Mapping[str, bytes | None]) -> str:
     """Return a plan as a diff: files of ours line by line unless they are secret, keys of others one by one.
 
     :param old: present content of the files to write, by path.
@@ -84,9 +85,9 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
     lines = [summary(p, work)]
     if work.changes and p.queues.kind and (p.broker or p.config_files):
         lines.append(f"queues: {p.queues.kind.value}, since {p.queues.why}")
-    for target in work.wrong:
+    for target in work.files_to_write:
         lines += _file_diff(target, old.get(target.file.path))
-    lines += [f"remove {path}" for path in work.gone]
+    lines += [f"remove {path}" for path in work.files_to_remove]
     path = ""
     for change in work.changes:
         if change.detail and change.action not in _UNIT:
@@ -100,7 +101,7 @@ def plan_text(p: plan.Plan, work: apply.Comparison, old: typing.Mapping[str, byt
     return _text(lines)
 
 
-def summary(p: plan.Plan, work: apply.Comparison) -> str:
+def summary(p: plan.Plan, work: comparing.Comparison) -> str:
     """Return one line that says what the node is and what would be done."""
     runs = [*([f"{p.router.mode} router"] if p.router else ()), *(["broker"] if p.broker else ())]
     role = f"{p.node.name} ({p.node.role}, {' and '.join(runs) if runs else 'clients only'})"
@@ -109,14 +110,14 @@ def summary(p: plan.Plan, work: apply.Comparison) -> str:
     keys = [c for c in work.changes if c.detail.startswith("[")]
     of = len({c.path for c in keys})
     counts = (
-        (len(work.wrong), "file", "to write"),
-        (len(work.gone), "file", "to remove"),
+        (len(work.files_to_write), "file", "to write"),
+        (len(work.files_to_remove), "file", "to remove"),
         (len(keys), "key", f"to change in {of} file{'' if of == 1 else 's'} of services"),
     )
     return f"{role}: " + ", ".join(f"{n} {noun}{'' if n == 1 else 's'} {what}" for n, noun, what in counts if n)
 
 
-def _file_diff(target: apply.Target, old: bytes | None) -> list[str]:
+def _file_diff(target: comparing.Target, old: bytes | None) -> list[str]:
     name = target.file.path
     note = f"mode 0{target.file.mode:o} {target.file.owner}:{target.file.group}"
     verb = "create" if old is None else "change"
@@ -130,7 +131,7 @@ def _file_diff(target: apply.Target, old: bytes | None) -> list[str]:
     return [f"{verb} {name} ({note})", *("  " + _mask_line(line) for line in diff)]
 
 
-def _key_diff(change: apply.Change) -> list[str]:
+def _key_diff(change: results.Change) -> list[str]:
     lines = []
     if change.action in ("change", "remove") and not change.detail.startswith("mode "):
         lines.append(f"  - {change.detail} = {_mask_key(change.detail, change.old)}")
@@ -141,7 +142,7 @@ def _key_diff(change: apply.Change) -> list[str]:
     return lines
 
 
-def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
+def outcome_text(node: str, outcome: results.Outcome, verbose: bool) -> str:
     """Return what apply did."""
     if not outcome.changes:
         return f"{node}: nothing to do, the messaging configuration is right"
@@ -152,7 +153,7 @@ def outcome_text(node: str, outcome: apply.Outcome, verbose: bool) -> str:
     return _text(lines)
 
 
-def deployed_text(node: str, outcome: apply.Outcome, changes: int) -> str:
+def deployed_text(node: str, outcome: results.Outcome, changes: int) -> str:
     """Return what a deployment did.
 
     :param changes: how many the last apply made that made any: as a rule the one before this, in configure.d.
@@ -164,7 +165,7 @@ def deployed_text(node: str, outcome: apply.Outcome, changes: int) -> str:
     )
 
 
-def changes_json(changes: typing.Sequence[apply.Change]) -> list[dict[str, str]]:
+def changes_json(changes: typing.Sequence[results.Change]) -> list[dict[str, str]]:
     """Return changes for programs, without values."""
     return [{"action": c.action, "path": c.path, **({"detail": c.detail} if c.detail else {})} for c in changes]
 

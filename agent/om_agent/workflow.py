@@ -27,7 +27,7 @@ from om_agent import (
     signals,
     verify,
 )
-from om_agent.apply import files, live_router
+from om_agent.apply import comparing, files, foreign_settings, journal, live_router, locking, results, saved_state
 from om_agent.kinds import clauses
 from om_agent.plan import layout, router, services, topology
 
@@ -81,7 +81,7 @@ class Applied:
     """
 
     ready: Prepared
-    outcome: apply.Outcome
+    outcome: results.Outcome
     handlers: signals.Handlers
 
 
@@ -132,7 +132,7 @@ def cut_short_text(cause: BaseException, left: str) -> str:
 
 def left_by_apply(root: pathlib.Path) -> str:
     """Return what is true of the node when an apply was cut short, a clause."""
-    return clauses.HALF_DONE if files.unfinished(root) else clauses.AS_BEFORE
+    return clauses.HALF_DONE if journal.unfinished(root) else clauses.AS_BEFORE
 
 
 def left_by_drain(root: pathlib.Path) -> str:
@@ -201,7 +201,7 @@ def wait_for_metadata(options: Options, seconds: float, tell: Tell) -> object:
             return raw_metadata(options)
         except metadata.NoData:
             # A node that was made right before keeps that: it must not stay down because a list is empty at a reboot.
-            if not seconds or files.load_state(options.root).files:
+            if not seconds or saved_state.load_state(options.root).files:
                 raise
             if time.monotonic() >= deadline:
                 raise errors.ApplyFailed(
@@ -223,7 +223,9 @@ def local_node(d: model.Deployment, asked: str | None) -> model.Node:
     return model.local_node(d, [name]) if name else model.node_of_host(d, socket.gethostname())
 
 
-def _check_identity(d: model.Deployment, rendered: render.Rendered, state: files.State, asked: str | None) -> None:
+def _check_identity(
+    d: model.Deployment, rendered: render.Rendered, state: saved_state.State, asked: str | None
+) -> None:
     """Refuse to stop, or to run under another name, a router or broker that this node ran before, when all that makes
     this host that node is its host name.
 
@@ -240,7 +242,9 @@ def _check_identity(d: model.Deployment, rendered: render.Rendered, state: files
     )
 
 
-def _is_same_node(d: model.Deployment, name: str, state: files.State, units_to_stop: typing.Collection[str]) -> bool:
+def _is_same_node(
+    d: model.Deployment, name: str, state: saved_state.State, units_to_stop: typing.Collection[str]
+) -> bool:
     """Return whether the host is still the node that it was at the last apply."""
     if not state.node:  # the state file of an older agent does not say which node this was
         return not units_to_stop or not isinstance(d.node, fields.Unlisted)
@@ -256,12 +260,12 @@ def prepare(raw: object, options: Options) -> Prepared:
     known = catalogue()
     d = parse.deployment(raw, known)
     host = host_facts.gather(known, options.root, options.relocate, options.manage_services)
-    state = files.load_state(options.root)
+    state = saved_state.load_state(options.root)
     host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options)
     planned = plan.build(d, local_node(d, options.node), known, host)
     rendered = render.render(planned, host)
     _check_identity(d, rendered, state, options.node)
-    found = (*planned.findings, *apply.overrides(rendered, host, options.root))
+    found = (*planned.findings, *foreign_settings.overrides(rendered, host, options.root))
     return Prepared(d, dataclasses.replace(planned, findings=found), host, rendered)
 
 
@@ -302,11 +306,11 @@ def applied(get_raw: typing.Callable[[], object], options: Options, tell: Tell) 
     root = options.root
     manage_services = host_facts.manages_services(root, options.manage_services)
     with contextlib.ExitStack() as stack:
-        with files.lock(root, options.lock_seconds):
+        with locking.lock(root, options.lock_seconds):
             if apply.recover(root, manage_services):
                 tell("om-agent: what an interrupted run left was put right first")
         raw = get_raw()  # may wait, and must not keep others out meanwhile
-        with files.lock(root, options.lock_seconds) as lock:
+        with locking.lock(root, options.lock_seconds) as lock:
             apply.recover(root, manage_services)
             ready = prepare(raw, options)
             if ready.plan.findings:
@@ -325,7 +329,7 @@ def look(ready: Prepared, root: pathlib.Path, count: bool) -> verify.Seen:
 
     :param count: whether the broker's queues and messages are counted.
     """
-    work = apply.compare(ready.rendered, ready.host, root, dry=True)
+    work = comparing.compare(ready.rendered, ready.host, root, dry=True)
     mesh = broker = None
     units = connections.units(ready.deployment, ready.plan, ready.host)
     over_broker = ready.deployment.rpc.scheme is model.Scheme.RABBIT
@@ -335,8 +339,8 @@ def look(ready: Prepared, root: pathlib.Path, count: bool) -> verify.Seen:
     if ready.plan.broker:
         broker = observe.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, root, count)
     missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
-    others = tuple(map(kinds.as_found, apply.overrides(ready.rendered, ready.host, root)))
-    misfits = (*apply.look_for_misfits(ready.rendered, root), *others)
+    others = tuple(map(kinds.as_found, foreign_settings.overrides(ready.rendered, ready.host, root)))
+    misfits = (*foreign_settings.look_for_misfits(ready.rendered, root), *others)
     seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
     stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready.host, root))
     return dataclasses.replace(seen, stale=tuple(stale))

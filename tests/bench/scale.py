@@ -20,7 +20,7 @@ import types
 import typing
 
 from om_agent import amqp, apply, errors, host_facts, model, plan, render, verify
-from om_agent.apply import files
+from om_agent.apply import locking
 from om_agent.plan import services, topology
 
 from testbed import errors as testbed_errors
@@ -111,7 +111,7 @@ def _render(context: run.Context, shape: Shape, number: int) -> overcloud.Overcl
     for host in cloud.hosts:
         found = host_facts.gather(catalogue, host.root, relocate=True, manage_services=False)
         rendered = render.render(plan.build(cloud.deployment, host.node, catalogue, found), found)
-        with files.lock(host.root, 1) as lock:
+        with locking.lock(host.root, 1) as lock:
             apply.apply(rendered, found, host.root, 1, lock)
     return cloud
 

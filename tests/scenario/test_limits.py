@@ -16,8 +16,8 @@ import sys
 import typing
 
 import pytest
-from om_agent import apply, certs, cli, errors, metadata, model, proc
-from om_agent.apply import files
+from om_agent import certs, cli, errors, metadata, model, proc
+from om_agent.apply import files, journal, sasl_database, saved_state
 from om_agent.plan import router as router_plan
 
 from tests.scenario import test_transaction
@@ -112,7 +112,7 @@ USERS = (router_plan.SaslUser("rpc", "overcloud", model.Secret("canary")),)
 def test_a_sasl_database_that_stays_is_told(node: Node, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """And the passwords in it are gone where that needs no descriptor."""
     monkeypatch.setenv("PATH", f"{node.bin}:/usr/bin:/bin")
-    directory = files.sasl_dir(node.root)
+    directory = saved_state.sasl_dir(node.root)
     directory.parent.mkdir(parents=True)
 
     def refuse(path: object, *arguments: object, **options: object) -> typing.NoReturn:
@@ -121,11 +121,11 @@ def test_a_sasl_database_that_stays_is_told(node: Node, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", refuse)
         with pytest.raises(errors.ApplyFailed, match=r"sasl may hold passwords and cannot be removed \(.*Remove it"):
-            apply.make_sasl_database(USERS, directory)
+            sasl_database.make_sasl_database(USERS, directory)
         assert list(directory.iterdir()) == []
         with pytest.raises(errors.ApplyFailed, match="sasl may hold passwords"):
-            files.recover(node.root)
-    assert files.recover(node.root) is None
+            journal.recover(node.root)
+    assert journal.recover(node.root) is None
     assert not directory.exists()
 
 
@@ -149,7 +149,7 @@ def test_a_limit_is_named(monkeypatch: pytest.MonkeyPatch, number: int, said: st
     with pytest.raises(errors.ProcessFailed, match=said) as caught:
         proc.run(["puppet"], 1)
     assert "Install it" not in str(caught.value)
-    assert said in apply.reason(OSError(number, os.strerror(number), "/etc/x"))
+    assert said in files.reason(OSError(number, os.strerror(number), "/etc/x"))
 
 
 def test_a_module_that_cannot_be_loaded_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pathlib
 import typing
 
 import pytest
-from om_agent import amqp, apply, model, parse, plan, render
-from om_agent.apply import live_router
+from om_agent import amqp, model, parse, plan, render
+from om_agent.apply import live_router, sasl_database
 from om_agent.plan import layout
 from om_devrouter import schema
 
@@ -87,7 +87,7 @@ def write(rendered: render.Rendered, root: pathlib.Path, making: pathlib.Path) -
         path = root / file.path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(file.mode)
-        path.write_bytes(apply.make_sasl_database(file.users, making) if file.content is None else file.content)
+        path.write_bytes(sasl_database.make_sasl_database(file.users, making) if file.content is None else file.content)
     for config in rendered.config_files:
         path = root / config.path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)

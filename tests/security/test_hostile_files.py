@@ -17,7 +17,7 @@ import typing
 
 import pytest
 from om_agent import errors
-from om_agent.apply import files
+from om_agent.apply import access, journal, locking
 
 from tests import helpers
 from tests.security import canary, shapes
@@ -368,8 +368,8 @@ def test_copies_are_closed_to_others_and_go_back_as_they_were(node: Node) -> Non
         children = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_puppet(pid, node)]
         for pid in children:
             os.kill(int(pid), signal.SIGKILL)
-    with files.lock(node.root, 10):
-        assert files.recover(node.root) is not None
+    with locking.lock(node.root, 10):
+        assert journal.recover(node.root) is not None
     assert stat.S_IMODE(path.stat().st_mode) == 0o644 and shapes.OLD in path.read_text()
     assert not list(node.root.rglob("*.om-agent-*"))
 
@@ -391,16 +391,16 @@ def test_the_original_is_exchanged_for_a_link_in_the_last_moment(
     path.parent.mkdir(parents=True)
     path.write_text("a service's own")
     (tmp_path / "var/lib/om-agent").mkdir(parents=True)
-    real = files._copy_aside
+    real = journal._copy_aside
 
     def exchange(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
         path.unlink()
         path.symlink_to(victim)
         real(root, entry)
 
-    monkeypatch.setattr(files, "_copy_aside", exchange)
+    monkeypatch.setattr(journal, "_copy_aside", exchange)
     with pytest.raises(OSError):
-        files.begin(tmp_path, ["/etc/rabbitmq/file"], [])
+        journal.begin(tmp_path, ["/etc/rabbitmq/file"], [])
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
 
@@ -423,15 +423,15 @@ def test_a_mounted_file_is_put_back_by_its_content(
     monkeypatch.setattr(os, "replace", busy)
     if linked:
         with pytest.raises(OSError, match="symbolic links"):
-            files._replace(old, path)
+            journal._replace(old, path)
         assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
         return
-    files._replace(old, path)
+    journal._replace(old, path)
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), old.exists()) == ("old", 0o640, False)
 
 
 def test_hazards_of_a_sound_tree(tmp_path: pathlib.Path) -> None:
     (tmp_path / "etc").mkdir()
-    assert files.hazards(tmp_path, ["/etc/made/later/file", "/etc/file", "/file"]) == []
-    assert files.hazards(pathlib.Path("/"), ["/etc/nova/nova.conf", "/var/lib/om-agent/lock"]) == []
+    assert access.hazards(tmp_path, ["/etc/made/later/file", "/etc/file", "/file"]) == []
+    assert access.hazards(pathlib.Path("/"), ["/etc/nova/nova.conf", "/var/lib/om-agent/lock"]) == []
     assert isinstance(errors.NotReady([]), errors.ApplyFailed)

@@ -20,7 +20,8 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import apply, errors, ini, model, parse, plan, render
+from om_agent import errors, ini, model, parse, plan, render
+from om_agent.apply import sasl_database
 from om_agent.plan import broker, policy, router, services
 
 from tests import helpers
@@ -507,7 +508,7 @@ def test_cyrus_lets_in_who_has_the_password_and_nobody_else(
         assert example.plan.router
         users = example.plan.router.users
         path = base / f"{i}.sasldb"
-        path.write_bytes(apply.make_sasl_database(users, base / "making"))
+        path.write_bytes(sasl_database.make_sasl_database(users, base / "making"))
         listed = subprocess.run(["sasldblistusers2", "-f", path], capture_output=True, check=True).stdout.decode()
         assert sorted(listed.splitlines()) == sorted(f"{u.name}@{u.realm}: userPassword" for u in users)
         for user in users:

@@ -10,8 +10,8 @@ import typing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from om_agent import amqp, apply, errors, model, render
-from om_agent.apply import files, live_router
+from om_agent import amqp, errors, model, render
+from om_agent.apply import files, live_router, results
 from om_agent.plan import router
 
 from tests import helpers
@@ -272,7 +272,7 @@ def test_every_engine_has_a_dialect() -> None:
 
 
 def test_changes_of_a_router_are_told() -> None:
-    change = apply.Change("reconcile", "qdrouterd", "+ connector inter-router/b")
+    change = results.Change("reconcile", "qdrouterd", "+ connector inter-router/b")
     assert str(change) == "reconcile qdrouterd: + connector inter-router/b"
 
 

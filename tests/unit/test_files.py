@@ -24,7 +24,7 @@ import typing
 
 import pytest
 from om_agent import errors, render
-from om_agent.apply import files
+from om_agent.apply import files, journal, locking, saved_state
 
 DIED = 77  # exit code of a child that was made to die
 FINISHED = 0
@@ -131,31 +131,33 @@ def edit_in_place(path: pathlib.Path, content: bytes) -> None:
     os.close(descriptor)
 
 
-def put(transaction: files.Transaction, path: str, content: bytes, mode: int) -> None:
+def put(transaction: journal.Transaction, path: str, content: bytes, mode: int) -> None:
     transaction.put(render.File(path, content, mode=mode), content, None, None)
 
 
 def change(root: pathlib.Path) -> None:
     """One whole run: end what another left, then change everything that can change."""
-    with files.lock(root, 0):
-        files.recover(root)
-        transaction = files.begin(root, PATHS, ["router", "nova-api"])
+    with locking.lock(root, 0):
+        journal.recover(root)
+        transaction = journal.begin(root, PATHS, ["router", "nova-api"])
         put(transaction, "/etc/om/changed", b"new\n", 0o600)
         put(transaction, "/etc/om/link", b"no link any more\n", 0o644)
         put(transaction, "/etc/om/new", b"new too\n", 0o640)
         put(transaction, "/etc/made/deep/new", b"deep\n", 0o400)
         transaction.remove("/etc/om/removed")
-        transaction.phase(files.PUPPET)
+        transaction.phase(journal.PUPPET)
         edit_in_place(root / "etc/nova/nova.conf", b"[DEFAULT]\ndebug = true\ntransport_url = rabbit://\n")
         edit_in_place(root / "etc/nova/made-by-puppet.conf", b"[DEFAULT]\ntransport_url = rabbit://\n")
         edit_in_place(root / "var/lib/om-agent/units/router", b"digest\n")
-        files.write(root / "var/lib/om-agent/state.json", files.dump_state(files.State(("/etc/om/new",))), 0o600)
+        files.write(
+            root / "var/lib/om-agent/state.json", saved_state.dump_state(saved_state.State(("/etc/om/new",))), 0o600
+        )
         transaction.commit()
 
 
 def recover(root: pathlib.Path) -> None:
-    with files.lock(root, 0):
-        files.recover(root)
+    with locking.lock(root, 0):
+        journal.recover(root)
 
 
 @dataclasses.dataclass
@@ -238,14 +240,14 @@ def die(*arguments: object, **options: object) -> typing.NoReturn:
 def change_until(phase: str, root: pathlib.Path) -> None:
     """Die in the last instant of a phase, when its journal is fullest; for a child only."""
     patch = pytest.MonkeyPatch()
-    if phase == files.COMMITTED:
-        patch.setattr(files, "_finish", die)
+    if phase == journal.COMMITTED:
+        patch.setattr(journal, "_finish", die)
     else:
-        patch.setattr(files.Transaction, "commit", die)
+        patch.setattr(journal.Transaction, "commit", die)
     change(root)
 
 
-@pytest.mark.parametrize(("phase", "wanted"), [(files.PUPPET, "old"), (files.COMMITTED, "new")])
+@pytest.mark.parametrize(("phase", "wanted"), [(journal.PUPPET, "old"), (journal.COMMITTED, "new")])
 def test_recovery_killed_at_each_of_its_steps_alone(runs: Runs, phase: str, wanted: str) -> None:
     for recovery in itertools.count(1):
         root = runs.make()
@@ -292,15 +294,15 @@ class Full:
 
 def change_or_put_back(root: pathlib.Path) -> bool:
     """As apply does it: one run, and everything back when it fails; return whether it went through."""
-    begin = files.begin
-    begun: list[files.Transaction] = []
+    begin = journal.begin
+    begun: list[journal.Transaction] = []
 
-    def remember(*arguments: typing.Any) -> files.Transaction:
+    def remember(*arguments: typing.Any) -> journal.Transaction:
         begun.append(begin(*arguments))
         return begun[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "begin", remember)
+        patch.setattr(journal, "begin", remember)
         try:
             change(root)
         except OSError:
@@ -319,15 +321,15 @@ def test_every_write_fails_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> 
             Full(patch, step)
             whole = change_or_put_back(root)
         assert runs.check(root) == ("new" if whole else "old"), step
-        assert files.recover(root) is None
+        assert journal.recover(root) is None
         outcomes.add(whole)
     assert outcomes == {True, False}
 
 
 def test_roll_back_tells_whether_units_may_run_with_what_is_gone(runs: Runs) -> None:
-    for phase, began in ((None, False), (files.PUPPET, True)):
+    for phase, began in ((None, False), (journal.PUPPET, True)):
         root = runs.make()
-        transaction = files.begin(root, PATHS, ["router"])
+        transaction = journal.begin(root, PATHS, ["router"])
         put(transaction, "/etc/om/new", b"", 0o600)
         if phase:
             transaction.phase(phase)
@@ -336,13 +338,13 @@ def test_roll_back_tells_whether_units_may_run_with_what_is_gone(runs: Runs) -> 
 
 
 def test_recover_names_the_units(runs: Runs) -> None:
-    assert files.recover(runs.make()) is None
-    for phase, units in ((None, ()), (files.PUPPET, ("router", "nova-api"))):
+    assert journal.recover(runs.make()) is None
+    for phase, units in ((None, ()), (journal.PUPPET, ("router", "nova-api"))):
         root = runs.make()
-        transaction = files.begin(root, PATHS, ["router", "nova-api"])
+        transaction = journal.begin(root, PATHS, ["router", "nova-api"])
         if phase:
             transaction.phase(phase)
-        assert files.recover(root) == units
+        assert journal.recover(root) == units
         assert runs.check(root) == "old"
 
 
@@ -353,7 +355,7 @@ def test_times_and_attributes_come_back(runs: Runs) -> None:
     with contextlib.suppress(OSError):  # not every file system has them
         os.setxattr(conf, "user.label", b"kept")
     attributes = os.listxattr(conf)
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     edit_in_place(conf, b"new")
     transaction.roll_back()
     assert conf.stat().st_mtime_ns == 10**18 + 7
@@ -366,7 +368,7 @@ def test_owners_come_back(runs: Runs) -> None:
     conf = root / "etc/nova/nova.conf"
     os.chown(conf, 1234, 4321)
     conf.chmod(0o2640)
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     conf.unlink()
     edit_in_place(conf, b"new")
     transaction.roll_back()
@@ -376,7 +378,7 @@ def test_owners_come_back(runs: Runs) -> None:
 
 def test_what_somebody_else_put_into_a_new_directory_stays(runs: Runs) -> None:
     root = runs.make()
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     (root / "etc/made/theirs").write_text("kept")
     transaction.roll_back()
     assert sorted(p.name for p in (root / "etc/made").iterdir()) == ["theirs"]
@@ -387,7 +389,7 @@ def test_a_directory_in_the_way_is_told_before_anything_is_touched(runs: Runs) -
     (root / "etc/om/new").mkdir()
     before = snapshot(root)
     with pytest.raises(errors.NotReady, match="a directory or device"):
-        files.begin(root, PATHS, [])
+        journal.begin(root, PATHS, [])
     assert snapshot(root) == before
 
 
@@ -396,7 +398,7 @@ def test_a_begin_that_fails_leaves_nothing(runs: Runs) -> None:
     (root / "etc/made").symlink_to("nowhere")  # there, and yet nothing can be made below it
     before = snapshot(root)
     with pytest.raises(OSError, match="File exists"):
-        files.begin(root, PATHS, [])
+        journal.begin(root, PATHS, [])
     assert snapshot(root) == before
 
 
@@ -404,7 +406,7 @@ def test_what_cannot_be_put_back_is_told_and_tried_again(runs: Runs) -> None:
     """All other files are back by then, and the journal stays until the last one is."""
     root = runs.make()
     conf = root / "etc/nova/nova.conf"
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     put(transaction, "/etc/om/changed", b"new\n", 0o600)
     conf.unlink()
     (conf / "in the way").mkdir(parents=True)
@@ -412,10 +414,10 @@ def test_what_cannot_be_put_back_is_told_and_tried_again(runs: Runs) -> None:
         transaction.roll_back()
     assert (root / "etc/om/changed").read_text() == "old\n"
     with pytest.raises(errors.RollbackFailed):
-        files.recover(root)
+        journal.recover(root)
     (conf / "in the way").rmdir()
     conf.rmdir()
-    assert files.recover(root) == ()
+    assert journal.recover(root) == ()
     assert runs.check(root) == "old"
 
 
@@ -430,13 +432,13 @@ def test_copies_that_cannot_be_thrown_away_are_no_failure(runs: Runs, monkeypatc
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         unlink(path)
 
-    transaction = files.begin(root, ["/etc/om/changed"], [])
+    transaction = journal.begin(root, ["/etc/om/changed"], [])
     put(transaction, "/etc/om/changed", b"new\n", 0o600)
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "unlink", refuse)
         transaction.commit()
     assert transaction.committed
-    assert files.recover(root) == ()
+    assert journal.recover(root) == ()
     assert (root / "etc/om/changed").read_text() == "new\n"
     assert not list(root.rglob(".*om-agent*"))
 
@@ -444,7 +446,7 @@ def test_copies_that_cannot_be_thrown_away_are_no_failure(runs: Runs, monkeypatc
 def test_a_signal_waits_until_everything_is_back(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM raises KeyboardInterrupt wherever the program is, and that must not be in the middle of this."""
     root = runs.make()
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     put(transaction, "/etc/om/changed", b"new\n", 0o600)
     replace = os.replace
 
@@ -471,11 +473,11 @@ def test_files_of_others_are_on_the_disk_before_the_journal_goes(runs: Runs, mon
 def test_a_root_that_is_mounted_elsewhere_by_then(runs: Runs) -> None:
     """An image is changed below a directory, the run is killed, and the image is booted."""
     root = runs.make()
-    transaction = files.begin(root, PATHS, [])
+    transaction = journal.begin(root, PATHS, [])
     put(transaction, "/etc/om/changed", b"new\n", 0o600)
     put(transaction, "/etc/made/deep/new", b"new\n", 0o600)
     moved = root.rename(root.with_name("moved"))
-    assert files.recover(moved) == ()
+    assert journal.recover(moved) == ()
     assert runs.check(moved) == "old"
 
 
@@ -506,14 +508,14 @@ GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
 def test_damaged_journal(runs: Runs, content: bytes) -> None:
     """Nothing is touched, and the sentence says where to look and what to do."""
     root = runs.make()
-    journal = root / "var/lib/om-agent/journal.json"
-    journal.write_bytes(content)
+    damaged = root / "var/lib/om-agent/journal.json"
+    damaged.write_bytes(content)
     before = snapshot(root)
     with pytest.raises(errors.RollbackFailed) as caught:
-        files.recover(root)
+        journal.recover(root)
     assert str(caught.value) == (
-        f"{journal} is damaged, so what an interrupted run left cannot be put back. "
-        f"Look for files that end in .om-agent-old beside the configuration files, then remove {journal}."
+        f"{damaged} is damaged, so what an interrupted run left cannot be put back. "
+        f"Look for files that end in .om-agent-old beside the configuration files, then remove {damaged}."
     )
     assert snapshot(root) == before
 
@@ -525,7 +527,7 @@ def test_what_a_killed_run_left_in_the_state_directory_goes(runs: Runs) -> None:
     (state / ".journal.json.om-agent-new").write_text("{")
     (state / "sasl").mkdir()
     (state / "sasl/users").write_text("password")
-    assert files.recover(root) is None
+    assert journal.recover(root) is None
     assert runs.check(root) == "old"
 
 
@@ -556,7 +558,7 @@ def test_write_has_its_mode_whatever_the_umask(tmp_path: pathlib.Path, mask: int
 def test_directories_are_open_to_the_services_whatever_the_umask(runs: Runs, mask: int) -> None:
     root = runs.make()
     with umask(mask):
-        transaction = files.begin(root, ["/etc/made/deep/new"], [])
+        transaction = journal.begin(root, ["/etc/made/deep/new"], [])
         put(transaction, "/etc/made/deep/new", b"", 0o644)
         transaction.commit()
     assert [stat.S_IMODE((root / name).stat().st_mode) for name in ("etc/made", "etc/made/deep")] == [0o755, 0o755]
@@ -585,7 +587,7 @@ def test_copies_do_not_follow_a_leftover_that_is_a_link(runs: Runs) -> None:
     root = runs.make()
     target = root / "etc/om/same"
     (root / "etc/om/.changed.om-agent-old").symlink_to(target)
-    transaction = files.begin(root, ["/etc/om/changed"], [])
+    transaction = journal.begin(root, ["/etc/om/changed"], [])
     assert target.read_text() == "same\n"
     transaction.roll_back()
     assert runs.check(root) == "old"
@@ -636,7 +638,7 @@ def test_content_is_never_readable_to_more_than_it_ends_with(runs: Runs, monkeyp
 
     monkeypatch.setattr(os, "fsync", look)
     with umask(0):
-        transaction = files.begin(root, ["/etc/nova/nova.conf", "/etc/om/new"], [])
+        transaction = journal.begin(root, ["/etc/nova/nova.conf", "/etc/om/new"], [])
         put(transaction, "/etc/om/new", b"secret", 0o600)
         transaction.commit()
     assert seen == {0}
@@ -667,39 +669,39 @@ def test_same(tmp_path: pathlib.Path) -> None:
 
 
 def test_state_comes_back(tmp_path: pathlib.Path) -> None:
-    state = files.State(("/etc/a", "/etc/b"), ("router",), {"/etc/sasl": ("fingerprint", "digest")})
+    state = saved_state.State(("/etc/a", "/etc/b"), ("router",), {"/etc/sasl": ("fingerprint", "digest")})
     files.state_dir(tmp_path).mkdir(parents=True)
-    (files.state_dir(tmp_path) / "state.json").write_bytes(files.dump_state(state))
-    assert files.load_state(tmp_path) == state
+    (files.state_dir(tmp_path) / "state.json").write_bytes(saved_state.dump_state(state))
+    assert saved_state.load_state(tmp_path) == state
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": 1, "units": [], "sasl": {}}', b"\xff"])
 def test_a_state_that_is_not_one_counts_as_none(tmp_path: pathlib.Path, content: bytes) -> None:
     files.state_dir(tmp_path).mkdir(parents=True)
     (files.state_dir(tmp_path) / "state.json").write_bytes(content)
-    assert files.load_state(tmp_path) == files.State()
-    assert files.load_state(tmp_path / "nowhere") == files.State()
+    assert saved_state.load_state(tmp_path) == saved_state.State()
+    assert saved_state.load_state(tmp_path / "nowhere") == saved_state.State()
 
 
 def test_key_is_made_once_and_only_when_asked(tmp_path: pathlib.Path) -> None:
     files.state_dir(tmp_path).mkdir(parents=True)
-    assert files.load_key(tmp_path, make=False) != files.load_key(tmp_path, make=False)
-    key = files.load_key(tmp_path, make=True)
-    assert files.load_key(tmp_path, make=True) == files.load_key(tmp_path, make=False) == key
+    assert saved_state.load_key(tmp_path, make=False) != saved_state.load_key(tmp_path, make=False)
+    key = saved_state.load_key(tmp_path, make=True)
+    assert saved_state.load_key(tmp_path, make=True) == saved_state.load_key(tmp_path, make=False) == key
     assert stat.S_IMODE((files.state_dir(tmp_path) / "key").stat().st_mode) == 0o600
 
 
 def try_lock(root: pathlib.Path) -> bool:
-    with contextlib.suppress(errors.Busy), files.lock(root, 0):
+    with contextlib.suppress(errors.Busy), locking.lock(root, 0):
         return True
     return False
 
 
 def test_lock_keeps_others_out_and_tells_after_the_timeout(tmp_path: pathlib.Path) -> None:
-    with files.lock(tmp_path, 0):
+    with locking.lock(tmp_path, 0):
         begin = time.monotonic()
         with pytest.raises(errors.Busy, match=r"still holds .*/lock after 0 s.*Wait for it to end"):
-            files.lock(tmp_path, 0.3).__enter__()
+            locking.lock(tmp_path, 0.3).__enter__()
         assert 0.3 <= time.monotonic() - begin < 5
         assert in_child(lambda: os._exit(42 if try_lock(tmp_path) else 43)) == 43
     assert in_child(lambda: os._exit(42 if try_lock(tmp_path) else 43)) == 42
@@ -709,12 +711,12 @@ def test_lock_is_waited_for(tmp_path: pathlib.Path) -> None:
     said, says = os.pipe()
     child = os.fork()
     if child == 0:
-        with files.lock(tmp_path, 0):
+        with locking.lock(tmp_path, 0):
             os.write(says, b"x")
             time.sleep(0.3)
         os._exit(0)
     os.read(said, 1)
-    with files.lock(tmp_path, 10):
+    with locking.lock(tmp_path, 10):
         pass
     os.waitpid(child, 0)
     os.close(said)
@@ -724,7 +726,7 @@ def test_lock_is_waited_for(tmp_path: pathlib.Path) -> None:
 def test_a_child_that_inherits_the_lock_keeps_it(tmp_path: pathlib.Path) -> None:
     """That is how a puppet which outlives its agent keeps the next agent waiting."""
     waits, ends = os.pipe()
-    with files.lock(tmp_path, 0) as descriptor:
+    with locking.lock(tmp_path, 0) as descriptor:
         assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, "and no other program inherits it"
         child = os.fork()
         if child == 0:
@@ -739,7 +741,7 @@ def test_a_child_that_inherits_the_lock_keeps_it(tmp_path: pathlib.Path) -> None
 
 
 def test_lock_is_private_and_no_link_is_followed(tmp_path: pathlib.Path) -> None:
-    with umask(0), files.lock(tmp_path, 0):
+    with umask(0), locking.lock(tmp_path, 0):
         pass
     directory = files.state_dir(tmp_path)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -747,5 +749,5 @@ def test_lock_is_private_and_no_link_is_followed(tmp_path: pathlib.Path) -> None
     (directory / "lock").unlink()
     (directory / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(errors.ApplyFailed, match="cannot be used"):
-        files.lock(tmp_path, 0).__enter__()
+        locking.lock(tmp_path, 0).__enter__()
     assert not (tmp_path / "elsewhere").exists()

@@ -9,8 +9,8 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import apply, kinds, model, report
-from om_agent.apply import files
+from om_agent import kinds, model, report
+from om_agent.apply import comparing, files, results
 from om_agent.plan import transport_url
 
 from tests import helpers
@@ -87,8 +87,8 @@ def test_mask(value: str, shown: str) -> None:
 def plan_of(raw: object, node: str, root: pathlib.Path) -> str:
     machine = helpers.host("nova", "swift")
     planned, rendered = helpers.plan_for(raw, node, machine), helpers.rendered(raw, node, machine)
-    work = apply.compare(rendered, machine, root, dry=True)
-    old = {t.file.path: files.read(files.on_disk(root, t.file.path)) for t in work.wrong}
+    work = comparing.compare(rendered, machine, root, dry=True)
+    old = {t.file.path: files.read(files.on_disk(root, t.file.path)) for t in work.files_to_write}
     return report.plan_text(planned, work, old)
 
 
@@ -196,8 +196,8 @@ def test_a_plan_writes_nothing(tmp_path: pathlib.Path) -> None:
 
 PROBLEM = kinds.problem("rpc.password", "missing", hint="it is needed")
 CHANGES = (
-    apply.Change("create", "/etc/x"),
-    apply.Change("change", "/etc/nova/nova.conf", "[DEFAULT] transport_url", "old-secret", "new-secret"),
+    results.Change("create", "/etc/x"),
+    results.Change("change", "/etc/nova/nova.conf", "[DEFAULT] transport_url", "old-secret", "new-secret"),
 )
 
 
@@ -227,14 +227,14 @@ def test_changes_have_no_values() -> None:
 
 
 def test_outcome() -> None:
-    assert report.outcome_text("ctl-0", apply.Outcome(()), True) == (
+    assert report.outcome_text("ctl-0", results.Outcome(()), True) == (
         "ctl-0: nothing to do, the messaging configuration is right"
     )
-    outcome = apply.Outcome(CHANGES, ("File[/etc/x]: created",))
+    outcome = results.Outcome(CHANGES, ("File[/etc/x]: created",))
     assert report.outcome_text("ctl-0", outcome, False).startswith("ctl-0: applied, 2 changes")
     text = report.outcome_text("ctl-0", outcome, True)
     assert "create /etc/x" in text and "puppet: File[/etc/x]: created" in text and "secret" not in text
-    odd = apply.Outcome(CHANGES, ("File[/etc/x]: \x1b[31m",), ("note \x1b[31m",))
+    odd = results.Outcome(CHANGES, ("File[/etc/x]: \x1b[31m",), ("note \x1b[31m",))
     assert "\x1b" not in report.outcome_text("ctl-0", odd, True)
     assert report.printable("a\x1b[31m\nb\n") == "a\\x1b[31m\nb\n"
 

@@ -16,7 +16,8 @@ import sys
 import typing
 
 import om_agent
-from om_agent import apply, errors, report, signals, workflow
+from om_agent import errors, report, signals, workflow
+from om_agent.apply import files
 from om_agent.cli import change, elements, heat, look, output, routers
 from om_agent.kinds import clauses
 
@@ -128,7 +129,7 @@ def _run(args: argparse.Namespace) -> int:
         more = f" By now {_left(args)}." if _left(args) == clauses.HALF_DRAINED else ""
         return _failed(args, f"{e}{more}", getattr(e, "problems", ()), e.exit_code)
     except OSError as e:
-        return _failed(args, f"{apply.reason(e)}.")
+        return _failed(args, f"{files.reason(e)}.")
     except workflow.CutShort as e:
         return _failed(args, workflow.cut_short_text(e.cause, e.left))
     except (Exception, KeyboardInterrupt) as e:

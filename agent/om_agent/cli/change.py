@@ -8,7 +8,7 @@ import json
 import typing
 
 from om_agent import apply, certs, deployments, errors, metadata, model, report, workflow
-from om_agent.apply import files
+from om_agent.apply import comparing, files
 from om_agent.cli import arguments, output
 from om_agent.plan import layout, topology
 
@@ -67,7 +67,7 @@ def _plan(args: argparse.Namespace) -> int:
     except metadata.NoData as e:
         return _no_data(args, e, {"changes": [], "problems": []})
     ready = workflow.prepare(raw, options)
-    work = apply.compare(ready.rendered, ready.host, root, dry=True, live=workflow.live_plan(ready, options))
+    work = comparing.compare(ready.rendered, ready.host, root, dry=True, live=workflow.live_plan(ready, options))
     problems = apply.refusals(ready.rendered, ready.host, root, work)
     findings = (*ready.plan.findings, *problems)
     if args.json:
@@ -76,7 +76,7 @@ def _plan(args: argparse.Namespace) -> int:
         output.say_json({"node": ready.plan.node.name, "changes": changes, "problems": told})
     else:
         output.note_findings(findings)
-        old = {t.file.path: files.read(files.on_disk(root, t.file.path)) for t in work.wrong}
+        old = {t.file.path: files.read(files.on_disk(root, t.file.path)) for t in work.files_to_write}
         output.say(report.plan_text(ready.plan, work, old))
     if problems:  # so that `plan && apply` stops here, as apply would
         output.note("om-agent: apply will refuse this. Fix the errors above first")
@@ -126,6 +126,6 @@ def _apply(args: argparse.Namespace) -> int:
         return _no_data(args, e, {"changes": []})
     except (errors.AgentError, OSError) as e:
         if args.signal:
-            failure = e if isinstance(e, errors.AgentError) else errors.ApplyFailed(f"{apply.reason(e)}.")
+            failure = e if isinstance(e, errors.AgentError) else errors.ApplyFailed(f"{files.reason(e)}.")
             deployments.tell_of_failure(failure, options, output.note)
         raise

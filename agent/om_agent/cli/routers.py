@@ -8,7 +8,7 @@ import sys
 import typing
 
 from om_agent import drain, errors, kinds, report, resync, workflow
-from om_agent.apply import files
+from om_agent.apply import files, locking
 from om_agent.cli import arguments, output
 from om_agent.plan import layout, topology
 
@@ -32,7 +32,7 @@ def _drain(args: argparse.Namespace) -> int:
     name, planned, root = ready.plan.node.name, ready.plan.router, options.root
     if not planned:
         raise errors.NotReady([kinds.problem(name, "no-router")])
-    with files.lock(root, options.lock_seconds):
+    with locking.lock(root, options.lock_seconds):
         config = files.read(files.on_disk(root, planned.paths.config))
         if args.undo:
             output.say(report.undo_text(name, drain.undo(planned, config, root)))
