@@ -8,7 +8,7 @@ import json
 import re
 import typing
 
-from om_agent import drain, errors, kinds, model, plan, resync, verify
+from om_agent import drain, errors, kinds, model, observed, plan, resync, verify
 from om_agent.apply import comparing, results
 from om_agent.kinds import clauses
 from om_agent.plan import broker, capacity
@@ -214,7 +214,7 @@ def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.
 # -- verify, status, drain -------------------------------------------------------------------------------------------
 
 
-def verify_text(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> str:
+def verify_text(p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> str:
     """Return one line that says whether messaging works on the node, and what was tried."""
     tried = [f"{what} and back" for what, n in _tried(seen) if n]
     said = verdict_text(p, found)
@@ -235,13 +235,13 @@ def verdict_text(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
     return f"{p.node.name}: messaging {said[kinds.verdict(found)]}"
 
 
-def _tried(seen: verify.Seen) -> typing.Iterator[tuple[str, int]]:
+def _tried(seen: observed.Seen) -> typing.Iterator[tuple[str, int]]:
     for half, noun in (("rpc", "call"), ("notify", "notification")):
         count = sum(probe.half == half for probe in seen.probes)
         yield (f"{count} {noun}{'' if count == 1 else 's'} there", count)
 
 
-def _parts(p: plan.Plan, seen: verify.Seen) -> typing.Iterator[str]:
+def _parts(p: plan.Plan, seen: observed.Seen) -> typing.Iterator[str]:
     if p.router and seen.mesh and p.router.mode != "standalone":
         yield f"{len(_reached(p, seen))} of {len(p.router.interiors)} interior routers reached"
     elif p.router:
@@ -251,12 +251,12 @@ def _parts(p: plan.Plan, seen: verify.Seen) -> typing.Iterator[str]:
         yield f"{len(expected & set(seen.broker.running))} of {len(expected)} brokers run"
 
 
-def _reached(p: plan.Plan, seen: verify.Seen) -> frozenset[str]:
+def _reached(p: plan.Plan, seen: observed.Seen) -> frozenset[str]:
     """Return the interior routers that this node's router reaches."""
     return verify.reached_interiors(p.router, seen.mesh) if p.router and seen.mesh else frozenset()
 
 
-def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]) -> dict[str, typing.Any]:
+def verify_json(p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> dict[str, typing.Any]:
     """Return the same for programs."""
     return {
         "version": 1,
@@ -272,7 +272,7 @@ def verify_json(p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.P
 
 
 def status_json(
-    d: model.Deployment, p: plan.Plan, seen: verify.Seen, found: typing.Sequence[errors.Problem]
+    d: model.Deployment, p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]
 ) -> dict[str, typing.Any]:
     """Return the state of the node's messaging; its schema is stable (doc/verify.rst)."""
     return {
@@ -288,7 +288,7 @@ def status_json(
     }
 
 
-def _router_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | None:
+def _router_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
     r, mesh = p.router, seen.mesh
     if not r or not mesh:
         return None
@@ -296,7 +296,7 @@ def _router_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | Non
     return {
         "engine": r.engine.value,
         "mode": r.mode,
-        "running": own.login == verify.OPEN,
+        "running": own.login == observed.OPEN,
         "id": own.container,
         "version": own.version,
         "up_seconds": own.uptime,
@@ -318,7 +318,7 @@ def _router_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | Non
     }
 
 
-def _broker_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | None:
+def _broker_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
     if not p.broker or not seen.broker:
         return None
     b = seen.broker
@@ -338,13 +338,13 @@ def _broker_json(p: plan.Plan, seen: verify.Seen) -> dict[str, typing.Any] | Non
     }
 
 
-def status_text(d: model.Deployment, p: plan.Plan, seen: verify.Seen) -> str:
+def status_text(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> str:
     """Return the state of the node's messaging as a table."""
     halves = (f"{b.half} over {b.scheme.value}{' (external)' if b.external else ''}" for b in d.halves)
     rows = [("node", f"{p.node.name} ({p.node.role}): {', '.join(halves)}")]
     state = _router_json(p, seen)
     if state and not state["running"]:
-        unasked = seen.mesh and seen.mesh.own.login == verify.UNASKED
+        unasked = seen.mesh and seen.mesh.own.login == observed.UNASKED
         what = "cannot be asked" if unasked else "does not answer"
         rows.append(("router", f"{state['engine']}, {state['mode']}: {what}"))
     elif state:

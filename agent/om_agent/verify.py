@@ -8,181 +8,24 @@ route, and a dead router's row stays for a minute. Connections are looked at onl
 from __future__ import annotations
 
 import collections
-import dataclasses
 import re
 import typing
 
-from om_agent import clients, errors, kinds, model, plan
+from om_agent import clients, errors, kinds, model, observed, plan
 from om_agent.plan import broker, layout, router
 
-# How a socket or a login answered; the same words as `om_agent.amqp` has.
-OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
-UNASKED = "unasked"  # there is nothing here to ask with: no proton
-
+# What is wrong with this node's own router, by how it answered a login.
+_CODES = {
+    observed.REFUSED: "router-down",
+    observed.LOGIN: "router-login",
+    observed.CERTIFICATE: "router-certificate",
+    observed.CLOSED: "router-closed",
+}
 _MOST_QUEUES = 10  # findings about single queues
 DOOR = "om-agent"  # the listener that a drained router has for the agent alone
 
 _MESH = ("inter-router", "edge")
 _CONNECTED = "SUCCESS"  # a connector's status
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """A connector of a router, and what became of it.
-
-    :param said: the router's last words about it.
-    """
-
-    name: str
-    status: str
-    said: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Connection:
-    """A connection of a router to another one.
-
-    :param container: the id that the other one has.
-    :param product: which program the other one says it is, '' when it does not.
-    """
-
-    role: str
-    direction: str
-    host: str
-    container: str
-    product: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Router:
-    """What was seen of one router by logging in to it.
-
-    :param login: `OPEN`, or why there was none.
-    :param container: the id that it has.
-    :param reached: ids that it reaches, itself among them.
-    :param clients: connections that are neither other routers nor this program.
-    """
-
-    login: str
-    why: str = ""
-    container: str = ""
-    product: str = ""
-    version: str = ""
-    uptime: int = 0
-    clients: int = 0
-    links: int = 0
-    addresses: int = 0
-    dropped: int = 0
-    reached: frozenset[str] = frozenset()
-    connectors: tuple[Link, ...] = ()
-    connections: tuple[Connection, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Mesh:
-    """What was seen of the routers.
-
-    :param own: this node's.
-    :param drift: in what the running router differs from its file.
-    :param views: which ids each interior says it reaches, asked through the mesh; None when it gave no answer.
-    :param services: what the services that are connected to this node's router have.
-    :param links: (router, neighbour) as the routers' link states say, of those that are reached; None when nobody told.
-    :param peers: those that are not reached, asked directly.
-    :param unknown: by the name of another interior, how many addresses of this router it lacks.
-    """
-
-    own: Router
-    drift: tuple[str, ...] = ()
-    views: typing.Mapping[str, frozenset[str] | None] = dataclasses.field(default_factory=dict)
-    peers: typing.Mapping[str, Router] = dataclasses.field(default_factory=dict)
-    links: frozenset[tuple[str, str]] | None = None
-    services: clients.Seen | None = None
-    unknown: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Broker:
-    """What was seen of the broker on this node.
-
-    :param why: it cannot be asked; '' when it was.
-    :param versions: (member, its RabbitMQ's version), of those that tell.
-    :param flags: stable feature flags that are not enabled; a newer RabbitMQ may refuse to start without them.
-    :param store: where the cluster keeps its metadata, ``Khepri`` or ``Mnesia``.
-    :param unfit: (virtual host, queue, type) of queues that services declare as another type by now.
-    :param thin: (virtual host, queue, brokers that lack it) of quorum queues that could have more members.
-    :param listeners: (address, port) of this node's AMQP 0-9-1 sockets.
-    :param metrics: why its counts cannot be had, where they were asked for; '' when they were had.
-    :param metrics_at: address and port of its metrics.
-    """
-
-    why: str = ""
-    version: str = ""
-    members: tuple[str, ...] = ()
-    running: tuple[str, ...] = ()
-    partitions: tuple[str, ...] = ()
-    alarms: tuple[str, ...] = ()
-    versions: tuple[tuple[str, str], ...] = ()
-    flags: tuple[str, ...] = ()
-    store: str = "Mnesia"
-    unfit: tuple[tuple[str, str, str], ...] = ()
-    thin: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-    listeners: tuple[tuple[str, int], ...] = ()
-    queues: int | None = None
-    messages: int | None = None
-    metrics: str = ""
-    metrics_at: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """A listener that speaks TLS, and the file with the certificate that it has to show.
-
-    :param half: ``router`` or ``broker``.
-    :param file: as the server's own configuration names it.
-    """
-
-    half: str
-    host: str
-    port: int
-    file: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """One message there and back.
-
-    :param half: ``rpc`` or ``notify``.
-    :param to: an interior router's name, or '' for the broker.
-    :param path: the service's file that named the URL.
-    :param error: '' when it came back.
-    """
-
-    half: str
-    to: str
-    path: str
-    error: str = ""
-    seconds: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """Everything that was looked at.
-
-    :param changes: what apply would change on disk, a line each.
-    :param mesh: None when the node runs no router.
-    :param broker: None when the node runs no broker.
-    :param stale: those that show another certificate than the one in their file.
-    :param units: of services, that run and have no connection to any broker, where calls go over one.
-    :param findings: what came up while looking.
-    """
-
-    changes: tuple[str, ...] = ()
-    mesh: Mesh | None = None
-    broker: Broker | None = None
-    stale: tuple[Shown, ...] = ()
-    probes: tuple[Probe, ...] = ()
-    units: tuple[clients.Unit, ...] = ()
-    findings: tuple[errors.Problem, ...] = ()
 
 
 def reachable(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) -> frozenset[str]:
@@ -211,7 +54,7 @@ def links(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) -> f
     return frozenset((name, str(peer)) for name in reached for peer in table[name].get("linkState") or ())
 
 
-def findings(p: plan.Plan, seen: Seen) -> tuple[errors.Problem, ...]:
+def findings(p: plan.Plan, seen: observed.Seen) -> tuple[errors.Problem, ...]:
     """Return what is wrong, each with what to do next."""
     found = list(seen.findings)
     if seen.changes:
@@ -237,14 +80,14 @@ def settled(found: typing.Iterable[errors.Problem]) -> bool:
     return not faults or any(not kind.heals for kind in faults)
 
 
-def reached(d: model.Deployment, p: plan.Plan, seen: Seen) -> frozenset[str]:
+def reached(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> frozenset[str]:
     """Return the interior routers to which a call can be sent from here."""
     if not p.router or not seen.mesh:
         return frozenset(model.interiors(d))
     if p.router.mode == "edge":
         return frozenset(name for name, view in seen.mesh.views.items() if view is not None)
     if p.router.mode == "standalone":  # it computes no routes, so its own table is empty
-        return frozenset((p.node.name,) if seen.mesh.own.login == OPEN else ())
+        return frozenset((p.node.name,) if seen.mesh.own.login == observed.OPEN else ())
     return seen.mesh.own.reached
 
 
@@ -257,24 +100,24 @@ def can_send(found: typing.Iterable[errors.Problem]) -> bool:
 # -- certificates ----------------------------------------------------------------------------------------------------
 
 
-def shown(p: plan.Plan, seen: Seen) -> tuple[Shown, ...]:
+def shown(p: plan.Plan, seen: observed.Seen) -> tuple[observed.Shown, ...]:
     """Return the listeners whose certificates can be looked at: those of what answers on this node."""
-    found: list[Shown] = []
-    if p.router and seen.mesh and seen.mesh.own.login == OPEN:
+    found: list[observed.Shown] = []
+    if p.router and seen.mesh and seen.mesh.own.login == observed.OPEN:
         listeners = [a for kind, a in p.router.entities if kind == "listener" and a.get("sslProfile")]
         found += (
-            Shown("router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"])))
+            observed.Shown("router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"])))
             for a in listeners
         )
     if p.broker and seen.broker and not seen.broker.why:
         file = dict(p.broker.settings).get("ssl_options.certfile", "")
         values = [v for k, v in p.broker.settings if k.startswith("listeners.ssl.")]
         for host, _, port in (value.rpartition(":") for value in values):
-            found.append(Shown("broker", host or p.node.address, int(port), file))
+            found.append(observed.Shown("broker", host or p.node.address, int(port), file))
     return tuple(found)
 
 
-def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
+def _stale(p: plan.Plan, one: observed.Shown) -> errors.Problem:
     """A file was renewed and the server has not read it: all is well until the old certificate expires."""
     at, where = f"{one.half} on {p.node.name}", errors.where(one.host, one.port)
     if one.half == "broker":
@@ -286,16 +129,14 @@ def _stale(p: plan.Plan, one: Shown) -> errors.Problem:
 # -- routers ---------------------------------------------------------------------------------------------------------
 
 
-def _router_findings(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+def _router_findings(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
     own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
     where = errors.where(*r.listener)
-    if own.login == UNASKED:
+    if own.login == observed.UNASKED:
         yield kinds.finding(at, "no-proton")
         return
-    if own.login != OPEN:
-        code = {
-            REFUSED: "router-down", LOGIN: "router-login", CERTIFICATE: "router-certificate", CLOSED: "router-closed",
-        }.get(own.login, "router-hung")  # fmt: skip
+    if own.login != observed.OPEN:
+        code = _CODES.get(own.login, "router-hung")
         yield kinds.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
         return
     product = product_of(r.engine)
@@ -335,7 +176,7 @@ def product_of(engine: model.Engine) -> str:
     }[engine]
 
 
-def _mixed(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
+def _mixed(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iterator[errors.Problem]:
     """Routers of another engine that are connected: no error is told of it anywhere, and nothing is routed."""
     for c in own.connections:
         if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
@@ -343,7 +184,7 @@ def _mixed(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors
             yield kinds.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
 
 
-def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[errors.Problem]:
+def _doubles(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iterator[errors.Problem]:
     """Two routers with one id: both connect, and one of them is never seen in the mesh."""
     places: dict[str, set[str]] = collections.defaultdict(set)
     for c in own.connections:
@@ -355,7 +196,7 @@ def _doubles(r: router.RouterPlan, own: Router, at: str) -> typing.Iterator[erro
             yield kinds.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
 
 
-def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+def _uplinks(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
     up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
     if not up:
         names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
@@ -366,7 +207,7 @@ def _uplinks(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem
             yield kinds.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
 
 
-def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Problem]:
+def _unreached(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
     """Why each interior that should be reached is not; the same on every node that the mesh reaches."""
     told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
     reached = reached_interiors(r, mesh)
@@ -393,13 +234,13 @@ def _unreached(r: router.RouterPlan, mesh: Mesh) -> typing.Iterator[errors.Probl
     yield from _lost_links(r, mesh, reached)
 
 
-def reached_interiors(r: router.RouterPlan, mesh: Mesh) -> frozenset[str]:
+def reached_interiors(r: router.RouterPlan, mesh: observed.Mesh) -> frozenset[str]:
     """Return the interiors of the metadata that are reached from here; an edge router knows those that answered."""
     answered = frozenset(name for name, view in mesh.views.items() if view is not None)
     return frozenset(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
 
 
-def _lost_links(r: router.RouterPlan, mesh: Mesh, reached: frozenset[str]) -> typing.Iterator[errors.Problem]:
+def _lost_links(r: router.RouterPlan, mesh: observed.Mesh, reached: frozenset[str]) -> typing.Iterator[errors.Problem]:
     """Connections that are planned between routers that are reached, and are not there: messages take another way.
 
     Those between interiors every node sees; those of its own, an edge's uplinks above all, its node alone.
@@ -415,14 +256,14 @@ def _lost_links(r: router.RouterPlan, mesh: Mesh, reached: frozenset[str]) -> ty
         yield kinds.finding(f"router on {target}", "link-down", name=target, source=source)
 
 
-def _peer(r: router.RouterPlan, name: str, peer: Router, link: Link | None) -> errors.Problem:
+def _peer(r: router.RouterPlan, name: str, peer: observed.Router, link: observed.Link | None) -> errors.Problem:
     """Return why a router that was asked directly is not reached."""
     at, own = f"router on {name}", r.node.name
-    if peer.login in (REFUSED, SILENT):
-        return kinds.finding(at, "peer-down" if peer.login == REFUSED else "peer-hung", name=name)
-    if peer.login == LOGIN:
+    if peer.login in (observed.REFUSED, observed.SILENT):
+        return kinds.finding(at, "peer-down" if peer.login == observed.REFUSED else "peer-hung", name=name)
+    if peer.login == observed.LOGIN:
         return kinds.finding(at, "peer-login", name=name)
-    if peer.login in (CERTIFICATE, CLOSED):
+    if peer.login in (observed.CERTIFICATE, observed.CLOSED):
         file = certificate_path(r, router.PROFILE)
         return kinds.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
     if product_of(r.engine) not in peer.product:
@@ -451,7 +292,7 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
 # -- broker ----------------------------------------------------------------------------------------------------------
 
 
-def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: Broker) -> typing.Iterator[errors.Problem]:
+def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.Broker) -> typing.Iterator[errors.Problem]:
     at = f"broker on {p.node.name}"
     if seen.why:
         yield kinds.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)

@@ -18,8 +18,10 @@ from om_agent import (
     host_facts,
     kinds,
     metadata,
+    metadata_files,
     model,
     observe,
+    observed,
     parse,
     plan,
     render,
@@ -27,8 +29,19 @@ from om_agent import (
     signals,
     verify,
 )
-from om_agent.apply import comparing, files, foreign_settings, journal, live_router, locking, results, saved_state
+from om_agent.apply import (
+    comparing,
+    files,
+    foreign_settings,
+    journal,
+    listening,
+    live_router,
+    locking,
+    results,
+    saved_state,
+)
 from om_agent.kinds import clauses
+from om_agent.observe import brokers, messages, routers
 from om_agent.plan import layout, router, services, topology
 
 _WAIT_POLL = 1.0
@@ -171,7 +184,7 @@ def raw_metadata(options: Options) -> object:
     found = collected_files(options)
     raw = metadata.select(metadata.read(found or ()), hostname, asked)
     if raw is None and found != ():  # an empty list is no data at all
-        raw = metadata.select(metadata.read(metadata.hieradata_files(options.root)), hostname, asked)
+        raw = metadata.select(metadata.read(metadata_files.hieradata_files(options.root)), hostname, asked)
     if raw is None:
         raise metadata.NoData("there is no messaging metadata: nothing was changed, the present state stays")
     return raw
@@ -180,8 +193,8 @@ def raw_metadata(options: Options) -> object:
 def collected_files(options: Options) -> tuple[str, ...] | None:
     """Return the files of os-collect-config; None when nothing says which those are."""
     if options.collected is None:
-        return metadata.from_list_file(options.root)
-    return metadata.from_environment(options.collected)
+        return metadata_files.from_list_file(options.root)
+    return metadata_files.from_environment(options.collected)
 
 
 def existing_metadata(options: Options) -> object:
@@ -324,7 +337,7 @@ def applied(get_raw: typing.Callable[[], object], options: Options, tell: Tell) 
 # -- looking at what runs --------------------------------------------------------------------------------------------
 
 
-def look(ready: Prepared, root: pathlib.Path, count: bool) -> verify.Seen:
+def look(ready: Prepared, root: pathlib.Path, count: bool) -> observed.Seen:
     """Return what there is to see, but for messages there and back.
 
     :param count: whether the broker's queues and messages are counted.
@@ -335,28 +348,28 @@ def look(ready: Prepared, root: pathlib.Path, count: bool) -> verify.Seen:
     over_broker = ready.deployment.rpc.scheme is model.Scheme.RABBIT
     if ready.plan.router:
         config = files.read(files.on_disk(root, ready.plan.router.paths.config))
-        mesh = observe.mesh(ready.deployment, ready.plan.router, config, root, () if over_broker else units)
+        mesh = routers.mesh(ready.deployment, ready.plan.router, config, root, () if over_broker else units)
     if ready.plan.broker:
-        broker = observe.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, root, count)
+        broker = brokers.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, root, count)
     missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
     others = tuple(map(kinds.as_found, foreign_settings.overrides(ready.rendered, ready.host, root)))
     misfits = (*foreign_settings.look_for_misfits(ready.rendered, root), *others)
-    seen = verify.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
+    seen = observed.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
     stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready.host, root))
     return dataclasses.replace(seen, stale=tuple(stale))
 
 
-def _is_stale(shown: verify.Shown, host: layout.Host, root: pathlib.Path) -> bool:
+def _is_stale(shown: observed.Shown, host: layout.Host, root: pathlib.Path) -> bool:
     """Return whether a listener shows another certificate than its file has, which somebody else may have renewed."""
     disk = pathlib.Path(shown.file) if host.prefix else files.on_disk(root, shown.file)
-    return live_router.shows_another(shown.host, shown.port, disk)
+    return listening.shows_another(shown.host, shown.port, disk)
 
 
-def verified(ready: Prepared, root: pathlib.Path, seconds: float) -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+def verified(ready: Prepared, root: pathlib.Path, seconds: float) -> tuple[observed.Seen, tuple[errors.Problem, ...]]:
     """Look whether messaging works; wait up to ``seconds`` for what may come right by itself."""
     deadline = time.monotonic() + seconds
 
-    def look_once() -> tuple[verify.Seen, tuple[errors.Problem, ...]]:
+    def look_once() -> tuple[observed.Seen, tuple[errors.Problem, ...]]:
         """Messages are sent when all else is well, and once more at the end."""
         seen = look(ready, root, count=False)
         found = verify.findings(ready.plan, seen)
@@ -365,7 +378,7 @@ def verified(ready: Prepared, root: pathlib.Path, seconds: float) -> tuple[verif
         if not verify.can_send(found):
             return seen, found
         reached = verify.reached(ready.deployment, ready.plan, seen)
-        probes, problems = observe.probes(ready.deployment, ready.plan, root, reached, _PROBE_SECONDS)
+        probes, problems = messages.probes(ready.deployment, ready.plan, root, reached, _PROBE_SECONDS)
         seen = dataclasses.replace(seen, probes=probes, findings=(*seen.findings, *problems))
         return seen, verify.findings(ready.plan, seen)
 

@@ -12,7 +12,7 @@ import typing
 
 import pytest
 from om_agent import amqp, model
-from om_agent.apply import live_router
+from om_agent.apply import live_router, results
 from om_agent.plan import router as router_plan
 
 from testbed import routers as engines
@@ -141,10 +141,10 @@ def test_a_clock_that_is_set_back_before_a_silent_router(
     set_back: typing.Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it connects, too: the kernel takes the connection, and nobody says anything."""
-    with socket.socket() as listening:
-        listening.bind((ADDRESS, 0))
-        listening.listen()
-        port = listening.getsockname()[1]
+    with socket.socket() as taken:
+        taken.bind((ADDRESS, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
         login = amqp.Login(ADDRESS, port, "x", "u", model.Secret("p"), model.Engine.QDROUTERD)
         wall, asked = time.time, iter(range(10**9))
         monkeypatch.setattr(time, "time", lambda: wall() - (3600 if next(asked) > 3 else 0))
@@ -173,13 +173,13 @@ def test_the_sentence_names_the_listener_that_hangs(monkeypatch: pytest.MonkeyPa
         old.listen()
         was, to_be = (one.getsockname()[1] for one in (old, new))
         work = live_router.Work(planned, (listener(was),), (listener(to_be),), ())
-        with pytest.raises(live_router.Trouble) as caught:
+        with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(work)
         assert f"{ADDRESS}:{was} cannot be asked: it did not answer" in str(caught.value)
         old.close()
-        with pytest.raises(live_router.Trouble) as caught:
+        with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(work)
         assert f"{ADDRESS}:{was} cannot be asked: nothing listens there" in str(caught.value)
-        with pytest.raises(live_router.Trouble) as caught:
+        with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(dataclasses.replace(work, old=(), new=()))
         assert str(caught.value) == "it has no listener for clients"

@@ -15,7 +15,7 @@ import typing
 import warnings
 
 import pytest
-from om_agent.apply import live_router
+from om_agent.apply import listening
 from om_agent.plan import layout
 
 from testbed import overcloud, processes, rabbitmq, workers
@@ -245,9 +245,9 @@ def test_a_broker_that_has_not_read_its_file_anew_is_told_from_one_that_has(
     renewed = tmp_path / "renewed.pem"
     renewed.write_text(tls.authority().issue(name).certificate)
     own = lenient.hosts[name].path(f"{layout.RABBIT_DIR}/tls/certificate.pem")
-    assert not live_router.shows_another(*address, own)
-    assert live_router.shows_another(*address, renewed)
-    assert not live_router.shows_another(*address, tmp_path / "none.pem")
+    assert not listening.shows_another(*address, own)
+    assert listening.shows_another(*address, renewed)
+    assert not listening.shows_another(*address, tmp_path / "none.pem")
 
 
 # -- renewal ---------------------------------------------------------------------------------------------------------

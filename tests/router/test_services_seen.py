@@ -11,7 +11,8 @@ import time
 import typing
 
 import pytest
-from om_agent import clients, host_facts, kinds, model, observe, plan, verify
+from om_agent import clients, host_facts, kinds, model, observed, plan
+from om_agent.observe import routers
 from om_agent.plan import router as router_plan
 
 from testbed import overcloud, processes, workers
@@ -70,8 +71,8 @@ def planned(cloud: clouds.Cloud, **group: int) -> router_plan.RouterPlan:
 def look(cloud: clouds.Cloud, r: router_plan.RouterPlan) -> tuple[dict[str, str], clients.Seen]:
     """Look as verify does; returns the findings' sentences by code."""
     host = cloud.hosts[NAME]
-    mesh = observe.mesh(cloud.all.deployment, r, cloud.config(NAME).read_bytes(), host.root)
-    assert mesh.own.login == verify.OPEN and mesh.services
+    mesh = routers.mesh(cloud.all.deployment, r, cloud.config(NAME).read_bytes(), host.root)
+    assert mesh.own.login == observed.OPEN and mesh.services
     return {f.code: str(f) for f in clients.findings(r, mesh.services)}, mesh.services
 
 

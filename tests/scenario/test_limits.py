@@ -18,6 +18,7 @@ import typing
 import pytest
 from om_agent import certs, cli, errors, metadata, model, proc
 from om_agent.apply import files, journal, sasl_database, saved_state
+from om_agent.cli import change
 from om_agent.plan import router as router_plan
 
 from tests.scenario import test_transaction
@@ -170,7 +171,7 @@ def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys:
     def refuse(*arguments: object) -> typing.NoReturn:
         raise MemoryError
 
-    monkeypatch.setattr(cli, "_plan", refuse)
+    monkeypatch.setattr(change, "_plan", refuse)
     assert cli.main(["plan"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("om-agent: There is not enough memory. Free some")

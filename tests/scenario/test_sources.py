@@ -6,7 +6,8 @@ import pathlib
 import time
 
 import pytest
-from om_agent import observe, parse, sources
+from om_agent import parse, sources
+from om_agent.observe import messages
 
 from tests import helpers
 
@@ -462,7 +463,7 @@ def test_a_message_is_tried_out_with_the_files_that_the_service_reads(tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     d = parse.deployment(helpers.default())
-    jobs = list(observe._jobs(d, helpers.plan_for(helpers.default(), "cmp-0", helpers.host("nova")), tmp_path, ()))
+    jobs = list(messages._jobs(d, helpers.plan_for(helpers.default(), "cmp-0", helpers.host("nova")), tmp_path, ()))
     names = ("usr/share/nova/nova-dist.conf", "etc/nova/nova.conf", "etc/nova/dir/a.conf")
     assert [job.config for job in jobs] == [tuple(str(tmp_path / name) for name in names)]
 
@@ -481,7 +482,7 @@ def test_one_url_is_tried_out_once(tmp_path: pathlib.Path) -> None:
             (tmp_path / name).write_text(content)
     d = parse.deployment(helpers.default())
     planned = helpers.plan_for(helpers.default(), "cmp-0", helpers.host("nova", "neutron"))
-    (job,) = observe._jobs(d, planned, tmp_path, ())
+    (job,) = messages._jobs(d, planned, tmp_path, ())
     assert job.config[0] == str(tmp_path / "srv/first.conf") and len(job.config) == 2
 
 

@@ -20,7 +20,7 @@ import urllib.parse
 import atheris
 
 with atheris.instrument_imports(include=["om_agent", "yaml"]):
-    from om_agent import errors, fields, metadata, model, parse, plan, render, rules  # noqa: F401
+    from om_agent import errors, fields, metadata, metadata_files, model, parse, plan, render, rules  # noqa: F401
     from om_agent.plan import policy, services, transport_url
 
 from tests import helpers
@@ -88,7 +88,7 @@ def check_file(config: services.ConfigFile) -> None:
 def test_one(data: bytes) -> None:
     """Take some bytes as a file of metadata."""
     try:
-        document = metadata.parse_text(data, "fuzzed")
+        document = metadata_files.parse_text(data, "fuzzed")
         raw = metadata.select(document, "ctl-0") if isinstance(document, dict) else None
         if raw is None:
             return  # nothing about messaging

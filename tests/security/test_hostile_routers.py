@@ -10,14 +10,14 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from om_agent import amqp, errors, model, parse
-from om_agent.apply import live_router
+from om_agent.apply import live_router, router_difference
 
 from tests import helpers, tls
 from tests.security import routers
 from tests.security import test_hostile_values as values
 
 STARTS = 3  # of each engine
-TYPES = {**live_router._TYPES, "router": "router", "sslProfile": "sslProfile", "policy": "policy"}
+TYPES = {**router_difference.TYPES, "router": "router", "sslProfile": "sslProfile", "policy": "policy"}
 FIELDS = (
     "rpc.username", "rpc.password", "rpc.virtual_host", "rpc.also_accept.0.username", "rpc.also_accept.0.password",
     "notify.username", "notify.password", "notify.virtual_host", "router.mesh_password", "router.admin_password",
@@ -53,10 +53,10 @@ def hostile(raw: helpers.Raw, given: typing.Mapping[str, str]) -> helpers.Raw:
 
 def assert_as_told(router: routers.Running) -> None:
     """Every entity of the file is there with its values, and no other of its kind."""
-    wanted = live_router._by_key(router.entities)
+    wanted = router_difference._by_key(router.entities)
     known = set(router.types())
     for kind in {kind for kind, _ in wanted if TYPES[kind] in known}:
-        rows = live_router._by_key([(kind, row) for row in router.client.query(TYPES[kind])])
+        rows = router_difference._by_key([(kind, row) for row in router.client.query(TYPES[kind])])
         if kind in ("router", "policy"):  # there is one, which is called otherwise
             rows = {(kind, name): next(iter(rows.values())) for k, name in wanted if k == kind}
         assert set(rows) == {key for key in wanted if key[0] == kind}

@@ -11,7 +11,7 @@ import sys
 import typing
 
 import pytest
-from om_agent import cli, proc
+from om_agent import cli, proc, workflow
 
 from tests import helpers, tls
 from tests.security import canary, shapes
@@ -25,7 +25,7 @@ def run(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
     given = io.TextIOWrapper(io.BytesIO(stdin))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", given)
-        patch.setattr(cli, "_catalogue", helpers.catalogue)  # reading it takes longer than all the rest
+        patch.setattr(workflow, "catalogue", helpers.catalogue)  # reading it takes longer than all the rest
         code = cli.main(arguments)
     return code, out.getvalue() + err.getvalue()
 

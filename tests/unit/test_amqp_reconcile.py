@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from om_agent import amqp, errors, model, render
-from om_agent.apply import files, live_router, results
+from om_agent.apply import files, live_router, results, router_difference
 from om_agent.plan import router
 
 from tests import helpers
@@ -58,7 +58,7 @@ def changed(kind: str, **values: str | int | bool) -> tuple[router.Entity, ...]:
 def test_what_can_be_changed_while_it_runs(
     old: tuple[router.Entity, ...], new: tuple[router.Entity, ...], steps: list[str]
 ) -> None:
-    found = live_router.difference(old, new)
+    found = router_difference.difference(old, new)
     assert (list(map(str, found.steps)), found.obstacles) == (steps, ())
 
 
@@ -74,7 +74,7 @@ def test_what_can_be_changed_while_it_runs(
     ],
 )
 def test_what_only_a_restart_changes(new: tuple[router.Entity, ...], why: str) -> None:
-    assert why in live_router.difference(BASE, new).obstacles
+    assert why in router_difference.difference(BASE, new).obstacles
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -85,7 +85,7 @@ ENTITIES = st.dictionaries(
 
 @given(ENTITIES, ENTITIES)
 def test_the_steps_lead_from_one_to_the_other(old: tuple[router.Entity, ...], new: tuple[router.Entity, ...]) -> None:
-    found = live_router.difference(old, new)
+    found = router_difference.difference(old, new)
     state = {(k, str(a["name"])): a["port"] for k, a in old}
     for step in sorted(found.steps, key=lambda s: not s.early):
         if step.sign == "+":
@@ -96,7 +96,7 @@ def test_the_steps_lead_from_one_to_the_other(old: tuple[router.Entity, ...], ne
             state[step.kind, step.name] = typing.cast("int", step.attributes["port"])
     assert state == {(k, str(a["name"])): a["port"] for k, a in new}
     assert not found.obstacles
-    assert live_router.difference(new, new).steps == ()
+    assert router_difference.difference(new, new).steps == ()
 
 
 MESH_CERTIFICATE = "/etc/qpid-dispatch/mesh/certificate.pem"

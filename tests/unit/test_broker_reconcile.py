@@ -8,7 +8,7 @@ import typing
 
 import pytest
 from om_agent import proc
-from om_agent.apply import live_broker, live_router
+from om_agent.apply import listening, live_broker
 from om_agent.plan import layout
 
 from tests import helpers, tls
@@ -90,7 +90,7 @@ class Fake:
             return proc.Result(code, "", "")
 
         monkeypatch.setattr(live_broker.Door, "ctl", ctl)
-        monkeypatch.setattr(live_router, "served_certificate", lambda host, port: shows)
+        monkeypatch.setattr(listening, "served_certificate", lambda host, port: shows)
 
 
 def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.Work:
@@ -102,10 +102,10 @@ def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.Work:
 def test_the_new_one_has_to_be_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     pair, other = tls.authority().issue("ctl-0"), tls.authority().issue("ctl-0")
     work = work_for(pair, tmp_path)
-    fake = Fake(monkeypatch, live_router.first_certificate(pair.certificate))
+    fake = Fake(monkeypatch, listening.first_certificate(pair.certificate))
     assert live_broker.grow(work) == ""
     assert ("eval", "ssl:clear_pem_cache().") in fake.asked
-    Fake(monkeypatch, live_router.first_certificate(other.certificate))
+    Fake(monkeypatch, listening.first_certificate(other.certificate))
     assert live_broker.grow(work) == "it still shows its old certificate at port 5672"
     Fake(monkeypatch, None, code=69)
     assert "could not have it read its certificates (exit code 69)" in live_broker.grow(work)

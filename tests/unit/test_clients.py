@@ -10,7 +10,7 @@ import time
 import typing
 
 import pytest
-from om_agent import clients, connections, kinds, model, plan, verify
+from om_agent import clients, connections, kinds, model, observed, plan, verify
 from om_agent.plan import router
 
 from tests import helpers
@@ -221,7 +221,7 @@ def test_units_whose_processes_have_a_connection_to_a_broker(host: str) -> None:
             assert connections.unconnected_to(port, [unit, ended]) == (ended,)
             assert connections.unconnected_to(port + 1, [unit]) == (unit,)
         assert connections.unconnected_to(port, [unit]) == (unit,)
-    (found,) = (f for f in verify.findings(a_plan(), verify.Seen(units=(unit,))) if f.code == "unit-unconnected")
+    (found,) = (f for f in verify.findings(a_plan(), observed.Seen(units=(unit,))) if f.code == "unit-unconnected")
     assert "nova-conductor runs and has no connection to a broker, which /f names" in found.message
 
 

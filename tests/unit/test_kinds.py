@@ -92,7 +92,7 @@ def test_a_rule_says_which_keys_it_reads() -> None:
 
 
 def test_what_a_rule_reads_are_keys_of_the_metadata() -> None:
-    text = "".join((helpers.PACKAGE / f"{name}.py").read_text() for name in ("parse", "fields"))
+    text = "".join(path.read_text() for path in (*module("parse"), *module("fields")))
     read = {key for kind in kinds.KINDS.values() for key in kind.reads or ()}
     assert {key for key in read if f'"{key}"' not in text} == set()
 

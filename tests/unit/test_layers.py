@@ -14,14 +14,18 @@ from tests import helpers
 
 # From left to right; no module imports one further right.
 ORDER = (
-    "errors", "kinds", "ini", "ciphers", "fields", "metadata", "model", "rules", "parse", "plan", "picture", "clients",
-    "verify", "render", "certs", "proc", "signals", "watch", "host_facts", "unitfile", "sources", "amqp", "probe",
-    "apply", "connections", "drain", "resync", "observe", "heat_signal", "report", "workflow", "deployments", "cli",
+    "errors", "kinds", "ini", "ciphers", "fields", "metadata_files", "metadata", "model", "rules", "parse", "plan",
+    "picture", "clients", "observed", "verify", "render", "certs", "proc", "signals", "watch", "host_facts",
+    "unitfile", "sources", "amqp", "probe", "apply", "connections", "drain", "resync", "observe", "heat_signal",
+    "report", "workflow", "deployments", "cli",
 )  # fmt: skip
 PURE = (
-    "errors", "kinds", "ini", "ciphers", "fields", "model", "rules", "parse", "plan", "clients", "verify", "render",
-    "certs",
+    "errors", "kinds", "ini", "ciphers", "fields", "model", "rules", "parse", "plan", "clients", "observed", "verify",
+    "render", "certs",
 )  # fmt: skip
+MOST_LINES = 450
+MOST_LINES_OF_A_FUNCTION = 60
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPURE_MODULES = {"logging", "os", "pathlib", "socket", "subprocess", "time"}
 
 # What one module may import and no other, with the modules that may.
@@ -75,6 +79,18 @@ def foreign(path: pathlib.Path) -> set[str]:
 
 def place(module: str) -> int:
     return ORDER.index(module.partition(".")[0])
+
+
+def functions(path: pathlib.Path) -> list[tuple[int, str]]:
+    """(lines, name) of every function of a file."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTIONS)]
+    return [((node.end_lineno or node.lineno) - node.lineno + 1, node.name) for node in found]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_is_short_enough_to_be_read(module: str) -> None:
+    assert len(SOURCES[module].read_text().splitlines()) <= MOST_LINES
+    assert [one for one in functions(SOURCES[module]) if one[0] > MOST_LINES_OF_A_FUNCTION] == []
 
 
 def test_every_module_has_a_place() -> None:

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 import yaml
 from hypothesis import strategies as st
-from om_agent import errors, metadata, model, parse
+from om_agent import errors, metadata, metadata_files, model, parse
 from om_agent.plan import policy, router
 
 from tests import helpers
@@ -131,22 +131,22 @@ BAD: dict[str, tuple[bytes, str]] = {
 def test_a_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, data: bytes, code: str, libyaml: bool) -> None:
     if not libyaml:
         monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    assert codes(metadata.parse_text, data, "m.json") == [("m.json", code)]
+    assert codes(metadata_files.parse_text, data, "m.json") == [("m.json", code)]
 
 
 def test_the_place_of_a_fault_is_told() -> None:
     with pytest.raises(errors.InvalidInput, match="line 2, column 8"):
-        metadata.parse_text(b'{\n  "a": x\n}', "m")
+        metadata_files.parse_text(b'{\n  "a": x\n}', "m")
     with pytest.raises(errors.InvalidInput, match="line 2 refers"):
-        metadata.parse_text(b"a: 1\nb: *x\n", "m")
+        metadata_files.parse_text(b"a: 1\nb: *x\n", "m")
     with pytest.raises(errors.InvalidInput, match="line 2, column 5 looks like a number or a date"):
-        metadata.parse_text(b"a: 1\nb: [2026-13-45]\n", "m")
+        metadata_files.parse_text(b"a: 1\nb: [2026-13-45]\n", "m")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "-" + "9" * 100_000])
 def test_a_number_that_is_none_is_told_by_its_key(number: str) -> None:
     text = f'{{"{metadata.KEY}": {{"rpc": {{"password": "x", "port": {number}}}, "nodes": [{{"name": "a"}}]}}}}'
-    raw = metadata.select(typing.cast("dict[str, object]", metadata.parse_text(text.encode(), "m")), "a")
+    raw = metadata.select(typing.cast("dict[str, object]", metadata_files.parse_text(text.encode(), "m")), "a")
     with pytest.raises(errors.InvalidInput, match=r"^rpc\.port: a number that is not finite stands where a whole"):
         parse.deployment(raw)
 
@@ -170,9 +170,9 @@ def test_a_number_that_is_none_is_told_by_its_key(number: str) -> None:
 )
 def test_what_can_be_read(data: bytes, value: object) -> None:
     if value is None:  # begins as JSON does, so it is told what is wrong with it as JSON
-        assert codes(metadata.parse_text, data, "m") == [("m", "not-json")]
+        assert codes(metadata_files.parse_text, data, "m") == [("m", "not-json")]
     else:
-        assert metadata.parse_text(data, "m") == value
+        assert metadata_files.parse_text(data, "m") == value
 
 
 def test_twenty_levels_are_plenty() -> None:
@@ -180,13 +180,13 @@ def test_twenty_levels_are_plenty() -> None:
     for level in range(40):
         inner: object = [value] if level % 4 == 0 else value
         value = {"a": inner}
-    assert metadata.parse_text(json.dumps(value).encode(), "m") == value
+    assert metadata_files.parse_text(json.dumps(value).encode(), "m") == value
 
 
 @pytest.mark.parametrize("name", ["", ".", "\0", "no/such/file"])
 def test_what_is_no_file(tmp_path: pathlib.Path, name: str) -> None:
     path = f"{tmp_path}/{name}"
-    assert codes(metadata.read_file, path) == [(path, "unreadable")]
+    assert codes(metadata_files.read_file, path) == [(path, "unreadable")]
 
 
 def test_ten_megabytes(tmp_path: pathlib.Path) -> None:
@@ -195,15 +195,15 @@ def test_ten_megabytes(tmp_path: pathlib.Path) -> None:
     assert pathlib.Path(path).stat().st_size > 10_000_000
     assert parse.deployment(metadata.select(metadata.read([path]), "ctl-0")).node == ""
     text = pathlib.Path(path).read_bytes()
-    assert codes(metadata.parse_text, text[:-1], path) == [(path, "not-json")]
-    assert codes(metadata.parse_text, text[:-1] + b"\xff", path) == [(path, "not-utf8")]
+    assert codes(metadata_files.parse_text, text[:-1], path) == [(path, "not-json")]
+    assert codes(metadata_files.parse_text, text[:-1] + b"\xff", path) == [(path, "not-utf8")]
 
 
 @QUICK
 @hypothesis.given(st.text(alphabet="{}[]:,\"'&*!|>-#\n\t ab0", max_size=40))
 def test_no_error_quotes_the_text(text: str) -> None:
     try:
-        metadata.parse_text(f"{text}{CANARY}".encode(), "m")
+        metadata_files.parse_text(f"{text}{CANARY}".encode(), "m")
     except errors.InvalidInput as e:
         # A key that stands twice is a name, and may be told.
         assert CANARY not in str(e) or [p.code for p in e.problems] == ["duplicate-key"]
@@ -216,26 +216,26 @@ def test_no_error_quotes_the_text(text: str) -> None:
     ("value", "files"), [("", ()), (":", ()), ("/a", ("/a",)), ("/a:/b", ("/a", "/b")), ("/a::/b:", ("/a", "/b"))]
 )
 def test_os_config_files(value: str, files: tuple[str, ...]) -> None:
-    assert metadata.from_environment(value) == files
+    assert metadata_files.from_environment(value) == files
 
 
-@pytest.mark.parametrize("place", metadata.OS_CONFIG_FILES_PATHS)
+@pytest.mark.parametrize("place", metadata_files.OS_CONFIG_FILES_PATHS)
 def test_the_list_of_os_collect_config(tmp_path: pathlib.Path, place: str) -> None:
     write(tmp_path, place, [str(tmp_path / "a.json"), "/var/lib/os-collect-config/b.json"])
     wanted = (str(tmp_path / "a.json"), str(tmp_path / "var/lib/os-collect-config/b.json"))
-    assert metadata.from_list_file(tmp_path) == wanted
+    assert metadata_files.from_list_file(tmp_path) == wanted
 
 
 def test_no_list_and_an_empty_list_are_different(tmp_path: pathlib.Path) -> None:
-    assert metadata.from_list_file(tmp_path) is None
-    write(tmp_path, metadata.OS_CONFIG_FILES_PATHS[0], [])
-    assert metadata.from_list_file(tmp_path) == ()
+    assert metadata_files.from_list_file(tmp_path) is None
+    write(tmp_path, metadata_files.OS_CONFIG_FILES_PATHS[0], [])
+    assert metadata_files.from_list_file(tmp_path) == ()
 
 
 @pytest.mark.parametrize("content", [{}, [1], "x", [["a"]]])
 def test_a_list_that_is_none(tmp_path: pathlib.Path, content: object) -> None:
-    path = write(tmp_path, metadata.OS_CONFIG_FILES_PATHS[0], content)
-    assert codes(metadata.from_list_file, tmp_path) == [(path, "wrong-type")]
+    path = write(tmp_path, metadata_files.OS_CONFIG_FILES_PATHS[0], content)
+    assert codes(metadata_files.from_list_file, tmp_path) == [(path, "wrong-type")]
 
 
 def test_the_key_comes_first() -> None:
@@ -499,29 +499,31 @@ def test_nonsense_in_hiera_is_a_problem_and_no_crash(key: str, value: object) ->
 
 
 def test_hieradata_in_the_order_of_hiera_yaml(tmp_path: pathlib.Path) -> None:
-    base = tmp_path / metadata.HIERADATA_DIR
+    base = tmp_path / metadata_files.HIERADATA_DIR
     for name in ("all_nodes", "controller", "heat_config_x", "unlisted"):
         write(base, f"{name}.json", {})
     write(base, "notes.txt", b"")
     named = {p.stem: str(p) for p in base.glob("*.json")}
-    assert metadata.hieradata_files(tmp_path) == tuple(named[n] for n in sorted(named))
+    assert metadata_files.hieradata_files(tmp_path) == tuple(named[n] for n in sorted(named))
     config = b'---\n:backends: [json]\n:hierarchy:\n- "%{::uuid}"\n- heat_config_x\n- controller\n- gone\n- all_nodes\n'
     write(tmp_path, "etc/puppet/hiera.yaml", config)
-    assert metadata.hieradata_files(tmp_path) == tuple(named[n] for n in ("all_nodes", "controller", "heat_config_x"))
+    assert metadata_files.hieradata_files(tmp_path) == tuple(
+        named[n] for n in ("all_nodes", "controller", "heat_config_x")
+    )
 
 
 def test_the_strongest_level_of_the_hierarchy_wins(tmp_path: pathlib.Path) -> None:
-    base = tmp_path / metadata.HIERADATA_DIR
+    base = tmp_path / metadata_files.HIERADATA_DIR
     write(base, "a.json", {**HIERA, "oslo_messaging_rpc_port": 1})
     write(base, "z.json", {"oslo_messaging_rpc_port": 2})
     write(tmp_path, "etc/puppet/hiera.yaml", b":hierarchy: [a, z]\n")
-    assert metadata.read(metadata.hieradata_files(tmp_path))["oslo_messaging_rpc_port"] == 1
+    assert metadata.read(metadata_files.hieradata_files(tmp_path))["oslo_messaging_rpc_port"] == 1
 
 
 def test_no_hieradata(tmp_path: pathlib.Path) -> None:
-    assert metadata.hieradata_files(tmp_path) == ()
-    (tmp_path / metadata.HIERADATA_DIR).mkdir(parents=True)
-    assert metadata.hieradata_files(tmp_path) == ()
+    assert metadata_files.hieradata_files(tmp_path) == ()
+    (tmp_path / metadata_files.HIERADATA_DIR).mkdir(parents=True)
+    assert metadata_files.hieradata_files(tmp_path) == ()
 
 
 # -- names in another case, and names that are not enough ------------------------------------------------------------

@@ -530,7 +530,8 @@ def test_problem(raw: object, expected: list[tuple[str, str]]) -> None:
 
 
 def codes_named_in_model() -> set[str]:
-    modules = [ast.parse((helpers.PACKAGE / f"{name}.py").read_text()) for name in ("fields", "parse", "rules")]
+    paths = [helpers.PACKAGE / "fields.py", helpers.PACKAGE / "rules.py", *(helpers.PACKAGE / "parse").glob("*.py")]
+    modules = [ast.parse(path.read_text()) for path in paths]
     constants = [n for module in modules for n in ast.walk(module) if isinstance(n, ast.Constant)]
     return {n.value for n in constants if isinstance(n.value, str)} & set(kinds.KINDS)
 

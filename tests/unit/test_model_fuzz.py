@@ -8,7 +8,7 @@ import typing
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from om_agent import errors, metadata, parse
+from om_agent import errors, metadata, metadata_files, parse
 
 from tests import helpers
 
@@ -112,7 +112,7 @@ def test_any_document_as_bytes(value: object) -> None:
     except ValueError:  # a number of more digits than Python writes
         return
     try:
-        parsed = metadata.parse_text(text, "m")
+        parsed = metadata_files.parse_text(text, "m")
     except errors.InvalidInput:
         return
     assert isinstance(parsed, dict)
@@ -123,7 +123,7 @@ def test_any_document_as_bytes(value: object) -> None:
 @hypothesis.given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
     try:
-        metadata.parse_text(data, "m")
+        metadata_files.parse_text(data, "m")
     except errors.InvalidInput as e:
         assert e.problems
 

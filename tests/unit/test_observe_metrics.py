@@ -9,7 +9,8 @@ import time
 import typing
 
 import pytest
-from om_agent import observe, verify
+from om_agent import verify
+from om_agent.observe import brokers
 
 from tests.unit import test_verify_findings as findings
 
@@ -47,8 +48,8 @@ def serving(parts: typing.Iterable[bytes], pause: float = 0.0) -> typing.Iterato
 
 def test_good_metrics() -> None:
     with serving([GOOD]) as address:
-        text = observe.read_metrics(address, 5)
-    found = observe.parse_rabbit("rabbit@ctl-0", findings.RABBIT, text)
+        text = brokers.read_metrics(address, 5)
+    found = brokers.parse_rabbit("rabbit@ctl-0", findings.RABBIT, text)
     assert (found.queues, found.messages) == (2, 5)
 
 
@@ -72,8 +73,8 @@ def endless() -> typing.Iterator[bytes]:
 )
 def test_a_port_that_cannot_be_read(parts: typing.Iterable[bytes], pause: float, said: str) -> None:
     begun = time.monotonic()
-    with serving(parts, pause) as address, pytest.raises(observe._NoMetricsError, match=said):
-        observe.read_metrics(address, 1.0)
+    with serving(parts, pause) as address, pytest.raises(brokers._NoMetricsError, match=said):
+        brokers.read_metrics(address, 1.0)
     assert time.monotonic() - begun < 5
 
 
@@ -81,14 +82,14 @@ def test_a_port_where_nothing_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = free.getsockname()
-    with pytest.raises(observe._NoMetricsError, match="nothing listens there"):
-        observe.read_metrics(address, 1.0)
+    with pytest.raises(brokers._NoMetricsError, match="nothing listens there"):
+        brokers.read_metrics(address, 1.0)
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "many", "1e999", "0x10", "-5", "1e300"])
 def test_a_number_that_counts_nothing(value: str) -> None:
     text = f"rabbitmq_queues {value}\nrabbitmq_queue_messages 5\n"
-    found = observe.parse_rabbit("rabbit@ctl-0", findings.RABBIT, text)
+    found = brokers.parse_rabbit("rabbit@ctl-0", findings.RABBIT, text)
     assert (found.queues, found.messages) == (None, 5)
 
 
@@ -102,8 +103,8 @@ def test_metrics_that_cannot_be_read_are_a_warning() -> None:
 def test_a_broker_that_hangs_is_told_from_one_that_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes connections
         address = listening.getsockname()
-        assert observe.hangs(address, 0.3)
-    assert not observe.hangs(address, 5)  # nothing listens: it is down
+        assert brokers.hangs(address, 0.3)
+    assert not brokers.hangs(address, 5)  # nothing listens: it is down
     for parts in ([b"\x01\x00\x00"], [b"\x15\x03\x03"], []):  # AMQP, an alert of TLS, hung up
         with serving(parts) as address:
-            assert not observe.hangs(address, 5)
+            assert not brokers.hangs(address, 5)

@@ -9,7 +9,7 @@ import typing
 
 import pytest
 from om_agent import errors, parse, proc
-from om_agent.apply import files, live_broker, live_router
+from om_agent.apply import files, live_broker, router_difference
 from om_agent.plan import layout, router, transport_url
 
 from tests import helpers
@@ -285,4 +285,4 @@ def entities(raw: helpers.Raw) -> tuple[router.Entity, ...]:
 def test_whose_connections_end(
     old: dict[str, typing.Any], new: dict[str, typing.Any], noted: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    assert live_router.departed(entities(dual(**old)), entities(dual(**new)), noted) == expected
+    assert router_difference.departed(entities(dual(**old)), entities(dual(**new)), noted) == expected

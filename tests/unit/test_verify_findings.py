@@ -8,44 +8,45 @@ import re
 import typing
 
 import pytest
-from om_agent import errors, kinds, observe, parse, plan, report, verify
+from om_agent import errors, kinds, observed, parse, plan, report, verify
+from om_agent.observe import brokers
 
 from tests import helpers
 
 PRODUCT = "qpid-dispatch-router 1.19.0"
 ALL = frozenset(("ctl-0", "ctl-1", "ctl-2"))
-OWN = verify.Router(
-    verify.OPEN, container="ctl-0", product=PRODUCT, version="1.19.0", uptime=90061, clients=3, links=40, reached=ALL
+OWN = observed.Router(
+    observed.OPEN, container="ctl-0", product=PRODUCT, version="1.19.0", uptime=90061, clients=3, links=40, reached=ALL
 )
-WELL = verify.Mesh(OWN, views=dict.fromkeys(sorted(ALL), ALL))
+WELL = observed.Mesh(OWN, views=dict.fromkeys(sorted(ALL), ALL))
 MEMBERS = ("rabbit@ctl-0", "rabbit@ctl-1", "rabbit@ctl-2")
-BROKER = verify.Broker(
+BROKER = observed.Broker(
     version="3.10.8", members=MEMBERS, running=MEMBERS, listeners=(("172.17.0.11", 5672),), queues=4, messages=2
 )
 QUORUM = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n"
 SERVICE = "[Service]\nExecStart=/usr/bin/nova-api --config-file /etc/nova/nova.conf --config-file /etc/nova/api.conf\n"
-GOOD = verify.Seen(mesh=WELL, broker=BROKER, probes=(verify.Probe("rpc", "ctl-1", "/etc/nova/nova.conf", "", 0.1),))
+GOOD = observed.Seen(mesh=WELL, broker=BROKER, probes=(observed.Probe("rpc", "ctl-1", "/etc/nova/nova.conf", "", 0.1),))
 
 
 def node_plan(name: str = "ctl-0") -> plan.Plan:
     return helpers.plan_for(helpers.dual(), name)
 
 
-def codes(seen: verify.Seen, name: str = "ctl-0") -> list[str]:
+def codes(seen: observed.Seen, name: str = "ctl-0") -> list[str]:
     return [f.code for f in verify.findings(node_plan(name), seen)]
 
 
-def with_own(**changes: typing.Any) -> verify.Seen:
+def with_own(**changes: typing.Any) -> observed.Seen:
     return dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, own=dataclasses.replace(OWN, **changes)))
 
 
-def with_peer(peer: verify.Router, connectors: tuple[verify.Link, ...] = ()) -> verify.Seen:
+def with_peer(peer: observed.Router, connectors: tuple[observed.Link, ...] = ()) -> observed.Seen:
     own = dataclasses.replace(OWN, reached=ALL - {"ctl-2"}, connectors=connectors)
     views = dict.fromkeys(("ctl-0", "ctl-1"), ALL - {"ctl-2"})
-    return dataclasses.replace(GOOD, mesh=verify.Mesh(own, views=views, peers={"ctl-2": peer}))
+    return dataclasses.replace(GOOD, mesh=observed.Mesh(own, views=views, peers={"ctl-2": peer}))
 
 
-def with_broker(**changes: typing.Any) -> verify.Seen:
+def with_broker(**changes: typing.Any) -> observed.Seen:
     return dataclasses.replace(GOOD, broker=dataclasses.replace(BROKER, **changes))
 
 
@@ -56,11 +57,11 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
-        (verify.REFUSED, "router-down"),
-        (verify.SILENT, "router-hung"),
-        (verify.LOGIN, "router-login"),
-        (verify.CERTIFICATE, "router-certificate"),
-        (verify.CLOSED, "router-closed"),
+        (observed.REFUSED, "router-down"),
+        (observed.SILENT, "router-hung"),
+        (observed.LOGIN, "router-login"),
+        (observed.CERTIFICATE, "router-certificate"),
+        (observed.CLOSED, "router-closed"),
     ],
 )
 def test_this_router_cannot_be_asked(kind: str, code: str) -> None:
@@ -68,9 +69,9 @@ def test_this_router_cannot_be_asked(kind: str, code: str) -> None:
     assert not verify.can_send(verify.findings(node_plan(), with_own(login=kind)))
 
 
-def connection(**changes: str) -> verify.Connection:
+def connection(**changes: str) -> observed.Connection:
     values = {"role": "inter-router", "direction": "in", "host": "h:1", "container": "ctl-1", "product": PRODUCT}
-    return verify.Connection(**{**values, **changes})
+    return observed.Connection(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -89,8 +90,8 @@ def test_what_this_router_shows(changes: dict[str, typing.Any], code: str | None
     assert codes(with_own(**changes)) == ([code] if code else [])
 
 
-LINK = verify.Link("inter-router/ctl-2", "CONNECTING", "")
-PEER = verify.Router(verify.OPEN, container="ctl-2", product=PRODUCT)
+LINK = observed.Link("inter-router/ctl-2", "CONNECTING", "")
+PEER = observed.Router(observed.OPEN, container="ctl-2", product=PRODUCT)
 REFUSED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate verify failed"
 NO_MECHANISM = "Connection to h:1 failed: amqp:unauthorized-access Authentication failed [mech=EXTERNAL]"
 EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate has expired"
@@ -99,10 +100,10 @@ EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: 
 @pytest.mark.parametrize(
     ("peer", "said", "code"),
     [
-        (verify.Router(verify.REFUSED), "", "peer-down"),
-        (verify.Router(verify.SILENT), "", "peer-hung"),
-        (verify.Router(verify.LOGIN), "", "peer-login"),
-        (verify.Router(verify.CERTIFICATE, "expired"), "", "peer-certificate"),
+        (observed.Router(observed.REFUSED), "", "peer-down"),
+        (observed.Router(observed.SILENT), "", "peer-hung"),
+        (observed.Router(observed.LOGIN), "", "peer-login"),
+        (observed.Router(observed.CERTIFICATE, "expired"), "", "peer-certificate"),
         (dataclasses.replace(PEER, product="skupper-router 3.4.2"), "", "other-engine"),
         (dataclasses.replace(PEER, container="ctl-1"), "", "duplicate-id"),
         (PEER, "", "peer-unlinked"),
@@ -111,7 +112,7 @@ EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: 
         (PEER, EXPIRED, "peer-credentials"),
     ],
 )
-def test_why_a_peer_is_not_reached(peer: verify.Router, said: str, code: str) -> None:
+def test_why_a_peer_is_not_reached(peer: observed.Router, said: str, code: str) -> None:
     links = (dataclasses.replace(LINK, said=said),) if said else ()
     assert codes(with_peer(peer, links)) == [code]
     back = tuple(dataclasses.replace(link, name="inter-router/ctl-0") for link in links)
@@ -143,16 +144,16 @@ def test_listeners_whose_certificates_are_looked_at() -> None:
     found = verify.shown(planned, GOOD)
     assert [(s.port, s.file) for s in found if s.half == "router"] == routers
     assert [(s.host, s.port, s.file) for s in found if s.half == "broker"] == [("172.17.0.11", 5672, own)]
-    assert {s.half for s in verify.shown(planned, with_own(login=verify.SILENT))} == {"broker"}
+    assert {s.half for s in verify.shown(planned, with_own(login=observed.SILENT))} == {"broker"}
     assert {s.half for s in verify.shown(planned, with_broker(why="it does not run"))} == {"router"}
     assert {s.port for s in verify.shown(node_plan(), GOOD)} == {31460, 31461}  # routers always speak TLS to each other
-    assert verify.shown(node_plan(), verify.Seen()) == ()
+    assert verify.shown(node_plan(), observed.Seen()) == ()
 
 
 def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
     stale = (
-        verify.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),
-        verify.Shown("broker", "172.17.0.11", 5672, "/etc/pki/node.pem"),
+        observed.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),
+        observed.Shown("broker", "172.17.0.11", 5672, "/etc/pki/node.pem"),
     )
     found = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
     assert [(f.path, f.code, f.severity) for f in found] == [
@@ -174,7 +175,7 @@ def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
     ],
 )
 def test_a_broken_connection_to_a_router_that_is_reached_another_way(
-    connections: tuple[verify.Connection, ...], code: list[str]
+    connections: tuple[observed.Connection, ...], code: list[str]
 ) -> None:
     """It is waited for, and then told: messaging works, and redundancy is lost."""
     link = dataclasses.replace(LINK, status="SUCCESS")  # what a connector says after its connection has timed out
@@ -185,7 +186,7 @@ def test_a_broken_connection_to_a_router_that_is_reached_another_way(
 
 
 def test_nothing_to_ask_with() -> None:
-    found = verify.findings(node_plan(), with_own(login=verify.UNASKED))
+    found = verify.findings(node_plan(), with_own(login=observed.UNASKED))
     assert [f.code for f in found] == ["no-proton"]
     assert verify.settled(found)
 
@@ -207,9 +208,9 @@ def test_a_router_that_lacks_addresses_of_this_one() -> None:
 
 
 def test_an_edge_router() -> None:
-    up = verify.Connection("edge", "out", "h:1", "ctl-1", PRODUCT)
+    up = observed.Connection("edge", "out", "h:1", "ctl-1", PRODUCT)
     own = dataclasses.replace(OWN, container="cmp-0", reached=frozenset(("cmp-0",)), connections=(up,))
-    mesh = verify.Mesh(own, views=dict.fromkeys(sorted(ALL), ALL))
+    mesh = observed.Mesh(own, views=dict.fromkeys(sorted(ALL), ALL))
     seen = dataclasses.replace(GOOD, mesh=mesh, broker=None)
     assert codes(seen, "cmp-0") == []
     d = plan_deployment()
@@ -241,7 +242,7 @@ def test_the_broker(changes: dict[str, typing.Any], code: str) -> None:
 
 def test_files_and_messages() -> None:
     assert codes(dataclasses.replace(GOOD, changes=("change /etc/x",))) == ["config-differs"]
-    probes = (verify.Probe("rpc", "ctl-1", "/x", "late"), verify.Probe("notify", "", "/x", "late"))
+    probes = (observed.Probe("rpc", "ctl-1", "/x", "late"), observed.Probe("notify", "", "/x", "late"))
     assert codes(dataclasses.replace(GOOD, probes=probes)) == ["rpc-failed", "notify-failed"]
 
 
@@ -302,8 +303,8 @@ RABBIT: dict[str, typing.Any] = {
 
 
 def test_what_rabbitmqctl_says() -> None:
-    found = observe.parse_rabbit("rabbit@ctl-0", RABBIT, "# HELP\nrabbitmq_queues 2\nrabbitmq_queue_messages 5.0\n")
-    assert found == verify.Broker(
+    found = brokers.parse_rabbit("rabbit@ctl-0", RABBIT, "# HELP\nrabbitmq_queues 2\nrabbitmq_queue_messages 5.0\n")
+    assert found == observed.Broker(
         version="3.10.8",
         versions=(("rabbit@ctl-0", "3.10.8"),),
         members=("rabbit@ctl-0", "rabbit@ctl-1"),
@@ -316,7 +317,7 @@ def test_what_rabbitmqctl_says() -> None:
     )
     hung = {"rabbitmq_version": "", "erlang_version": ""}
     status = {**RABBIT, "running_nodes": RABBIT["disk_nodes"], "versions": {**RABBIT["versions"], "rabbit@ctl-1": hung}}
-    assert observe.parse_rabbit("rabbit@ctl-0", status, "").running == ("rabbit@ctl-0",)
+    assert brokers.parse_rabbit("rabbit@ctl-0", status, "").running == ("rabbit@ctl-0",)
 
 
 def flag(name: str, state: str, stability: str = "stable") -> dict[str, str]:
@@ -334,11 +335,11 @@ def test_what_rabbitmqctl_says_of_feature_flags_and_versions() -> None:
             flag("khepri_db", "disabled", "experimental"),
         ],
     }
-    found = observe.parse_rabbit("rabbit@ctl-0", status, "")
+    found = brokers.parse_rabbit("rabbit@ctl-0", status, "")
     assert found.versions == (("rabbit@ctl-0", "3.13.7"), ("rabbit@ctl-1", "4.0.5"))
     assert (found.flags, found.store) == (("message_containers",), "Mnesia")
     status["feature_flags"] = [flag("khepri_db", "enabled")]
-    found = observe.parse_rabbit("rabbit@ctl-0", status, "")
+    found = brokers.parse_rabbit("rabbit@ctl-0", status, "")
     assert (found.flags, found.store) == ((), "Khepri")
 
 
@@ -351,16 +352,16 @@ def test_which_queues_services_declare_otherwise() -> None:
         {"name": "s", "type": "stream", "exclusive": False},
     ]
     rows = [("/", row) for row in [*classic, *more]]
-    assert observe.unfit_queues(rows, quorum=True) == [
+    assert brokers.unfit_queues(rows, quorum=True) == [
         ("/", "conductor", "classic"), ("/", "notifications.info", "classic"),
     ]  # fmt: skip
-    assert observe.unfit_queues(rows, quorum=False) == [("/", "q", "quorum")]
+    assert brokers.unfit_queues(rows, quorum=False) == [("/", "q", "quorum")]
 
 
 def test_which_quorum_queues_could_have_more_members() -> None:
-    def thin(members: object, brokers: str, kind: str = "quorum") -> list[str]:
+    def thin(members: object, names: str, kind: str = "quorum") -> list[str]:
         row = {"name": "q", "type": kind, "members": members}
-        return [name for _, _, lacking in observe.thin_queues([("/", row)], list(brokers)) for name in lacking]
+        return [name for _, _, lacking in brokers.thin_queues([("/", row)], list(names)) for name in lacking]
 
     assert thin(["a"], "abc") == ["b", "c"]
     assert thin(["a", "b"], "abc") == ["c"]
@@ -396,12 +397,12 @@ def test_queues_are_compared_only_where_the_metadata_decides(
     for name, content in files.items():
         (tmp_path / "etc" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "etc" / name).write_text(content)
-    monkeypatch.setattr(observe, "_ctl", answer)
+    monkeypatch.setattr(brokers, "_ctl", answer)
     raw = helpers.put(helpers.default(), "broker.queues", kind) if kind else helpers.default()
     machine = helpers.host(broker_version=version)
     d, planned = helpers.deployment_and_plan(raw, "ctl-0", machine)
     assert planned.broker
-    seen = observe.rabbit(d, planned, planned.broker, machine, tmp_path, count=False)
+    seen = brokers.rabbit(d, planned, planned.broker, machine, tmp_path, count=False)
     assert bool(seen.unfit) is told
 
 
@@ -503,12 +504,12 @@ def test_an_address_of_ipv6_is_told_from_its_port() -> None:
         raw = helpers.put(raw, f"nodes.{i}.address", f"fd00::{i + 1}")
         raw = helpers.put(raw, f"nodes.{i}.host", f"{node['name']}.example.com")
     planned = helpers.plan_for(raw, "ctl-0")
-    for kind in (verify.REFUSED, verify.SILENT, verify.LOGIN, verify.CERTIFICATE, verify.CLOSED):
+    for kind in (observed.REFUSED, observed.SILENT, observed.LOGIN, observed.CERTIFICATE, observed.CLOSED):
         (found,) = verify.findings(planned, dataclasses.replace(with_own(login=kind), broker=None))
         assert " [fd00::1]:31459 " in f"{found.message} "
     shown = verify.shown(planned, GOOD)
     assert {s.host for s in shown} == {"fd00::1"}
-    for found in verify.findings(planned, verify.Seen(stale=shown)):
+    for found in verify.findings(planned, observed.Seen(stale=shown)):
         assert " [fd00::1]:" in found.message
 
 
@@ -525,7 +526,7 @@ def test_what_is_about_the_mesh() -> None:
 
 
 def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
-    found = verify.findings(node_plan(), with_own(login=verify.UNASKED))
+    found = verify.findings(node_plan(), with_own(login=observed.UNASKED))
     assert report.mesh_state(plan_deployment(), node_plan(), found).startswith(
         "broken: router on ctl-0: the Python module proton"
     )
@@ -533,7 +534,7 @@ def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
     assert (
         report.mesh_state(plan_deployment(), node_plan(), verify.findings(node_plan(), with_broker(why="x"))) == "works"
     )
-    stale = (verify.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
+    stale = (observed.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
     warned = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
     assert len(warned) == 1 and report.mesh_state(plan_deployment(), node_plan(), warned) == "works"
 
@@ -543,16 +544,16 @@ def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
 INTERIOR_LINKS = frozenset((a, b) for a in ALL for b in ALL if a != b)
 
 
-def without(*dead: str, kind: str = verify.REFUSED, name: str = "ctl-0", cut: tuple[str, ...] = ()) -> verify.Seen:
+def without(*dead: str, kind: str = observed.REFUSED, name: str = "ctl-0", cut: tuple[str, ...] = ()) -> observed.Seen:
     """What a node sees of three interiors of which some are dead and one link may be cut."""
     alive = ALL - set(dead)
     edge = name == "cmp-0"
     links = frozenset(pair for pair in INTERIOR_LINKS if set(pair) <= alive and set(pair) != set(cut))
     connector = [(n, k) for n in sorted(alive) for k in ("edge" if edge else "inter-router",)]
-    out = tuple(verify.Connection(k, "out", "h:1", n, PRODUCT) for n, k in connector if n != name)
+    out = tuple(observed.Connection(k, "out", "h:1", n, PRODUCT) for n, k in connector if n != name)
     own = dataclasses.replace(OWN, container=name, reached=frozenset((name,)) if edge else alive, connections=out)
     views = dict.fromkeys(sorted(alive), alive)
-    mesh = verify.Mesh(own, views=views, peers={n: verify.Router(kind) for n in dead}, links=links)
+    mesh = observed.Mesh(own, views=views, peers={n: observed.Router(kind) for n in dead}, links=links)
     return dataclasses.replace(GOOD, mesh=mesh, broker=None if edge else BROKER)
 
 
@@ -562,8 +563,8 @@ def without(*dead: str, kind: str = verify.REFUSED, name: str = "ctl-0", cut: tu
     [
         ({}, kinds.WORKS, []),
         ({"dead": ("ctl-1",)}, kinds.DEGRADED, ["peer-down"]),
-        ({"dead": ("ctl-1",), "kind": verify.SILENT}, kinds.DEGRADED, ["peer-hung"]),
-        ({"dead": ("ctl-1",), "kind": verify.LOGIN}, kinds.BROKEN, ["peer-login"]),
+        ({"dead": ("ctl-1",), "kind": observed.SILENT}, kinds.DEGRADED, ["peer-hung"]),
+        ({"dead": ("ctl-1",), "kind": observed.LOGIN}, kinds.BROKEN, ["peer-login"]),
         ({"cut": ("ctl-0", "ctl-1")}, kinds.DEGRADED, ["link-down"]),
     ],
 )
@@ -586,7 +587,7 @@ def test_every_node_says_the_same_of_the_same_mesh(
 
 
 def test_a_node_that_may_be_cut_off_does_not_say_that_messaging_works() -> None:
-    found = verify.findings(node_plan(), without("ctl-1", "ctl-2", kind=verify.SILENT))
+    found = verify.findings(node_plan(), without("ctl-1", "ctl-2", kind=observed.SILENT))
     assert {f.code for f in found} == {"peer-hung", "mesh-minority"}
     assert kinds.verdict(found) == kinds.BROKEN
     found = verify.findings(node_plan(), without("ctl-1", "ctl-2"))  # their machines answer: no router runs there
@@ -635,7 +636,7 @@ def test_verify_in_one_line() -> None:
     assert report.verify_text(node_plan(), GOOD, ()) == (
         "ctl-0: messaging works: 3 of 3 interior routers reached, 3 of 3 brokers run, 1 call there and back"
     )
-    found = verify.findings(node_plan(), with_own(login=verify.REFUSED))
+    found = verify.findings(node_plan(), with_own(login=observed.REFUSED))
     assert report.verify_text(node_plan(), GOOD, found) == "ctl-0: messaging is broken: 1 fault"
     assert report.verify_json(node_plan(), GOOD, ())["probes"] == [
         {"half": "rpc", "to": "ctl-1", "file": "/etc/nova/nova.conf", "error": "", "seconds": 0.1}

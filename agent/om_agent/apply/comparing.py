@@ -78,9 +78,6 @@ def edited_paths(rendered: render.Rendered) -> list[str]:
     return [*(c.path for c in rendered.config_files), *render.stamp_paths(rendered)]
 
 
-# -- comparing -------------------------------------------------------------------------------------------------------
-
-
 def compare(
     rendered: render.Rendered,
     host: layout.Host,
@@ -112,25 +109,17 @@ def compare(
     verdict = live_router.Verdict()
     if live and live.router:
         verdict = _judge_router(rendered, host, targets, root, live.router)
-    asked = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
+    broker_work = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
     unit = live.router.paths.unit if live and live.router else ""
-    alone = [*([unit] if verdict.work else []), *([layout.RABBIT_UNIT] if asked and asked.alone else [])]
+    without_puppet = [unit] if verdict.work else []
+    if broker_work and broker_work.alone:
+        without_puppet.append(layout.RABBIT_UNIT)
     paths = dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))
-    own = {u: (paths[u], stamps.pop(u)) for u in alone if u in stamps}
-    changes = [
-        results.Change("change" if files.on_disk(root, t.file.path).exists() else "create", t.file.path)
-        for t in to_write
-    ]
-    changes += [*(results.Change("remove", p) for p in to_remove), *keys]
-    if verdict.work:
-        changes += [results.Change("reconcile", unit, line) for line in verdict.work.told()]
-    if asked:
-        changes += [results.Change("reconcile", layout.RABBIT_UNIT, line) for line in asked.told()]
-    why = {unit: verdict.why}
-    changes += [
-        *(results.Change("restart", u, why.get(u, "")) for u in stamps),
-        *(results.Change("stop", u) for u in retired),
-    ]
+    own_stamps = {u: (paths[u], stamps.pop(u)) for u in without_puppet if u in stamps}
+    changes = [*_file_changes(root, to_write, to_remove), *keys]
+    changes += _live_changes(unit, verdict.work, broker_work)
+    changes += [results.Change("restart", u, verdict.why if u == unit else "") for u in stamps]
+    changes += [results.Change("stop", u) for u in retired]
     needs_puppet = bool(keys or stamps or retired)
     new_state = dataclasses.replace(new_state, changes=len(changes) or state.changes)
     return Comparison(
@@ -142,10 +131,30 @@ def compare(
         hieradata_once=hieradata_once,
         state=new_state,
         router=verdict.work,
-        broker=asked,
-        stamps=own,
+        broker=broker_work,
+        stamps=own_stamps,
         new_users=dry and any(t.file.content is None and not t.content for t in targets),
     )
+
+
+def _file_changes(
+    root: pathlib.Path, to_write: typing.Iterable[Target], to_remove: typing.Iterable[str]
+) -> typing.Iterator[results.Change]:
+    for target in to_write:
+        exists = files.on_disk(root, target.file.path).exists()
+        yield results.Change("change" if exists else "create", target.file.path)
+    for path in to_remove:
+        yield results.Change("remove", path)
+
+
+def _live_changes(
+    unit: str, router_work: live_router.Work | None, broker_work: live_broker.Work | None
+) -> typing.Iterator[results.Change]:
+    """Yield what is changed of the router, whose unit is ``unit``, and of the broker while they run."""
+    for line in router_work.told() if router_work else ():
+        yield results.Change("reconcile", unit, line)
+    for line in broker_work.told() if broker_work else ():
+        yield results.Change("reconcile", layout.RABBIT_UNIT, line)
 
 
 def _judge_router(

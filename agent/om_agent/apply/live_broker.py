@@ -22,7 +22,7 @@ import stat
 import typing
 
 from om_agent import errors, proc
-from om_agent.apply import files, live_router
+from om_agent.apply import files, listening, results
 from om_agent.plan import broker, layout
 
 # rabbitmqctl asks every member, and waits for one that hangs until Erlang gives it up: 45 to 75 s (net_ticktime).
@@ -243,13 +243,6 @@ def _clear_mark(root: pathlib.Path) -> None:
     files.remove(_mark_path(root))
 
 
-# -- doing it --------------------------------------------------------------------------------------------------------
-
-
-class Trouble(Exception):
-    """The running broker is not as it was told to be; ``str()`` is a clause."""
-
-
 def grow(work: Work) -> str:
     """Make what is new, before services use it; return why that cannot be, '' when all is well."""
 
@@ -285,10 +278,10 @@ def reload(work: Work) -> str:
 
 def _read_anew(door: Door, certificate: bytes) -> None:
     _forget_certificates(door)
-    wanted = live_router.first_certificate(certificate.decode(errors="replace"))
+    wanted = listening.first_certificate(certificate.decode(errors="replace"))
     for host, port in listeners(door.plan) if certificate else ():
-        if live_router.served_certificate(host, port) != wanted:
-            raise Trouble(f"it still shows its old certificate at port {port}")
+        if listening.served_certificate(host, port) != wanted:
+            raise results.NotAsTold(f"it still shows its old certificate at port {port}")
 
 
 def _forget_certificates(door: Door) -> None:
@@ -296,7 +289,7 @@ def _forget_certificates(door: Door) -> None:
     it always takes that long (ssl_pem_cache_clean, ssl(6)). Connections that exist stay."""
     done = door.ctl("eval", "ssl:clear_pem_cache().")
     if done.returncode:
-        raise Trouble(f"rabbitmqctl could not have it read its certificates (exit code {done.returncode})")
+        raise results.NotAsTold(f"rabbitmqctl could not have it read its certificates (exit code {done.returncode})")
 
 
 def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
@@ -309,7 +302,7 @@ def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
 def _told(act: typing.Callable[[], object]) -> str:
     try:
         act()
-    except (Trouble, errors.ProcessFailed) as e:
+    except (results.NotAsTold, errors.ProcessFailed) as e:
         return str(e).rstrip(".")
     return ""
 
@@ -321,7 +314,7 @@ def _hold(door: Door, wanted: Definitions) -> None:
     code = _import(door, wanted).returncode
     left = lacking(wanted, _export(door))
     if left:
-        raise Trouble(f"it did not take {called(left[0])} (exit code {code})")
+        raise results.NotAsTold(f"it did not take {called(left[0])} (exit code {code})")
 
 
 def _import(door: Door, wanted: Definitions) -> proc.Result:
@@ -346,15 +339,15 @@ def _delete(work: Work) -> None:
     found = _rows(_export(work.door))
     left = [key for key in work.remove if key in found]
     if left:
-        raise Trouble(f"it did not delete {called(left[0])} (exit code {code})")
+        raise results.NotAsTold(f"it did not delete {called(left[0])} (exit code {code})")
 
 
 def _export(door: Door) -> Definitions:
     """Return what the broker knows."""
     done = door.ctl("export_definitions", "-")
     if done.returncode == _UNAVAILABLE:
-        raise Trouble("it does not run, or does not accept this node's Erlang cookie")
+        raise results.NotAsTold("it does not run, or does not accept this node's Erlang cookie")
     found = _parse(done.stdout.encode()) if done.returncode == 0 else None
     if found is None:
-        raise Trouble(f"rabbitmqctl could not ask it (exit code {done.returncode})")
+        raise results.NotAsTold(f"rabbitmqctl could not ask it (exit code {done.returncode})")
     return found

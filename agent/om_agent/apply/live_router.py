@@ -15,140 +15,24 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import socket
 import time
 import typing
 
 from om_agent import amqp, errors, render
-from om_agent.apply import files
+from om_agent.apply import files, listening, results, router_difference
 from om_agent.plan import router
 
 _MARK = "router-changing"
 _DOOR = "router-door"
-_TYPES = {"listener": "listener", "connector": "connector", "address": "router.config.address", "vhost": "vhost"}
-# What may be changed of a listener: it holds for new connections, and those that exist lose nothing by staying as they
-# are. Whom a listener lets in must hold for all at once, so that needs a restart.
-_MOVES = frozenset(("host", "port", "linkCapacity", "idleTimeoutSeconds", "cost"))
-_DEFAULTS: dict[str, object] = {"cost": 1}  # of attributes that are left out when they have this value
-_PORT_SECONDS = 5.0
 _UPLINK_SECONDS = 8.0  # a new one takes a moment, one that was refused at first 5 to 10 s
-_POLL = 0.05
 _LOOPBACK = "127.0.0.1"
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One thing to create, delete or change.
-
-    :param sign: ``+``, ``-`` or ``~``.
-    :param attributes: as they shall be, of what is deleted as they are.
-    :param differs: what changes.
-    """
-
-    sign: str
-    kind: str
-    name: str
-    attributes: typing.Mapping[str, object] = dataclasses.field(repr=False)
-    differs: tuple[str, ...] = ()
-
-    @property
-    def early(self) -> bool:
-        """True when it is done before services move: it makes something that they may need."""
-        return self.sign == "+" or (self.sign == "~" and self.kind in ("listener", "vhost"))
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.kind} {self.name}{': ' if self.differs else ''}{', '.join(self.differs)}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """What leads from one configuration to another.
-
-    :param obstacles: what only a restart changes, a clause each.
-    """
-
-    steps: tuple[Step, ...]
-    obstacles: tuple[str, ...]
-
-
-def difference(old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity]) -> Difference:
-    """Return what leads from ``old`` to ``new``; pure."""
-    before, after = _by_key(old), _by_key(new)
-    steps, obstacles = [], []
-    for key in dict.fromkeys((*after, *before)):
-        kind, name = key
-        was, to_be = before.get(key), after.get(key)
-        if was == to_be:
-            continue
-        differs = tuple(a for a in dict.fromkeys((*(to_be or ()), *(was or ()))) if _differs(a, was, to_be))
-        sign = "-" if to_be is None else "+" if was is None else "~"
-        attributes = to_be if to_be is not None else was or {}
-        step = Step(sign, kind, name, attributes, differs if sign == "~" else ())
-        if sign == "~" and not differs:
-            continue
-        if _possible(step, was or {}):
-            steps.append(step)
-        else:
-            obstacles.append(_obstacle(step))
-    order = {"address": 0, "vhost": 1, "listener": 2, "connector": 3}
-    return Difference(tuple(sorted(steps, key=lambda s: order[s.kind])), tuple(obstacles))
-
-
-def _by_key(entities: typing.Sequence[router.Entity]) -> dict[tuple[str, str], dict[str, typing.Any]]:
-    return {(kind, str(a.get("prefix") or a.get("hostname") or a.get("name") or "")): dict(a) for kind, a in entities}
-
-
-def _differs(
-    attribute: str, was: typing.Mapping[str, object] | None, to_be: typing.Mapping[str, object] | None
-) -> bool:
-    default = _DEFAULTS.get(attribute)
-    a, b = ((side or {}).get(attribute, default) for side in (was, to_be))
-    return attribute != "name" and a != b and str(a) != str(b)  # a port comes back as text, and numbers as AMQP's own
-
-
-def _possible(step: Step, was: typing.Mapping[str, object]) -> bool:
-    if step.kind not in _TYPES or step.attributes.get("http") or was.get("http"):
-        return False
-    if step.sign == "~" and step.kind == "listener":
-        return set(step.differs) <= _MOVES
-    return step.sign != "~" or step.kind in ("connector", "vhost")
-
-
-def _obstacle(step: Step) -> str:
-    if step.kind == "router":
-        return f"{', '.join(f'router.{a}' for a in step.differs) or 'the router itself'} changes"
-    if step.sign == "~":
-        return f"{', '.join(step.differs)} of the {step.kind} {step.name} changes"
-    return f"the {step.kind} {step.name} is {'new' if step.sign == '+' else 'gone'}"
-
-
-def drift(p: router.RouterPlan, wanted: typing.Sequence[router.Entity], client: amqp.Client) -> Difference:
-    """Return what leads from the running router to ``wanted``.
-
-    An edge's uplink in use is left alone as long as the router at its other end is of the mesh.
-    """
-    found: list[router.Entity] = []
-    keyed = _by_key(wanted)
-    for kind, entity in _TYPES.items():
-        for row in client.query(entity):
-            (key,) = _by_key([(kind, row)])
-            if kind == "listener" and row.get("http") and key not in keyed:
-                row = {"name": row["name"], "http": True}
-            named = {a: row[a] for a in ("name", "prefix", "hostname") if a in row}
-            attributes = {a: row[a] for a in (*keyed.get(key, ()), *_DEFAULTS) if a in row}
-            found.append((kind, {**attributes, **named}))
-    left = difference(found, [(kind, a) for kind, a in wanted if kind in _TYPES])
-    staying = {f"uplink/{name}" for name in p.interiors}
-    used = _uplink_in_use(client) if any(_gives_up_uplink(step) for step in left.steps) else ""
-    steps = [step for step in left.steps if not (_gives_up_uplink(step) and step.name == used and used in staying)]
-    return Difference(tuple(steps), left.obstacles)
-
-
-def _gives_up_uplink(step: Step) -> bool:
+def gives_up_uplink(step: router_difference.Step) -> bool:
     return step.sign == "-" and step.kind == "connector" and step.name.startswith("uplink/")
 
 
-def _uplink_in_use(client: amqp.Client) -> str:
+def uplink_in_use(client: amqp.Client) -> str:
     """Return the name of the connector that an edge router sends everything over; the other one waits for its turn.
 
     Taking that away loses the calls of the next 10 to 400 ms, until all interiors know where the edge is now (measured
@@ -165,7 +49,7 @@ def _wait_for_another_uplink(client: amqp.Client, name: str) -> None:
         rows = [r for r in client.query("connection") if r["role"] == "edge" and r["dir"] == "out"]
         if any(f"uplink/{r['container']}" != name for r in rows):
             return
-        time.sleep(_POLL)
+        time.sleep(listening.POLL)
 
 
 # -- what to do ------------------------------------------------------------------------------------------------------
@@ -186,7 +70,7 @@ class Work:
     plan: router.RouterPlan
     old: tuple[router.Entity, ...]
     new: tuple[router.Entity, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[router_difference.Step, ...]
     certificates: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     door: int | None = None
     leaving: tuple[str, ...] = ()
@@ -236,14 +120,14 @@ def decide(
     profiles = {router.PROFILE: p.paths.tls, router.MESH_PROFILE: p.paths.mesh}
     tls = {name: {path(part) for part in ("ca", "certificate", "key")} for name, path in profiles.items()}
     others = [path for path in changed if path not in {p.paths.config}.union(*tls.values())]
-    found = difference(old, p.entities)
+    found = router_difference.difference(old, p.entities)
     if others or found.obstacles:
         return Verdict(why="; ".join([*(f"{path} changes" for path in others), *found.obstacles]))
     again = bool(mark and mark.get("tls"))
     renewed = [name for name in profiles if tls[name] & (contents.keys() if again else set(changed))]
     certificates = {name: contents.get(profiles[name]("certificate"), b"") for name in renewed}
     noted = mark.get("leaving") if mark else None
-    leaving = departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
+    leaving = router_difference.departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
     return Verdict(Work(p, old, p.entities, found.steps, certificates, read_door(root), leaving))
 
 
@@ -271,24 +155,6 @@ def entities(content: bytes | None) -> tuple[router.Entity, ...] | None:
         return tuple((str(kind), dict(attributes)) for kind, attributes in json.loads(content or b""))
     except (ValueError, TypeError):
         return None
-
-
-def departed(
-    old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity], noted: typing.Iterable[str] = ()
-) -> tuple[str, ...]:
-    """Return the users who may log in no more and whose connections, which both engines leave alone, are to end.
-
-    None while another user is new: services, on other nodes too, may not have moved to that one yet.
-
-    :param noted: those of a run that did not come to its end.
-    """
-    before, after = _users(old), _users(new)
-    return tuple(sorted({*before, *noted} - after)) if after <= before else ()
-
-
-def _users(entities: typing.Sequence[router.Entity]) -> set[str]:
-    groups = [g for kind, a in entities if kind == "vhost" for g in dict(a.get("groups") or {}).values()]
-    return {user for group in groups for user in str(group.get("users") or "").split(",")} - {""}
 
 
 # -- the mark --------------------------------------------------------------------------------------------------------
@@ -333,13 +199,6 @@ def write_door(root: pathlib.Path, port: int | None) -> None:
         files.write(path, f"{port}\n".encode(), 0o600)
     else:
         files.remove(path)
-
-
-# -- doing it --------------------------------------------------------------------------------------------------------
-
-
-class Trouble(Exception):
-    """The running router is not as it was told to be; ``str()`` is a clause."""
 
 
 def login(
@@ -397,8 +256,8 @@ def _connect(work: Work) -> amqp.Client:
     # Where nothing listens the router may not be yet, or not any more: what answered otherwise says what is wrong.
     telling = [e for e in troubles if not (isinstance(e, amqp.Unreachable) and e.kind == amqp.REFUSED)]
     if not troubles:
-        raise Trouble("it has no listener for clients")
-    raise Trouble(str(telling[0] if telling else troubles[-1]).rstrip("."))
+        raise results.NotAsTold("it has no listener for clients")
+    raise results.NotAsTold(str(telling[0] if telling else troubles[-1]).rstrip("."))
 
 
 def _client_listeners(entities: typing.Sequence[router.Entity]) -> typing.Iterator[tuple[str, int, bool]]:
@@ -457,11 +316,11 @@ def match(p: router.RouterPlan, entities: typing.Sequence[router.Entity], door: 
     work = Work(p, tuple(entities), tuple(entities), (), door=door)
     try:
         with _connect(work) as client:
-            found = drift(p, entities, client)
+            found = router_difference.drift(p, entities, client)
         if found.obstacles:
-            raise Trouble("; ".join(found.obstacles))
+            raise results.NotAsTold("; ".join(found.obstacles))
         _reconcile_whole(work, work.new)
-    except Trouble as e:
+    except results.NotAsTold as e:
         raise errors.ApplyFailed(f"The running router cannot be made as its file says: {e}. Restart it.") from None
     return tuple(str(step) for step in found.steps)
 
@@ -469,7 +328,7 @@ def match(p: router.RouterPlan, entities: typing.Sequence[router.Entity], door: 
 def _told(act: typing.Callable[[], object]) -> str:
     try:
         act()
-    except Trouble as e:
+    except results.NotAsTold as e:
         return str(e)
     except (errors.NotReady, errors.Unreachable) as e:
         return str(e).rstrip(".")
@@ -484,31 +343,31 @@ def _reconcile_whole(work: Work, wanted: typing.Sequence[router.Entity]) -> None
 def _reconcile(work: Work, wanted: typing.Sequence[router.Entity], early: bool) -> None:
     """Do one half of the steps and read back.
 
-    :raises om_agent.apply.live_router.Trouble: when the router is not as it should be then.
+    :raises om_agent.apply.results.NotAsTold: when the router is not as it should be then.
     """
     with _connect(work) as client:
-        found = drift(work.plan, wanted, client)
+        found = router_difference.drift(work.plan, wanted, client)
         if found.obstacles:
-            raise Trouble("; ".join(found.obstacles))
+            raise results.NotAsTold("; ".join(found.obstacles))
         for step in found.steps:
             if step.early is early:
-                if _gives_up_uplink(step):
+                if gives_up_uplink(step):
                     _wait_for_another_uplink(client, step.name)
                 _do(client, step)
         if early:
             _reload_tls(client, work, wanted)
-        left = [step for step in drift(work.plan, wanted, client).steps if not early or step.early]
+        left = [step for step in router_difference.drift(work.plan, wanted, client).steps if not early or step.early]
         if left:
-            raise Trouble(f"it said that all is well, but this is left to do: {', '.join(map(str, left))}")
+            raise results.NotAsTold(f"it said that all is well, but this is left to do: {', '.join(map(str, left))}")
     for kind, a in wanted:
         if kind == "listener" and not a.get("http"):
-            _wait_for_port(str(a["host"]), int(a["port"]), listening=True)
+            listening.wait_for_port(str(a["host"]), int(a["port"]), listening=True)
             if early and work.certificates.get(str(a.get("sslProfile"))):
-                _check_certificate(str(a["host"]), int(a["port"]), work.certificates[a["sslProfile"]])
+                listening.check_certificate(str(a["host"]), int(a["port"]), work.certificates[a["sslProfile"]])
 
 
-def _do(client: amqp.Client, step: Step) -> None:
-    entity, own = _TYPES[step.kind], str(step.attributes.get("name") or step.name)
+def _do(client: amqp.Client, step: router_difference.Step) -> None:
+    entity, own = router_difference.TYPES[step.kind], str(step.attributes.get("name") or step.name)
     moves = step.sign == "+" or {"host", "port"} & set(step.differs)
     if step.kind == "listener" and step.sign != "-" and moves:
         _check_free(step)  # before the old one goes, over which this router is managed
@@ -520,19 +379,19 @@ def _do(client: amqp.Client, step: Step) -> None:
     if step.sign == "-":
         return
     if step.kind == "listener" and not moves:
-        _wait_for_port(*_socket(step), listening=False)
+        listening.wait_for_port(*_socket(step), listening=False)
     client.create(entity, own, {k: v for k, v in step.attributes.items() if k != "name"})
 
 
-def _socket(step: Step) -> tuple[str, int]:
+def _socket(step: router_difference.Step) -> tuple[str, int]:
     return str(step.attributes["host"]), int(str(step.attributes["port"]))
 
 
-def _check_free(step: Step) -> None:
+def _check_free(step: router_difference.Step) -> None:
     host, port = _socket(step)
     try:
-        _wait_for_port(host, port, listening=False, seconds=0)
-    except Trouble:
+        listening.wait_for_port(host, port, listening=False, seconds=0)
+    except results.NotAsTold:
         raise errors.ApplyFailed(
             f"Port {port} of {host} is taken by another program, so the router cannot listen there. "
             "End that program, or give the metadata another port."
@@ -544,65 +403,3 @@ def _reload_tls(client: amqp.Client, work: Work, wanted: typing.Sequence[router.
         for kind, a in wanted:
             if kind == "sslProfile" and a["name"] in work.certificates:
                 client.update(kind, f"{kind}/{a['name']}", {k: v for k, v in a.items() if k != "name"})
-
-
-def _wait_for_port(host: str, port: int, listening: bool, seconds: float = _PORT_SECONDS) -> None:
-    """Wait until something listens there, or nothing does."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=2).close()
-            open_ = True
-        except OSError:
-            open_ = False
-        if open_ is listening:
-            return
-        if time.monotonic() >= deadline:
-            raise Trouble(f"{'nothing' if listening else 'something'} listens at {errors.where(host, port)}")
-        time.sleep(_POLL)
-
-
-def _check_certificate(host: str, port: int, wanted: bytes) -> None:
-    """Look at the certificate that a listener shows by now."""
-    shown = served_certificate(host, port)
-    if shown is None or shown != first_certificate(wanted.decode(errors="replace")):
-        raise Trouble(f"it still shows its old certificate at port {port}")
-
-
-def first_certificate(text: str) -> bytes | None:
-    """Return the first certificate of a PEM text as DER."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    if begin not in text or end not in text:
-        return None
-    import ssl  # only where a running router or broker has a certificate
-
-    try:
-        return ssl.PEM_cert_to_DER_cert(text[text.index(begin) : text.index(end) + len(end)])
-    except ValueError:
-        return None
-
-
-def shows_another(host: str, port: int, file: pathlib.Path) -> bool:
-    """Return whether a TLS listener shows another certificate than the first one of a file; not when either of the two
-    cannot be had, which is told elsewhere."""
-    try:
-        content = file.read_bytes() if file.is_file() else b""
-    except OSError:
-        return False
-    wanted = first_certificate(content.decode(errors="replace"))
-    served = served_certificate(host, port) if wanted else None
-    return served is not None and served != wanted
-
-
-def served_certificate(host: str, port: int, seconds: float = _PORT_SECONDS) -> bytes | None:
-    """Return the certificate that a TLS listener shows, as DER; None when there is none."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        with socket.create_connection((host, port), timeout=seconds) as plain, context.wrap_socket(plain) as secure:
-            return secure.getpeercert(binary_form=True)
-    except OSError:
-        return None

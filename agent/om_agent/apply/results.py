@@ -38,3 +38,7 @@ class Outcome:
     changes: tuple[Change, ...]
     puppet: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+class NotAsTold(Exception):
+    """What runs is not as it was told to be; ``str()`` is a clause."""

@@ -7,8 +7,9 @@ import dataclasses
 import re
 import typing
 
-from om_agent import errors, kinds, observe, picture, proc, report, verify, workflow
+from om_agent import errors, kinds, picture, proc, report, verify, workflow
 from om_agent.cli import arguments, output
+from om_agent.observe import routers
 from om_agent.plan import capacity, topology
 
 _VERIFY_SECONDS = 60.0
@@ -77,7 +78,7 @@ def _topology(args: argparse.Namespace) -> int:
         raise errors.InvalidInput([kinds.problem("rpc.scheme", "no-mesh")])
     colours = None
     if args.live:
-        colours = observe.live(workflow.own_router(d, mesh, options), mesh, options.root)
+        colours = routers.live(workflow.own_router(d, mesh, options), mesh, options.root)
     if args.format == "json":
         output.say_json(picture.data(mesh, colours))
     else:

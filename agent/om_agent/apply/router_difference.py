@@ -1,0 +1,144 @@
+"""What leads from a running router to the entities of a file, and what of it cannot be done while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from om_agent import amqp
+from om_agent.apply import live_router
+from om_agent.plan import router
+
+TYPES = {"listener": "listener", "connector": "connector", "address": "router.config.address", "vhost": "vhost"}
+# What may be changed of a listener: it holds for new connections, and those that exist lose nothing by staying as they
+# are. Whom a listener lets in must hold for all at once, so that needs a restart.
+_MOVES = frozenset(("host", "port", "linkCapacity", "idleTimeoutSeconds", "cost"))
+_DEFAULTS: dict[str, object] = {"cost": 1}  # of attributes that are left out when they have this value
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One thing to create, delete or change.
+
+    :param sign: ``+``, ``-`` or ``~``.
+    :param attributes: as they shall be, of what is deleted as they are.
+    :param differs: what changes.
+    """
+
+    sign: str
+    kind: str
+    name: str
+    attributes: typing.Mapping[str, object] = dataclasses.field(repr=False)
+    differs: tuple[str, ...] = ()
+
+    @property
+    def early(self) -> bool:
+        """True when it is done before services move: it makes something that they may need."""
+        return self.sign == "+" or (self.sign == "~" and self.kind in ("listener", "vhost"))
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.kind} {self.name}{': ' if self.differs else ''}{', '.join(self.differs)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What leads from one configuration to another.
+
+    :param obstacles: what only a restart changes, a clause each.
+    """
+
+    steps: tuple[Step, ...]
+    obstacles: tuple[str, ...]
+
+
+def difference(old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity]) -> Difference:
+    """Return what leads from ``old`` to ``new``; pure."""
+    before, after = _by_key(old), _by_key(new)
+    steps, obstacles = [], []
+    for key in dict.fromkeys((*after, *before)):
+        kind, name = key
+        was, to_be = before.get(key), after.get(key)
+        if was == to_be:
+            continue
+        differs = tuple(a for a in dict.fromkeys((*(to_be or ()), *(was or ()))) if _differs(a, was, to_be))
+        sign = "-" if to_be is None else "+" if was is None else "~"
+        attributes = to_be if to_be is not None else was or {}
+        step = Step(sign, kind, name, attributes, differs if sign == "~" else ())
+        if sign == "~" and not differs:
+            continue
+        if _possible(step, was or {}):
+            steps.append(step)
+        else:
+            obstacles.append(_obstacle(step))
+    order = {"address": 0, "vhost": 1, "listener": 2, "connector": 3}
+    return Difference(tuple(sorted(steps, key=lambda s: order[s.kind])), tuple(obstacles))
+
+
+def _by_key(entities: typing.Sequence[router.Entity]) -> dict[tuple[str, str], dict[str, typing.Any]]:
+    return {(kind, str(a.get("prefix") or a.get("hostname") or a.get("name") or "")): dict(a) for kind, a in entities}
+
+
+def _differs(
+    attribute: str, was: typing.Mapping[str, object] | None, to_be: typing.Mapping[str, object] | None
+) -> bool:
+    default = _DEFAULTS.get(attribute)
+    a, b = ((side or {}).get(attribute, default) for side in (was, to_be))
+    return attribute != "name" and a != b and str(a) != str(b)  # a port comes back as text, and numbers as AMQP's own
+
+
+def _possible(step: Step, was: typing.Mapping[str, object]) -> bool:
+    if step.kind not in TYPES or step.attributes.get("http") or was.get("http"):
+        return False
+    if step.sign == "~" and step.kind == "listener":
+        return set(step.differs) <= _MOVES
+    return step.sign != "~" or step.kind in ("connector", "vhost")
+
+
+def _obstacle(step: Step) -> str:
+    if step.kind == "router":
+        return f"{', '.join(f'router.{a}' for a in step.differs) or 'the router itself'} changes"
+    if step.sign == "~":
+        return f"{', '.join(step.differs)} of the {step.kind} {step.name} changes"
+    return f"the {step.kind} {step.name} is {'new' if step.sign == '+' else 'gone'}"
+
+
+def drift(p: router.RouterPlan, wanted: typing.Sequence[router.Entity], client: amqp.Client) -> Difference:
+    """Return what leads from the running router to ``wanted``.
+
+    An edge's uplink in use is left alone as long as the router at its other end is of the mesh.
+    """
+    found: list[router.Entity] = []
+    keyed = _by_key(wanted)
+    for kind, entity in TYPES.items():
+        for row in client.query(entity):
+            (key,) = _by_key([(kind, row)])
+            if kind == "listener" and row.get("http") and key not in keyed:
+                row = {"name": row["name"], "http": True}
+            named = {a: row[a] for a in ("name", "prefix", "hostname") if a in row}
+            attributes = {a: row[a] for a in (*keyed.get(key, ()), *_DEFAULTS) if a in row}
+            found.append((kind, {**attributes, **named}))
+    left = difference(found, [(kind, a) for kind, a in wanted if kind in TYPES])
+    staying = {f"uplink/{name}" for name in p.interiors}
+    used = live_router.uplink_in_use(client) if any(live_router.gives_up_uplink(step) for step in left.steps) else ""
+    steps = [
+        step for step in left.steps if not (live_router.gives_up_uplink(step) and step.name == used and used in staying)
+    ]
+    return Difference(tuple(steps), left.obstacles)
+
+
+def departed(
+    old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity], noted: typing.Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the users who may log in no more and whose connections, which both engines leave alone, are to end.
+
+    None while another user is new: services, on other nodes too, may not have moved to that one yet.
+
+    :param noted: those of a run that did not come to its end.
+    """
+    before, after = _users(old), _users(new)
+    return tuple(sorted({*before, *noted} - after)) if after <= before else ()
+
+
+def _users(entities: typing.Sequence[router.Entity]) -> set[str]:
+    groups = [g for kind, a in entities if kind == "vhost" for g in dict(a.get("groups") or {}).values()]
+    return {user for group in groups for user in str(group.get("users") or "").split(",")} - {""}

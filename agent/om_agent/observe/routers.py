@@ -1,0 +1,185 @@
+"""Looking at the routers of a mesh: this node's own, and by way of it the others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import typing
+
+from om_agent import (
+    amqp,
+    clients,
+    connections,
+    errors,
+    model,
+    observed,
+    picture,
+    resync,
+    verify,
+)
+from om_agent.apply import live_router, router_difference
+from om_agent.plan import router, topology
+
+PEER_SECONDS = 3.0
+_MOST_ADDRESSES = 20_000  # that are compared with those of every other interior, in each look
+_MOST_PEERS = 8  # that are asked directly, why they are not reached; the sentences are the same for more
+
+
+def mesh(
+    d: model.Deployment,
+    r: router.RouterPlan,
+    config: bytes | None,
+    root: pathlib.Path,
+    units: typing.Sequence[clients.Unit] = (),
+) -> observed.Mesh:
+    """Return what the routers say.
+
+    :param config: the content of this router's file.
+    :param units: of services, that should be connected.
+    """
+    try:
+        with live_router.connect(r, live_router.read_door(root)) as client:
+            own = _router(client)
+            if verify.product_of(r.engine) not in own.product:
+                return observed.Mesh(own)
+            drift = _drift(r, config, client)
+            tables = _tables(r, client)
+            services = _services(d, r, client, own.uptime, units)
+            lacking = resync.missing(client, r) if own.addresses <= _MOST_ADDRESSES else {}
+    except errors.NotReady as e:
+        return observed.Mesh(observed.Router(observed.UNASKED, str(e)))
+    except amqp.Unreachable as e:
+        return observed.Mesh(observed.Router(e.kind, e.why))
+    except errors.Unreachable as e:  # it answers, and not as it should
+        return observed.Mesh(observed.Router(observed.CLOSED, str(e)))
+    views = {name: None if rows is None else verify.reachable(rows, name) for name, rows in tables.items()}
+    links = next((verify.links(rows, name) for name, rows in tables.items() if rows is not None), None)
+    unknown = {name: len(addresses) for name, addresses in lacking.items()}
+    found = observed.Mesh(own, drift, views, links=links, services=services, unknown=unknown)
+    missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
+    return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
+
+
+def _services(
+    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, uptime: int, units: typing.Sequence[clients.Unit]
+) -> clients.Seen:
+    try:
+        return connections.look(d, r, client, uptime, units)
+    except errors.Unreachable as e:
+        return clients.Seen(why=str(e).rstrip("."))
+
+
+def _router(client: amqp.Client) -> observed.Router:
+    """Return what a router says of itself."""
+    dialect = amqp.DIALECTS[client.login.engine]
+    product = client.product
+    if dialect.product not in product:
+        return observed.Router(observed.OPEN, container=client.container, product=product)
+    (counts,) = client.query(dialect.statistics)[:1] or ({},)
+    connections = client.query("connection")
+    nodes = client.query("router.node")
+    connectors = client.query("connector") if dialect.changes else []
+    return observed.Router(
+        observed.OPEN,
+        container=client.container,
+        product=product,
+        version=product.rpartition(" ")[2],
+        uptime=int(counts.get("uptimeSeconds") or 0),
+        clients=sum(amqp.is_client(row) for row in connections),
+        links=int(counts.get("linkCount") or 0),
+        addresses=int(counts.get("addrCount") or 0),
+        dropped=int(counts.get("droppedPresettledDeliveries") or 0),
+        reached=verify.reachable(nodes, client.container),
+        connectors=tuple(
+            observed.Link(str(row["name"]), str(row.get("connectionStatus")), str(row.get("connectionMsg") or ""))
+            for row in connectors
+        ),
+        connections=tuple(
+            _connection(row) for row in connections if not amqp.is_client(row) and row["role"] != "normal"
+        ),
+    )
+
+
+def _connection(row: amqp.Row) -> observed.Connection:
+    told = row.get("properties") or {}
+    product = " ".join(str(told[k]) for k in ("product", "version") if k in told)
+    return observed.Connection(
+        str(row["role"]), str(row["dir"]), str(row["host"]), str(row.get("container") or ""), product
+    )
+
+
+def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
+    entities = live_router.entities(config)
+    if entities is None or not amqp.DIALECTS[r.engine].changes:
+        return ()
+    found = router_difference.drift(r, entities, client)
+    return (*map(str, found.steps), *found.obstacles)
+
+
+def _tables(r: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
+    """Return the rows of ``router.node`` of every interior that is reached; an edge router asks through its uplink.
+
+    This router's own come first; None of one that gave no answer.
+    """
+    found: dict[str, list[amqp.Row] | None] = {}
+    known = frozenset(r.interiors)  # until one of them has said which it reaches
+    if r.mode != "edge":
+        found[r.node.name] = client.query("router.node")
+        known = verify.reachable(found[r.node.name] or (), r.node.name)
+    for name in r.interiors:
+        if name in found or name not in known:
+            continue
+        found[name] = None
+        with contextlib.suppress(errors.Unreachable):
+            rows = client.query("router.node", router=name)
+            found[name] = rows
+            if r.mode == "edge":
+                known &= verify.reachable(rows, name)
+    return found
+
+
+def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.Router:
+    """Ask a router directly, which every node's agent may."""
+    node = d.by_name()[name]
+    try:
+        with amqp.Client(live_router.login(r, (node.host, r.listener[1]), host=node.host), PEER_SECONDS) as client:
+            return _router(client)
+    except amqp.Unreachable as e:
+        return observed.Router(e.kind, e.why)
+    except errors.Unreachable as e:
+        return observed.Router(observed.CLOSED, str(e))
+
+
+def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
+    """Return what is up of a mesh, as its interior routers say, asked through this node's.
+
+    :raises om_agent.errors.Unreachable: when this node's router cannot be asked.
+    """
+    routers = dict.fromkeys((n.name for n in planned.interiors), picture.DOWN)
+    found: set[tuple[str, str]] = set()
+    with live_router.connect(r, live_router.read_door(root)) as client:
+        known = set(routers)  # until one of them has said which it reaches
+        for name in sorted(routers, key=lambda name: name != client.container):
+            if name not in known:
+                continue
+            asked = "" if name == client.container else name
+            with contextlib.suppress(errors.Unreachable):
+                rows = client.query("router.node", router=asked)
+                edges = [row for row in client.query("connection", router=asked) if row["role"] == "edge"]
+                known &= verify.reachable(rows, name)
+                routers[name] = picture.UP
+                found |= {(str(row["id"]), name) for row in rows if row.get("routerLink") is not None}
+                found |= {(str(row["container"]), name) for row in edges if row.get("opened")}
+    links = {}
+    for link in planned.links:
+        ends = (link.source, link.target)
+        if ends in found or ends[::-1] in found:
+            links[ends] = picture.UP
+        elif routers[link.target] == picture.UP and routers.get(link.source) != picture.DOWN:
+            links[ends] = picture.DOWN
+    for edge in planned.edges:
+        told = {links.get(ends) for ends in links if ends[0] == edge.name}
+        if told:
+            routers[edge.name] = picture.UP if picture.UP in told else picture.DOWN
+    return picture.Live(routers, links)
