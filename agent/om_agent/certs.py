@@ -25,7 +25,7 @@ _MOST_NAMES = 4  # in a sentence
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class Given:
     """What a server was given, with what is in its files; a text is '' where it is not known.
 
     :param server: where texts come from, for the sentences.
@@ -37,7 +37,7 @@ class Shown:
     key: model.Secret
 
 
-def check(shown: Shown, now: datetime.datetime) -> typing.Iterator[errors.Problem]:
+def check_server(shown: Given, now: datetime.datetime) -> typing.Iterator[errors.Problem]:
     """Yield what keeps peers from accepting the server's certificate.
 
     :param now: with its time zone.
@@ -78,7 +78,7 @@ def _certificates(text: str) -> tuple[x509.Certificate, ...]:
         return ()
 
 
-def _check_key(shown: Shown, own: tuple[x509.Certificate, ...]) -> typing.Iterator[errors.Problem]:
+def _check_key(shown: Given, own: tuple[x509.Certificate, ...]) -> typing.Iterator[errors.Problem]:
     from cryptography import exceptions
     from cryptography.hazmat.primitives import serialization
 

@@ -138,7 +138,7 @@ def limits(r: router.RouterPlan, user: str) -> Limits:
     return Limits(**widest)
 
 
-def findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:
+def client_findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:
     """Yield what is wrong with what services have."""
     at = f"router on {r.node.name}"
     if seen.why:

@@ -168,7 +168,10 @@ def tell_of_failure(error: errors.AgentError, options: workflow.Options, tell: w
 def tell_heat(deployment: heat_signal.Deployment, answer: Answer, options: workflow.Options) -> None:
     """Tell Heat, unless it was told before."""
     root = options.root
-    known = heat_signal.told(root, deployment) is not None or heat_signal.by_heat_config(root, deployment) is not None
+    known = (
+        heat_signal.status_told(root, deployment) is not None
+        or heat_signal.by_heat_config(root, deployment) is not None
+    )
     if not known:
         heat_signal.tell(deployment, answer.text)
     with locking.lock(root, options.lock_seconds):
@@ -187,4 +190,4 @@ def knows_of_success(deployment: heat_signal.Deployment, options: workflow.Optio
             f"The deployment failed with {theirs}, as heat-config has told Heat. The next run of os-refresh-config"
             " carries it out again."
         )
-    return errors.EXIT_OK in (theirs, heat_signal.told(options.root, deployment))
+    return errors.EXIT_OK in (theirs, heat_signal.status_told(options.root, deployment))

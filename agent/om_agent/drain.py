@@ -27,7 +27,7 @@ _CONNECTOR = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Left:
+class Remaining:
     """What is still there when drain ends.
 
     :param closed: listeners that were taken away.
@@ -48,7 +48,7 @@ class Left:
         return not self.edges and not self.unsettled
 
 
-def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds: float) -> Left:
+def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds: float) -> Remaining:
     """Take clients off the router.
 
     :param root: below which it is noted where the router is managed from now on.
@@ -60,7 +60,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
         )
     start = time.monotonic()
     move_clients = d.router.clients is model.Clients.MESH
-    with live_router.connect(p, live_router.read_door(root)) as client:
+    with live_router.connect(p, live_router.read_drained_port(root)) as client:
         names = _close_listeners(client, p, root)
         leaving = [r for r in client.query("connection") if move_clients and amqp.is_client(r)]
         for row in leaving:
@@ -70,7 +70,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
             clients, edges, unsettled = _count(client)
             took = time.monotonic() - start
             moved = len(leaving) + len(turned)
-            found = Left(tuple(names), moved, len(clients), len(edges), unsettled, took)
+            found = Remaining(tuple(names), moved, len(clients), len(edges), unsettled, took)
             if (found.clean and not (clients and move_clients)) or took > seconds:
                 return found
             for name in edges.values():  # again and again: its other uplink may just be coming back
@@ -82,15 +82,17 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
 def _close_listeners(client: amqp.Client, p: router.RouterPlan, root: pathlib.Path) -> list[str]:
     """Take away the listeners for clients and edges, once the agent's own is there."""
     present = {str(r["name"]): r for r in client.query("listener")}
-    if verify.DOOR not in present:
+    if verify.AGENT_LISTENER not in present:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        live_router.write_door(root, port)
-        door = {"host": "127.0.0.1", "port": str(port), "role": "normal", "authenticatePeer": True}
+        live_router.write_drained_port(root, port)
+        listener = {"host": "127.0.0.1", "port": str(port), "role": "normal", "authenticatePeer": True}
         vhost = next(a["policyVhost"] for kind, a in p.entities if kind == "listener" and "policyVhost" in a)
-        client.create("listener", verify.DOOR, {**door, "saslMechanisms": "PLAIN", "policyVhost": vhost})
-    names = [n for n, r in present.items() if r["role"] in _LISTENERS and not r.get("http") and n != verify.DOOR]
+        client.create("listener", verify.AGENT_LISTENER, {**listener, "saslMechanisms": "PLAIN", "policyVhost": vhost})
+    names = [
+        n for n, r in present.items() if r["role"] in _LISTENERS and not r.get("http") and n != verify.AGENT_LISTENER
+    ]
     for name in names:
         client.delete("listener", name)
     still = [str(r["name"]) for r in client.query("listener") if r["name"] in names]
@@ -127,8 +129,8 @@ def undo(p: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> tupl
     entities = live_router.entities(config)
     if entities is None:
         raise errors.ApplyFailed(f"{p.paths.config} is not there or damaged. Run om-agent apply.")
-    done = live_router.match(p, entities, live_router.read_door(root))
-    live_router.write_door(root, None)
+    done = live_router.match(p, entities, live_router.read_drained_port(root))
+    live_router.write_drained_port(root, None)
     return done
 
 

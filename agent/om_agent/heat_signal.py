@@ -60,21 +60,21 @@ def generation(raw: object, key: bytes) -> str:
 # -- what was told ---------------------------------------------------------------------------------------------------
 
 
-def told(root: pathlib.Path, deployment: Deployment) -> int | None:
+def status_told(root: pathlib.Path, deployment: Deployment) -> int | None:
     """Return the status code that this program told Heat, or has come to since; None when it has told nothing."""
     name = identity(deployment)
-    return _told(root).get(name) if name else None
+    return _statuses(root).get(name) if name else None
 
 
 def note(root: pathlib.Path, deployment: Deployment, status: int) -> None:
     """Remember the status code for the next run. The caller holds the lock."""
-    known = _told(root)
+    known = _statuses(root)
     known.pop(identity(deployment), None)
     kept = dict([*known.items(), (identity(deployment), status)][-_MOST_TOLD:])
     files.write(files.on_disk(root, _TOLD), json.dumps(kept, indent=2).encode() + b"\n", 0o600)
 
 
-def _told(root: pathlib.Path) -> dict[str, int]:
+def _statuses(root: pathlib.Path) -> dict[str, int]:
     try:
         found = json.loads(files.read(files.on_disk(root, _TOLD)) or b"{}")
     except (OSError, ValueError):

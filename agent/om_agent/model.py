@@ -330,7 +330,7 @@ def sockets(d: Deployment, name: str) -> tuple[tuple[int, str], ...]:
     found += {b.port: (b.port, f"{b.half}.port") for b in reversed(amqp)}.values()
     if amqp and d.router.http_port:
         found.append((d.router.http_port, "router.http_port"))
-    if amqp and meshed(d) and node.router is RouterMode.INTERIOR:
+    if amqp and may_have_peers(d) and node.router is RouterMode.INTERIOR:
         found.append((d.router.inter_router_port, "router.inter_router_port"))
         if d.router.clients is Clients.LOCAL:
             found.append((d.router.edge_port, "router.edge_port"))
@@ -342,7 +342,7 @@ def sockets(d: Deployment, name: str) -> tuple[tuple[int, str], ...]:
     return tuple(found)
 
 
-def meshed(d: Deployment) -> bool:
+def may_have_peers(d: Deployment) -> bool:
     """Return whether routers can have peers, now or after a change of the deployment that restarts none of them."""
     return d.router.engine is not Engine.EMBEDDED
 

@@ -13,7 +13,7 @@ UNASKED = "unasked"  # there is nothing here to ask with: no proton
 
 
 @dataclasses.dataclass(frozen=True)
-class Link:
+class Connector:
     """A connector of a router, and what became of it.
 
     :param said: the router's last words about it.
@@ -25,7 +25,7 @@ class Link:
 
 
 @dataclasses.dataclass(frozen=True)
-class Connection:
+class RouterConnection:
     """A connection of a router to another one.
 
     :param container: the id that the other one has.
@@ -40,7 +40,7 @@ class Connection:
 
 
 @dataclasses.dataclass(frozen=True)
-class Router:
+class RouterSeen:
     """What was seen of one router by logging in to it.
 
     :param login: `OPEN`, or why there was none.
@@ -60,12 +60,12 @@ class Router:
     addresses: int = 0
     dropped: int = 0
     reached: frozenset[str] = frozenset()
-    connectors: tuple[Link, ...] = ()
-    connections: tuple[Connection, ...] = ()
+    connectors: tuple[Connector, ...] = ()
+    connections: tuple[RouterConnection, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Mesh:
+class MeshSeen:
     """What was seen of the routers.
 
     :param own: this node's.
@@ -77,17 +77,17 @@ class Mesh:
     :param unknown: by the name of another interior, how many addresses of this router it lacks.
     """
 
-    own: Router
+    own: RouterSeen
     drift: tuple[str, ...] = ()
     views: typing.Mapping[str, frozenset[str] | None] = dataclasses.field(default_factory=dict)
-    peers: typing.Mapping[str, Router] = dataclasses.field(default_factory=dict)
+    peers: typing.Mapping[str, RouterSeen] = dataclasses.field(default_factory=dict)
     links: frozenset[tuple[str, str]] | None = None
     services: clients.Seen | None = None
     unknown: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Broker:
+class BrokerSeen:
     """What was seen of the broker on this node.
 
     :param why: it cannot be asked; '' when it was.
@@ -120,7 +120,7 @@ class Broker:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class TlsListener:
     """A listener that speaks TLS, and the file with the certificate that it has to show.
 
     :param half: ``router`` or ``broker``.
@@ -163,9 +163,9 @@ class Seen:
     """
 
     changes: tuple[str, ...] = ()
-    mesh: Mesh | None = None
-    broker: Broker | None = None
-    stale: tuple[Shown, ...] = ()
+    mesh: MeshSeen | None = None
+    broker: BrokerSeen | None = None
+    stale: tuple[TlsListener, ...] = ()
     probes: tuple[Probe, ...] = ()
     units: tuple[clients.Unit, ...] = ()
     findings: tuple[errors.Problem, ...] = ()

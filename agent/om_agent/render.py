@@ -121,7 +121,7 @@ def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
         yield File(where.mesh("key"), shown.key.reveal().encode(), group=where.user, mode=0o640, secret=True)
     lines = ",\n  ".join(json.dumps(entity) for entity in r.entities)  # one entity a line: a diff says what changed
     content = f"[\n  {lines}\n]\n".encode()
-    problems = list(router.check(where.config, json.loads(content)))
+    problems = list(router.check_entities(where.config, json.loads(content)))
     if problems:
         raise errors.InvalidInput(problems)
     yield File(where.config, content, group=where.user, mode=0o640)

@@ -414,7 +414,7 @@ def _columns(rows: typing.Sequence[typing.Sequence[str]]) -> typing.Iterator[str
         yield "  ".join([first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:]))])
 
 
-def drain_text(node: str, left: drain.Left) -> str:
+def drain_text(node: str, left: drain.Remaining) -> str:
     """Return what drain did and what is left."""
     closed = ", ".join(left.closed) or "no listener"
     done = f"{node}: closed {closed}, moved {left.moved} connections in {left.seconds:.1f} s"

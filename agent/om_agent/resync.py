@@ -114,7 +114,7 @@ def _look(
 ) -> tuple[Missing, frozenset[str]]:
     """Return what is missing now, and the addresses whose connections were therefore closed."""
     try:
-        with live_router.connect(p, live_router.read_door(root)) as client:
+        with live_router.connect(p, live_router.read_drained_port(root)) as client:
             now = missing(client, p)
             stuck = both(before, now)
             closed.update(_close(d, p, client, stuck) if stuck else ())

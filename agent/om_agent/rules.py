@@ -42,7 +42,7 @@ def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             yield kinds.problem(path, "no-own-address")
 
 
-def check(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
+def problems(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
     """Yield what is well-formed and yet cannot work."""
     yield from _check_addresses(d)
     for i, name in enumerate(d.services or ()):
@@ -107,7 +107,7 @@ def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             yield kinds.problem(path, "scram-rabbit")
         if b.mechanism is model.Mechanism.EXTERNAL and not b.tls:
             yield kinds.problem(path, "external-tls", half=b.half)
-        if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and not model.meshed(d):
+        if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and not model.may_have_peers(d):
             yield kinds.problem(path, "embedded-login")
 
 
@@ -306,7 +306,7 @@ def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
             yield node.name
 
 
-def findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+def warnings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
     yield from _role_findings(d, given)
     if d.notify.scheme is model.Scheme.AMQP:
         yield kinds.problem("notify.scheme", "not-stored")

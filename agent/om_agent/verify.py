@@ -22,7 +22,7 @@ _CODES = {
     observed.CLOSED: "router-closed",
 }
 _MOST_QUEUES = 10  # findings about single queues
-DOOR = "om-agent"  # the listener that a drained router has for the agent alone
+AGENT_LISTENER = "om-agent"  # the listener that a drained router has for the agent alone
 
 _MESH = ("inter-router", "edge")
 _CONNECTED = "SUCCESS"  # a connector's status
@@ -62,11 +62,11 @@ def findings(p: plan.Plan, seen: observed.Seen) -> tuple[errors.Problem, ...]:
     if p.router and seen.mesh:
         found += _router_findings(p.router, seen.mesh)
         if seen.mesh.services:
-            found += clients.findings(p.router, seen.mesh.services)
+            found += clients.client_findings(p.router, seen.mesh.services)
     if p.broker and seen.broker:
         found += _broker_findings(p, p.broker, seen.broker)
     found += clients.unit_findings(seen.units, "a broker")
-    found += (_stale(p, shown) for shown in seen.stale)
+    found += (_stale(p, tls_listeners) for tls_listeners in seen.stale)
     for probe in seen.probes:
         if probe.error:
             to = f"the router on {probe.to}" if probe.to else "its backend"
@@ -100,24 +100,26 @@ def can_send(found: typing.Iterable[errors.Problem]) -> bool:
 # -- certificates ----------------------------------------------------------------------------------------------------
 
 
-def shown(p: plan.Plan, seen: observed.Seen) -> tuple[observed.Shown, ...]:
+def tls_listeners(p: plan.Plan, seen: observed.Seen) -> tuple[observed.TlsListener, ...]:
     """Return the listeners whose certificates can be looked at: those of what answers on this node."""
-    found: list[observed.Shown] = []
+    found: list[observed.TlsListener] = []
     if p.router and seen.mesh and seen.mesh.own.login == observed.OPEN:
         listeners = [a for kind, a in p.router.entities if kind == "listener" and a.get("sslProfile")]
         found += (
-            observed.Shown("router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"])))
+            observed.TlsListener(
+                "router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"]))
+            )
             for a in listeners
         )
     if p.broker and seen.broker and not seen.broker.why:
         file = dict(p.broker.settings).get("ssl_options.certfile", "")
         values = [v for k, v in p.broker.settings if k.startswith("listeners.ssl.")]
         for host, _, port in (value.rpartition(":") for value in values):
-            found.append(observed.Shown("broker", host or p.node.address, int(port), file))
+            found.append(observed.TlsListener("broker", host or p.node.address, int(port), file))
     return tuple(found)
 
 
-def _stale(p: plan.Plan, one: observed.Shown) -> errors.Problem:
+def _stale(p: plan.Plan, one: observed.TlsListener) -> errors.Problem:
     """A file was renewed and the server has not read it: all is well until the old certificate expires."""
     at, where = f"{one.half} on {p.node.name}", errors.where(one.host, one.port)
     if one.half == "broker":
@@ -129,7 +131,7 @@ def _stale(p: plan.Plan, one: observed.Shown) -> errors.Problem:
 # -- routers ---------------------------------------------------------------------------------------------------------
 
 
-def _router_findings(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
+def _router_findings(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
     own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
     where = errors.where(*r.listener)
     if own.login == observed.UNASKED:
@@ -146,7 +148,7 @@ def _router_findings(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterat
     if own.container != r.node.name:
         yield kinds.finding(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
         return
-    if any(line.endswith(f"listener {DOOR}") for line in mesh.drift):
+    if any(line.endswith(f"listener {AGENT_LISTENER}") for line in mesh.drift):
         yield kinds.finding(at, "router-drained")
     elif mesh.drift:
         yield kinds.finding(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
@@ -176,7 +178,7 @@ def product_of(engine: model.Engine) -> str:
     }[engine]
 
 
-def _mixed(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iterator[errors.Problem]:
+def _mixed(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
     """Routers of another engine that are connected: no error is told of it anywhere, and nothing is routed."""
     for c in own.connections:
         if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
@@ -184,7 +186,7 @@ def _mixed(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iterat
             yield kinds.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
 
 
-def _doubles(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iterator[errors.Problem]:
+def _doubles(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
     """Two routers with one id: both connect, and one of them is never seen in the mesh."""
     places: dict[str, set[str]] = collections.defaultdict(set)
     for c in own.connections:
@@ -196,7 +198,7 @@ def _doubles(r: router.RouterPlan, own: observed.Router, at: str) -> typing.Iter
             yield kinds.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
 
 
-def _uplinks(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
+def _uplinks(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
     up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
     if not up:
         names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
@@ -207,7 +209,7 @@ def _uplinks(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[error
             yield kinds.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
 
 
-def _unreached(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[errors.Problem]:
+def _unreached(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
     """Why each interior that should be reached is not; the same on every node that the mesh reaches."""
     told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
     reached = reached_interiors(r, mesh)
@@ -234,13 +236,15 @@ def _unreached(r: router.RouterPlan, mesh: observed.Mesh) -> typing.Iterator[err
     yield from _lost_links(r, mesh, reached)
 
 
-def reached_interiors(r: router.RouterPlan, mesh: observed.Mesh) -> frozenset[str]:
+def reached_interiors(r: router.RouterPlan, mesh: observed.MeshSeen) -> frozenset[str]:
     """Return the interiors of the metadata that are reached from here; an edge router knows those that answered."""
     answered = frozenset(name for name, view in mesh.views.items() if view is not None)
     return frozenset(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
 
 
-def _lost_links(r: router.RouterPlan, mesh: observed.Mesh, reached: frozenset[str]) -> typing.Iterator[errors.Problem]:
+def _lost_links(
+    r: router.RouterPlan, mesh: observed.MeshSeen, reached: frozenset[str]
+) -> typing.Iterator[errors.Problem]:
     """Connections that are planned between routers that are reached, and are not there: messages take another way.
 
     Those between interiors every node sees; those of its own, an edge's uplinks above all, its node alone.
@@ -256,7 +260,9 @@ def _lost_links(r: router.RouterPlan, mesh: observed.Mesh, reached: frozenset[st
         yield kinds.finding(f"router on {target}", "link-down", name=target, source=source)
 
 
-def _peer(r: router.RouterPlan, name: str, peer: observed.Router, link: observed.Link | None) -> errors.Problem:
+def _peer(
+    r: router.RouterPlan, name: str, peer: observed.RouterSeen, link: observed.Connector | None
+) -> errors.Problem:
     """Return why a router that was asked directly is not reached."""
     at, own = f"router on {name}", r.node.name
     if peer.login in (observed.REFUSED, observed.SILENT):
@@ -292,7 +298,7 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
 # -- broker ----------------------------------------------------------------------------------------------------------
 
 
-def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.Broker) -> typing.Iterator[errors.Problem]:
+def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSeen) -> typing.Iterator[errors.Problem]:
     at = f"broker on {p.node.name}"
     if seen.why:
         yield kinds.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
@@ -309,8 +315,8 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.Broker) 
     for alarm in seen.alarms:
         yield kinds.finding(at, "broker-alarm", what=alarm)
     if len({version.partition(".")[0] for _, version in seen.versions}) > 1:
-        shown = ", ".join(f"{version} on {name.partition('@')[2]}" for name, version in seen.versions)
-        yield kinds.finding(at, "broker-majors", versions=shown)
+        tls_listeners = ", ".join(f"{version} on {name.partition('@')[2]}" for name, version in seen.versions)
+        yield kinds.finding(at, "broker-majors", versions=tls_listeners)
     if seen.flags:
         yield kinds.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
     kind = p.queues.kind.value if p.queues.kind else ""

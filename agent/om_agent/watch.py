@@ -123,7 +123,7 @@ class State(typing.NamedTuple):
     told: bool = False
 
 
-def decide(state: State, seen: Seen, now: float, pace: Pace) -> tuple[State, Action]:
+def next_action(state: State, seen: Seen, now: float, pace: Pace) -> tuple[State, Action]:
     """Return what is known after one more connection, and what to do; pure."""
     if seen is Seen.HEALTHY:
         return state, Action.NOTHING
@@ -218,7 +218,7 @@ class Watch:
     def _look(self) -> Seen:
         found = self._read_doors()
         seen = self._ask(found) if found else Seen.NOBODY
-        self._state, action = decide(self._state, seen, time.monotonic(), self._pace)
+        self._state, action = next_action(self._state, seen, time.monotonic(), self._pace)
         if action is Action.KILL and found:
             self._kill(found.clients)
         elif action is Action.TELL:
@@ -250,7 +250,7 @@ class Watch:
         time.sleep(pause)
         now = time.monotonic()
         if now - begun > pause + self._pace.slack:
-            self._state, _ = decide(self._state, Seen.UNSURE, now, self._pace)
+            self._state, _ = next_action(self._state, Seen.UNSURE, now, self._pace)
 
     def _kill(self, where: Listener) -> None:
         self._write_notes()  # first: what comes next may end this process too

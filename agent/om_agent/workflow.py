@@ -151,7 +151,7 @@ def left_by_apply(root: pathlib.Path) -> str:
 def left_by_drain(root: pathlib.Path) -> str:
     """Return what is true of the node when a drain was cut short, a clause."""
     with contextlib.suppress(OSError):  # who may not read that could not drain
-        if live_router.read_door(root) is not None:
+        if live_router.read_drained_port(root) is not None:
             return clauses.HALF_DRAINED
     return clauses.NOTHING_CHANGED
 
@@ -300,7 +300,7 @@ def own_router(d: model.Deployment, mesh: topology.Mesh, options: Options) -> ro
     """
     node = local_node(d, options.node)
     host = host_facts.gather({}, options.root, options.relocate, options.manage_services)
-    found = router.build(d, node, host, mesh)
+    found = router.plan_router(d, node, host, mesh)
     if not found:
         raise errors.NotReady([kinds.problem(node.name, "no-router")])
     return found
@@ -355,11 +355,11 @@ def look(ready: Prepared, root: pathlib.Path, count: bool) -> observed.Seen:
     others = tuple(map(kinds.as_found, foreign_settings.overrides(ready.rendered, ready.host, root)))
     misfits = (*foreign_settings.look_for_misfits(ready.rendered, root), *others)
     seen = observed.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
-    stale = (shown for shown in verify.shown(ready.plan, seen) if _is_stale(shown, ready.host, root))
+    stale = (shown for shown in verify.tls_listeners(ready.plan, seen) if _is_stale(shown, ready.host, root))
     return dataclasses.replace(seen, stale=tuple(stale))
 
 
-def _is_stale(shown: observed.Shown, host: layout.Host, root: pathlib.Path) -> bool:
+def _is_stale(shown: observed.TlsListener, host: layout.Host, root: pathlib.Path) -> bool:
     """Return whether a listener shows another certificate than its file has, which somebody else may have renewed."""
     disk = pathlib.Path(shown.file) if host.prefix else files.on_disk(root, shown.file)
     return listening.shows_another(shown.host, shown.port, disk)

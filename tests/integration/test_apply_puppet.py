@@ -222,7 +222,7 @@ def assert_secrets_are_kept(node: Node, run: Run) -> None:
 
 def url_of(metadata: dict[str, typing.Any], half: str) -> str:
     d = parse.deployment(metadata)
-    return transport_url.build(services.as_seen_from(d, d.by_name()["ctl-0"], getattr(d, half))).reveal()
+    return transport_url.url_of(services.as_seen_from(d, d.by_name()["ctl-0"], getattr(d, half))).reveal()
 
 
 def write_out(told: Story, run: str, name: str, directory: pathlib.Path) -> pathlib.Path:

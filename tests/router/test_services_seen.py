@@ -73,7 +73,7 @@ def look(cloud: clouds.Cloud, r: router_plan.RouterPlan) -> tuple[dict[str, str]
     host = cloud.hosts[NAME]
     mesh = routers.mesh(cloud.all.deployment, r, cloud.config(NAME).read_bytes(), host.root)
     assert mesh.own.login == observed.OPEN and mesh.services
-    return {f.code: str(f) for f in clients.findings(r, mesh.services)}, mesh.services
+    return {f.code: str(f) for f in clients.client_findings(r, mesh.services)}, mesh.services
 
 
 def serve(cloud: clouds.Cloud) -> workers.Server:

@@ -111,7 +111,7 @@ def cut(
 
     def fail(*arguments: object) -> typing.NoReturn:
         if begun:
-            live_router.write_door(node.root, 12345)
+            live_router.write_drained_port(node.root, 12345)
         raise error
 
     for module, name in ((drain, "drain"), (drain, "undo"), (observe, "mesh"), (apply, "apply")):

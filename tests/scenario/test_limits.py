@@ -164,7 +164,7 @@ def test_a_module_that_cannot_be_loaded_is_not_called_missing(monkeypatch: pytes
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(errors.CannotLoad, match=r"cryptography is installed and cannot be loaded \(.*enough memory"):
-        list(certs.check(None, None))  # type: ignore[arg-type]
+        list(certs.check_server(None, None))  # type: ignore[arg-type]
 
 
 def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ if iniparser:
 
 def check_url(backend: model.Backend) -> None:
     """What is in a transport URL comes out of it again, as oslo.messaging and urllib read it."""
-    parts = urllib.parse.urlsplit(transport_url.build(backend).reveal())
+    parts = urllib.parse.urlsplit(transport_url.url_of(backend).reveal())
     netloc = parts.netloc.split(",")
     assert parts.scheme == backend.scheme.value and len(netloc) == len(backend.hosts), parts
     assert urllib.parse.unquote(parts.path[1:]) == backend.virtual_host, parts

@@ -57,20 +57,20 @@ def test_a_broker_that_says_what_rabbitmqctl_does(node: helpers.Machine, command
     assert not [line for line in environment if line.startswith(("OS_", "PYTHON"))]
 
 
-def door(root: pathlib.Path) -> live_broker.Door:
+def control(root: pathlib.Path) -> live_broker.Control:
     planned = helpers.plan_for(helpers.default(), "ctl-0").broker
     assert planned
     for name in (f"{CONFIGURATION}/rabbitmq-env.conf", layout.RABBIT_COOKIE.lstrip("/")):
         (root / name).parent.mkdir(parents=True)
         (root / name).touch(0o600)
-    return live_broker.Door(planned, root, relocated=True)
+    return live_broker.Control(planned, root, relocated=True)
 
 
 @pytest.mark.parametrize(
     "name", [CONFIGURATION, DATA, f"{CONFIGURATION}/rabbitmq-env.conf", layout.RABBIT_COOKIE.lstrip("/")]
 )
 def test_whoever_has_a_say_is_whom_it_runs_as(name: str, tmp_path: pathlib.Path) -> None:
-    made = door(tmp_path)
+    made = control(tmp_path)
     assert made.user() is None
     give(tmp_path / name)
     found = made.user()
@@ -78,7 +78,7 @@ def test_whoever_has_a_say_is_whom_it_runs_as(name: str, tmp_path: pathlib.Path)
 
 
 def test_a_directory_that_leads_to_anothers(tmp_path: pathlib.Path) -> None:
-    made = door(tmp_path)
+    made = control(tmp_path)
     (tmp_path / DATA).rename(tmp_path / "data")
     (tmp_path / DATA).symlink_to(tmp_path / "data")
     assert made.user() is None
@@ -87,13 +87,13 @@ def test_a_directory_that_leads_to_anothers(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_owner_whom_this_machine_does_not_know(tmp_path: pathlib.Path) -> None:
-    made = door(tmp_path)
+    made = control(tmp_path)
     os.chown(tmp_path / DATA, 54321, 0)
     assert made.user() == proc.User(54321, 54321)
 
 
 def test_roots_own_that_a_group_may_write(tmp_path: pathlib.Path) -> None:
-    made = door(tmp_path)
+    made = control(tmp_path)
     path = tmp_path / CONFIGURATION
     path.chmod(0o775)
     assert made.user() is None
@@ -105,7 +105,7 @@ def test_roots_own_that_a_group_may_write(tmp_path: pathlib.Path) -> None:
 
 
 def test_nobody_but_root_can_become_another(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = door(tmp_path)
+    made = control(tmp_path)
     give(tmp_path / DATA)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert made.user() is None

@@ -160,7 +160,7 @@ def test_a_controller_more(node: Node) -> None:
     raw = helpers.put(helpers.dual(), "router.link_capacity", 77)
     work = node.decide(raw).work
     assert work
-    assert any(line.startswith("~ listener client-rpc: linkCapacity") for line in work.told())
+    assert any(line.startswith("~ listener client-rpc: linkCapacity") for line in work.lines())
 
 
 def test_another_cost_of_links_needs_none(node: Node) -> None:
@@ -178,7 +178,7 @@ def test_another_mesh_password_is_another_certificate(node: Node) -> None:
     assert work and not work.steps
     shown = node.contents(node.rendered(raw)[0])[MESH_CERTIFICATE]
     assert work.certificates == {"mesh": shown}
-    assert work.told() == ("~ certificates are read anew: mesh",)
+    assert work.lines() == ("~ certificates are read anew: mesh",)
 
 
 def test_another_certificate_for_clients_leaves_the_mesh_alone(tmp_path: pathlib.Path) -> None:
@@ -244,12 +244,12 @@ def test_a_damaged_file_is_no_configuration(content: bytes | None) -> None:
 
 def test_the_door_of_a_drained_router(tmp_path: pathlib.Path) -> None:
     files.state_dir(tmp_path).mkdir(parents=True)
-    assert live_router.read_door(tmp_path) is None
-    live_router.write_door(tmp_path, 1234)
-    assert live_router.read_door(tmp_path) == 1234
-    live_router.write_door(tmp_path, None)
-    live_router.write_door(tmp_path, None)
-    assert live_router.read_door(tmp_path) is None
+    assert live_router.read_drained_port(tmp_path) is None
+    live_router.write_drained_port(tmp_path, 1234)
+    assert live_router.read_drained_port(tmp_path) == 1234
+    live_router.write_drained_port(tmp_path, None)
+    live_router.write_drained_port(tmp_path, None)
+    assert live_router.read_drained_port(tmp_path) is None
 
 
 # -- the client ------------------------------------------------------------------------------------------------------

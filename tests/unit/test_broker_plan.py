@@ -22,7 +22,7 @@ put = helpers.put
 
 def build(raw: object, node: str = "ctl-0", machine: layout.Host | None = None) -> broker.BrokerPlan:
     d = parse.deployment(raw)
-    built = broker.build(d, d.by_name()[node], machine or helpers.host())
+    built = broker.plan_broker(d, d.by_name()[node], machine or helpers.host())
     assert built
     return built
 
@@ -63,9 +63,9 @@ def matches(hashed: str, password: str) -> bool:
 
 def test_only_where_a_broker_runs() -> None:
     d = parse.deployment(helpers.default())
-    assert broker.build(d, d.by_name()["cmp-0"], helpers.host()) is None
+    assert broker.plan_broker(d, d.by_name()["cmp-0"], helpers.host()) is None
     d = parse.deployment(put(helpers.default(), "rpc.hosts", ["elsewhere"]))
-    assert broker.build(d, d.by_name()["ctl-0"], helpers.host()) is None
+    assert broker.plan_broker(d, d.by_name()["ctl-0"], helpers.host()) is None
 
 
 def test_settings_of_a_cluster() -> None:

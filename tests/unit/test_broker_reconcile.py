@@ -21,10 +21,12 @@ def contents(raw: helpers.Raw) -> dict[str, bytes]:
     return {f.path: f.content or b"" for f in helpers.rendered(raw, "ctl-0").files if "/rabbitmq" in f.path}
 
 
-def decide(raw: helpers.Raw, root: pathlib.Path, outdated: bool = False) -> live_broker.Work | None:
+def decide(raw: helpers.Raw, root: pathlib.Path, outdated: bool = False) -> live_broker.BrokerWork | None:
     planned = helpers.plan_for(raw, "ctl-0").broker
     assert planned
-    return live_broker.decide(live_broker.Door(planned, root, False), dict(contents(RAW)), contents(raw), outdated)
+    return live_broker.needed_work(
+        live_broker.Control(planned, root, False), dict(contents(RAW)), contents(raw), outdated
+    )
 
 
 def renewed(more: int = 2) -> helpers.Raw:
@@ -34,8 +36,8 @@ def renewed(more: int = 2) -> helpers.Raw:
 def test_a_certificate_is_read_anew(tmp_path: pathlib.Path) -> None:
     assert decide(RAW, tmp_path) is None
     work = decide(renewed(), tmp_path)
-    assert work and work.alone and work.certificate == (helpers.CERTIFICATE * 2).encode()
-    assert work.told() == ("~ certificates are read anew",)
+    assert work and work.needs_no_restart and work.certificate == (helpers.CERTIFICATE * 2).encode()
+    assert work.lines() == ("~ certificates are read anew",)
     key = decide(helpers.put(RAW, "tls.key", helpers.KEY * 2), tmp_path)
     assert key and key.certificate == helpers.CERTIFICATE.encode()
 
@@ -54,18 +56,18 @@ def test_what_needs_a_restart(tmp_path: pathlib.Path, path: str, value: object) 
     if path == "tls":  # other files at other paths
         assert CERTIFICATE not in contents(raw)
         raw["rpc"]["username"] = "another"
-    work = live_broker.decide(
-        live_broker.Door(helpers.plan_for(raw, "ctl-0").broker, tmp_path, False),  # type: ignore[arg-type]
+    work = live_broker.needed_work(
+        live_broker.Control(helpers.plan_for(raw, "ctl-0").broker, tmp_path, False),  # type: ignore[arg-type]
         {path: contents(RAW).get(path) for path in contents(raw)},
         contents(raw),
         False,
     )
-    assert work is None or (not work.alone and work.certificate is None)
+    assert work is None or (not work.needs_no_restart and work.certificate is None)
 
 
 def test_one_that_runs_with_other_files_is_restarted(tmp_path: pathlib.Path) -> None:
     work = decide(renewed(), tmp_path, outdated=True)
-    assert work and not work.alone and work.certificate is None
+    assert work and not work.needs_no_restart and work.certificate is None
 
 
 def test_a_ca_beside_files_by_path(tmp_path: pathlib.Path) -> None:
@@ -73,8 +75,10 @@ def test_a_ca_beside_files_by_path(tmp_path: pathlib.Path) -> None:
     was, to_be = ({**RAW, "tls": {**paths, "ca": helpers.CERTIFICATE * n}} for n in (1, 2))
     planned = helpers.plan_for(to_be, "ctl-0").broker
     assert planned
-    work = live_broker.decide(live_broker.Door(planned, tmp_path, False), dict(contents(was)), contents(to_be), False)
-    assert work and work.alone and work.certificate == b""
+    work = live_broker.needed_work(
+        live_broker.Control(planned, tmp_path, False), dict(contents(was)), contents(to_be), False
+    )
+    assert work and work.needs_no_restart and work.certificate == b""
 
 
 class Fake:
@@ -83,17 +87,17 @@ class Fake:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, shows: bytes | None, code: int = 0) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-        def ctl(door: live_broker.Door, *command: str, stdin: bytes = b"") -> proc.Result:
+        def ctl(control: live_broker.Control, *command: str, stdin: bytes = b"") -> proc.Result:
             self.asked.append(command)
             if command[0] == "export_definitions":
                 return proc.Result(0, contents(RAW)[layout.RABBIT_DEFINITIONS].decode(), "")
             return proc.Result(code, "", "")
 
-        monkeypatch.setattr(live_broker.Door, "ctl", ctl)
+        monkeypatch.setattr(live_broker.Control, "ctl", ctl)
         monkeypatch.setattr(listening, "served_certificate", lambda host, port: shows)
 
 
-def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.Work:
+def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.BrokerWork:
     work = decide(helpers.put(RAW, "tls.certificate", pair.certificate), root)
     assert work
     return work

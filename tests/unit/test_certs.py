@@ -32,8 +32,8 @@ def found(
     pair: tls.Pair, server: layout.Server = SERVER, ca: str = CA.pem, now: datetime.datetime = tls.NOW
 ) -> list[tuple[str, str]]:
     """(path, code) of what is wrong."""
-    shown = certs.Shown(server, ca, pair.certificate, model.Secret(pair.key))
-    return [(p.path, p.code) for p in certs.check(shown, now)]
+    shown = certs.Given(server, ca, pair.certificate, model.Secret(pair.key))
+    return [(p.path, p.code) for p in certs.check_server(shown, now)]
 
 
 def with_password() -> str:
@@ -148,7 +148,7 @@ def test_what_is_no_certificate_or_a_damaged_one_is_refused(text: str) -> None:
 
 def test_a_sentence_says_what_to_do() -> None:
     pair = CA.issue("a", "b", "c", "d", "e")
-    (said,) = certs.check(certs.Shown(SERVER, CA.pem, pair.certificate, model.Secret(pair.key)), tls.NOW)
+    (said,) = certs.check_server(certs.Given(SERVER, CA.pem, pair.certificate, model.Secret(pair.key)), tls.NOW)
     assert f'is not for "{NAME}"' in said.message and '"a", "b", "c", "d" and 1 more' in said.message
     assert pair.key.splitlines()[1] not in str(said)
 

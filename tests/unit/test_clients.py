@@ -45,7 +45,7 @@ def limited(**group: int) -> router.RouterPlan:
 
 
 def codes(seen: clients.Seen, **group: int) -> list[str]:
-    return [f.code for f in clients.findings(limited(**group), seen)]
+    return [f.code for f in clients.client_findings(limited(**group), seen)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_user_without_a_rule_has_no_limit() -> None:
 
 def test_many_services_are_one_sentence() -> None:
     many = tuple(dataclasses.replace(ONE, pid=n, receivers=14) for n in range(9))
-    (found,) = clients.findings(limited(maxSessions=18), clients.Seen(many))
+    (found,) = clients.client_findings(limited(maxSessions=18), clients.Seen(many))
     assert "nova-conductor (process 0 on ctl-0)" in found.message and "and 6 more" in found.message
 
 
@@ -89,7 +89,7 @@ def test_many_services_are_one_sentence() -> None:
 def test_connections_of_the_router(total: int, code: list[str]) -> None:
     made = a_plan(helpers.put(helpers.dual(), "router.max_connections", 100)).router
     assert made
-    assert [f.code for f in clients.findings(made, clients.Seen(total=total))] == code
+    assert [f.code for f in clients.client_findings(made, clients.Seen(total=total))] == code
 
 
 def still(address: str, receives: bool, client: clients.Client = ONE) -> clients.Still:
@@ -114,9 +114,9 @@ def test_what_does_not_move(links: list[clients.Still], code: list[str]) -> None
 
 
 def test_slow_listeners_leave_the_verdict() -> None:
-    found = tuple(clients.findings(limited(), clients.Seen(still=(still(NOTIFY, True),))))
+    found = tuple(clients.client_findings(limited(), clients.Seen(still=(still(NOTIFY, True),))))
     assert kinds.verdict(found) == kinds.WORKS
-    found = tuple(clients.findings(limited(), clients.Seen(still=(still(RPC, True),))))
+    found = tuple(clients.client_findings(limited(), clients.Seen(still=(still(RPC, True),))))
     assert kinds.verdict(found) == kinds.BROKEN
 
 
@@ -141,7 +141,7 @@ def test_whose_processes_have_a_connection() -> None:
     ]
     assert [u.name for u in clients.unconnected(units, [ONE], "ctl-0")] == ["nova-scheduler"]
     assert len(clients.unconnected(units, [ONE], "ctl-1")) == 2  # that is a process of another machine
-    (found,) = clients.findings(limited(), clients.Seen(units=(units[1],)))
+    (found,) = clients.client_findings(limited(), clients.Seen(units=(units[1],)))
     assert found.code == "unit-unconnected" and "journalctl -u nova-scheduler" in found.remedy
     assert kinds.of(found).heals
 

@@ -16,7 +16,7 @@ put = helpers.put
 
 def vhosts(raw: helpers.Raw, node: str = "ctl-0") -> dict[str, dict[str, typing.Any]]:
     d = parse.deployment(raw)
-    built = router.build(d, d.by_name()[node], helpers.host(), topology.mesh(d))
+    built = router.plan_router(d, d.by_name()[node], helpers.host(), topology.mesh(d))
     assert built
     return {a["hostname"]: a for kind, a in built.entities if kind == "vhost"}
 

@@ -25,7 +25,7 @@ URL_ALPHABET = "ab1@:/,?#%[] .;&="
 
 def url_of(password: str, hosts: tuple[str, ...] = (HOST,)) -> str:
     values: typing.Any = ("rpc", model.Scheme.RABBIT, 5672, "user", model.Secret(password), "vhost", True, hosts, ())
-    return transport_url.build(model.Backend(*values), {"ssl_ca_file": "/etc/ca.pem"}).reveal()
+    return transport_url.url_of(model.Backend(*values), {"ssl_ca_file": "/etc/ca.pem"}).reveal()
 
 
 @QUICK

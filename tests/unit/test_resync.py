@@ -91,7 +91,7 @@ def run(monkeypatch: pytest.MonkeyPatch, mesh: Mesh, seconds: float = 60, stay: 
     """Resync without waiting."""
     now = [0.0]
     d = parse.deployment(helpers.dual(), ())
-    plan = router.build(d, d.by_name()[HERE], layout.Host(), topology.mesh(d))
+    plan = router.plan_router(d, d.by_name()[HERE], layout.Host(), topology.mesh(d))
     assert plan
 
     def connect(p: router.RouterPlan, door: int | None) -> Mesh:
@@ -166,7 +166,7 @@ def test_without_a_router_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_edge_router_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     d = parse.deployment(helpers.dual(), ())
-    edge = router.build(d, d.by_name()["cmp-0"], layout.Host(), topology.mesh(d))
+    edge = router.plan_router(d, d.by_name()["cmp-0"], layout.Host(), topology.mesh(d))
     assert edge and edge.mode == "edge"
     assert resync.missing(Mesh(), edge) == {}  # type: ignore[arg-type]
     assert resync.resync(d, edge, pathlib.Path("/nowhere"), 60, True) == resync.Done(0, {}, 0.0)

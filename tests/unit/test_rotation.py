@@ -40,7 +40,7 @@ def content(raw: helpers.Raw, path: str = layout.RABBIT_DEFINITIONS) -> bytes:
 
 def test_services_are_given_one_user() -> None:
     for given, user in ((ACCEPT, OLD), (SWAP, NEW)):
-        url = transport_url.build(parse.deployment(default(**given)).rpc).reveal()
+        url = transport_url.url_of(parse.deployment(default(**given)).rpc).reveal()
         assert url.startswith(f"rabbit://{user['username']}:{user['password']}@")
 
 
@@ -155,110 +155,110 @@ class FakeBroker:
 
 
 @pytest.fixture
-def door(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> live_broker.Door:
+def control(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> live_broker.Control:
     plan = helpers.plan_for(default(**BEFORE), "ctl-0").broker
     assert plan
     files.state_dir(tmp_path).mkdir(parents=True)
     monkeypatch.setattr(proc, "find", lambda *names: "rabbitmqctl")
-    return live_broker.Door(plan, tmp_path, relocated=True)
+    return live_broker.Control(plan, tmp_path, relocated=True)
 
 
 def decide(
-    door: live_broker.Door, old: helpers.Raw, new: helpers.Raw, outdated: bool = False
-) -> live_broker.Work | None:
+    control: live_broker.Control, old: helpers.Raw, new: helpers.Raw, outdated: bool = False
+) -> live_broker.BrokerWork | None:
     path, other = layout.RABBIT_DEFINITIONS, f"{layout.RABBIT_DIR}/rabbitmq.conf"
     present = {path: content(old), other: content(old, other)}
-    return live_broker.decide(door, present, {path: content(new), other: content(new, other)}, outdated)
+    return live_broker.needed_work(control, present, {path: content(new), other: content(new, other)}, outdated)
 
 
-def test_what_is_said_beforehand(door: live_broker.Door) -> None:
-    assert decide(door, default(**BEFORE), default(**BEFORE)) is None
-    work = decide(door, default(**BEFORE), default(**ACCEPT))
-    assert work and work.alone
-    assert work.told() == ("+ user rpc-2", "+ permissions of rpc-2 in /")
-    work = decide(door, default(**SWAP), default(**AFTER))
-    assert work and work.told() == ("- user rpc",)
-    work = decide(door, default(**BEFORE), default(**{**OLD, "password": "another"}))
-    assert work and work.told() == ("~ user rpc",)
+def test_what_is_said_beforehand(control: live_broker.Control) -> None:
+    assert decide(control, default(**BEFORE), default(**BEFORE)) is None
+    work = decide(control, default(**BEFORE), default(**ACCEPT))
+    assert work and work.needs_no_restart
+    assert work.lines() == ("+ user rpc-2", "+ permissions of rpc-2 in /")
+    work = decide(control, default(**SWAP), default(**AFTER))
+    assert work and work.lines() == ("- user rpc",)
+    work = decide(control, default(**BEFORE), default(**{**OLD, "password": "another"}))
+    assert work and work.lines() == ("~ user rpc",)
 
 
-def test_with_another_file_it_is_restarted_too(door: live_broker.Door) -> None:
-    work = decide(door, default(**BEFORE), put(default(**ACCEPT), "broker.metrics_port", 1234))
-    assert work and not work.alone
-    work = decide(door, default(**BEFORE), default(**ACCEPT), outdated=True)
-    assert work and not work.alone
+def test_with_another_file_it_is_restarted_too(control: live_broker.Control) -> None:
+    work = decide(control, default(**BEFORE), put(default(**ACCEPT), "broker.metrics_port", 1234))
+    assert work and not work.needs_no_restart
+    work = decide(control, default(**BEFORE), default(**ACCEPT), outdated=True)
+    assert work and not work.needs_no_restart
 
 
-def test_a_broker_that_knows_nothing_of_ours_is_left_alone(door: live_broker.Door) -> None:
+def test_a_broker_that_knows_nothing_of_ours_is_left_alone(control: live_broker.Control) -> None:
     path = layout.RABBIT_DEFINITIONS
     for found in (None, b"", b"[]", b"not json"):
-        assert live_broker.decide(door, {path: found}, {path: content(default(**ACCEPT))}, False) is None
+        assert live_broker.needed_work(control, {path: found}, {path: content(default(**ACCEPT))}, False) is None
 
 
-def test_from_one_user_to_the_other(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_one_user_to_the_other(control: live_broker.Control, monkeypatch: pytest.MonkeyPatch) -> None:
     known = json.loads(content(default(**BEFORE)))
     fake = FakeBroker({**known, "users": [*known["users"], {"name": "by-hand", "password_hash": "h", "tags": []}]})
     monkeypatch.setattr(proc, "run", fake.run)
     for old, new, users in ((BEFORE, ACCEPT, {"rpc", "rpc-2"}), (SWAP, AFTER, {"rpc-2"})):
-        work = decide(door, default(**old), default(**new))
+        work = decide(control, default(**old), default(**new))
         assert work
         live_broker.set_mark(work)
         assert live_broker.grow(work) == ""
         assert live_broker.finish(work) == ""
         assert {u["name"] for u in fake.knows["users"]} == {*users, "by-hand"}
-        assert not list(files.state_dir(door.root).iterdir())
+        assert not list(files.state_dir(control.root).iterdir())
     assert [call for call in fake.calls if call[0] not in ("export_definitions", "import_definitions")] == [
         ("delete_user", "--", "rpc")
     ]
 
 
-def test_taken_back_and_later_deleted(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_back_and_later_deleted(control: live_broker.Control, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeBroker(json.loads(content(default(**BEFORE))))
     monkeypatch.setattr(proc, "run", fake.run)
     changed = default(**{**ACCEPT, "password": "another"})
-    work = decide(door, default(**BEFORE), changed)
+    work = decide(control, default(**BEFORE), changed)
     assert work
     live_broker.set_mark(work)
     assert live_broker.grow(work) == ""
     assert live_broker.take_back(work) == ""
     assert live_broker.lacking(json.loads(content(default(**BEFORE))), fake.knows) == ()
     assert [u["name"] for u in fake.knows["users"]] == ["rpc-2", "rpc"]  # another node's services may have that one
-    work = decide(door, default(**BEFORE), default(**BEFORE))
-    assert work and work.told() == ("- user rpc-2",)
+    work = decide(control, default(**BEFORE), default(**BEFORE))
+    assert work and work.lines() == ("- user rpc-2",)
     assert (live_broker.grow(work), live_broker.finish(work)) == ("", "")
     assert [u["name"] for u in fake.knows["users"]] == ["rpc"]
-    assert decide(door, default(**BEFORE), default(**BEFORE)) is None
+    assert decide(control, default(**BEFORE), default(**BEFORE)) is None
 
 
 @pytest.mark.parametrize(("code", "said"), [(69, "it does not run"), (75, "exit code 75")])
 def test_a_broker_that_cannot_be_asked(
-    door: live_broker.Door, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+    control: live_broker.Control, monkeypatch: pytest.MonkeyPatch, code: int, said: str
 ) -> None:
     fake = FakeBroker(definitions())
     fake.code = code
     monkeypatch.setattr(proc, "run", fake.run)
-    work = decide(door, default(**SWAP), default(**AFTER))
+    work = decide(control, default(**SWAP), default(**AFTER))
     assert work
     live_broker.set_mark(work)
     assert said in live_broker.grow(work)
     assert said in live_broker.finish(work)
-    assert decide(door, default(**AFTER), default(**AFTER)) is not None  # it is tried again
+    assert decide(control, default(**AFTER), default(**AFTER)) is not None  # it is tried again
 
 
-def test_without_rabbitmqctl(door: live_broker.Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rabbitmqctl(control: live_broker.Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "find", lambda *names: None)
     monkeypatch.setattr("os.path.exists", lambda path: False)
-    work = decide(door, default(**BEFORE), default(**ACCEPT))
+    work = decide(control, default(**BEFORE), default(**ACCEPT))
     assert work and live_broker.grow(work) == "rabbitmqctl is not installed"
     with pytest.raises(errors.ProcessFailed):
-        door.ctl("status")
+        control.ctl("status")
 
 
-def test_a_mark_that_is_damaged(door: live_broker.Door) -> None:
-    (files.state_dir(door.root) / "broker-changing").write_bytes(b"\x80{")
-    work = decide(door, default(**BEFORE), default(**BEFORE))
+def test_a_mark_that_is_damaged(control: live_broker.Control) -> None:
+    (files.state_dir(control.root) / "broker-changing").write_bytes(b"\x80{")
+    work = decide(control, default(**BEFORE), default(**BEFORE))
     assert work and work.remove == ()
-    assert work.told() == ("an interrupted run may have left it half changed",)
+    assert work.lines() == ("an interrupted run may have left it half changed",)
 
 
 # -- a running router ------------------------------------------------------------------------------------------------

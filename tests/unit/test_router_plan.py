@@ -16,7 +16,7 @@ put = helpers.put
 
 def build(raw: object, node: str = "ctl-0", machine: layout.Host | None = None) -> router.RouterPlan:
     d = parse.deployment(raw)
-    built = router.build(d, d.by_name()[node], machine or helpers.host(), topology.mesh(d))
+    built = router.plan_router(d, d.by_name()[node], machine or helpers.host(), topology.mesh(d))
     assert built
     return built
 
@@ -51,7 +51,7 @@ ADDRESSES = {
 )
 def test_a_node_that_has_no_router(raw: helpers.Raw, node: str) -> None:
     d = parse.deployment(raw)
-    assert router.build(d, d.by_name()[node], helpers.host(), topology.mesh(d)) is None
+    assert router.plan_router(d, d.by_name()[node], helpers.host(), topology.mesh(d)) is None
 
 
 def listeners(plan: router.RouterPlan) -> list[tuple[str, str, int]]:
@@ -212,7 +212,7 @@ def test_engines(engine: str, directory: str) -> None:
     assert plan.engine.value == engine
     assert plan.paths.directory == directory
     assert of_kind(plan, "router")[0]["saslConfigDir"] == directory + "/sasl2"
-    assert list(router.check("x", plan.entities)) == []
+    assert list(router.check_entities("x", plan.entities)) == []
 
 
 def test_both_halves_over_one_router() -> None:
@@ -257,14 +257,14 @@ WRONG: dict[str, tuple[list[router.Entity], set[str]]] = {
 
 @pytest.mark.parametrize(("entities", "codes"), WRONG.values(), ids=WRONG.keys())
 def test_check_refuses(entities: list[router.Entity], codes: set[str]) -> None:
-    found = list(router.check("/etc/x.json", entities))
+    found = list(router.check_entities("/etc/x.json", entities))
     assert {p.code for p in found} == codes
     assert {p.path for p in found} == {"/etc/x.json"}
 
 
 def test_an_unused_sslProfile_of_another_name_is_no_fault() -> None:
     entities: list[router.Entity] = [ROUTER, ("sslProfile", {"name": "x"}), ("address", {"prefix": "a"})]
-    assert list(router.check("x", entities)) == []
+    assert list(router.check_entities("x", entities)) == []
 
 
 @pytest.mark.parametrize("controllers", [1, 2, 3])
@@ -272,7 +272,7 @@ def test_an_unused_sslProfile_of_another_name_is_no_fault() -> None:
 def test_check_accepts_all_that_is_planned(controllers: int, tls: str) -> None:
     raw = helpers.dual(controllers)
     plan = build(helpers.with_tls(raw, tls) if tls else raw)
-    assert list(router.check("x", plan.entities)) == []
+    assert list(router.check_entities("x", plan.entities)) == []
 
 
 def test_a_faulty_plan_is_not_rendered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ Settings = dict[tuple[str, str], typing.Optional[str]]
 def build(raw: object, machine: layout.Host | None = None, node: str = "") -> dict[str, services.ConfigFile]:
     d = parse.deployment(raw)
     local = d.by_name()[node] if node else d.nodes[0]
-    found = services.build(d, local, CATALOGUE, machine or helpers.host())
+    found = services.plan_services(d, local, CATALOGUE, machine or helpers.host())
     assert len({f.path for f in found}) == len(found)
     return {f.service: f for f in found}
 
@@ -276,7 +276,7 @@ def test_percents_are_escaped_for_their_reader() -> None:
     raw = put(put(raw, "tls.certificate_file", "/c"), "tls.key_file", "/k")
     nova, swift = settings(raw, "nova"), settings(raw, "swift")
     assert nova["oslo_messaging_rabbit", "ssl_ca_file"] == "/etc/x/ca%1.pem"
-    url = transport_url.build(parse.deployment(raw).notify, {"ssl_ca_file": "/etc/x/ca%1.pem"}).reveal()
+    url = transport_url.url_of(parse.deployment(raw).notify, {"ssl_ca_file": "/etc/x/ca%1.pem"}).reveal()
     assert swift["filter:ceilometer", "url"] == url.replace("%", "%%")
     assert "%%40" in url.replace("%", "%%") and "$" not in url
 

@@ -254,7 +254,7 @@ def test_what_is_lost_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Findings and picture both say it."""
     d = parse.deployment(helpers.dual(1, 1))
     m = topology.mesh(d)
-    topology.findings(d, m)
+    topology.mesh_findings(d, m)
     monkeypatch.setattr(topology, "_losses", None)
     assert [loss.cut for loss in m.losses] == [("cmp-0",)]
 
@@ -285,12 +285,12 @@ def test_an_interior_more_changes_few_links_of_a_thinned_site(count: int, max_li
 
 def findings(raw: helpers.Raw) -> list[tuple[str, str]]:
     d = parse.deployment(raw)
-    return [(p.path, p.code) for p in topology.findings(d, topology.mesh(d))]
+    return [(p.path, p.code) for p in topology.mesh_findings(d, topology.mesh(d))]
 
 
 def test_one_controller_is_legitimate_and_said() -> None:
     d = parse.deployment(helpers.dual(1, 7))
-    (finding,) = topology.findings(d, topology.mesh(d))
+    (finding,) = topology.mesh_findings(d, topology.mesh(d))
     assert (finding.path, finding.code, finding.severity) == ("nodes[0]", "lone-interior", errors.WARNING)
     assert "ctl-0" in finding.message and "cmp-0, cmp-1, cmp-2, cmp-3, cmp-4 and 2 more" in finding.message
     assert findings(helpers.dual(1, 0)) == []
@@ -306,7 +306,7 @@ def test_redundancy_can_be_required() -> None:
 
 def test_who_is_cut_off_is_named() -> None:
     d = parse.deployment(Cloud([(2, 1), (1, 2), (2, 1)], {(0, 1): 1, (1, 2): 1}).raw())
-    found = {p.message: p for p in topology.findings(d, topology.mesh(d))}
+    found = {p.message: p for p in topology.mesh_findings(d, topology.mesh(d))}
     (middle,) = [m for m in found if "ctl-1-0" in m.split(",")[0]]
     assert "ctl-0-0, ctl-0-1" in middle or "ctl-2-0, ctl-2-1" in middle
 
@@ -332,7 +332,7 @@ def test_an_odd_number_of_links_counts_as_one_less_and_is_told_so() -> None:
     seven, six = (Cloud([(20, 0)], {}, n) for n in (7, 6))
     assert seven.mesh() == six.mesh()
     d = parse.deployment(seven.raw())
-    assert "connects to 6 others at most" in topology.findings(d, topology.mesh(d))[0].message
+    assert "connects to 6 others at most" in topology.mesh_findings(d, topology.mesh(d))[0].message
 
 
 def test_rabbit_or_external_routers_have_no_mesh() -> None:

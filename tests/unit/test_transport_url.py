@@ -145,7 +145,7 @@ def puppet_urls() -> dict[str, str]:
 @pytest.mark.subprocess
 @pytest.mark.parametrize("case", CASES)
 def test_byte_for_byte_as_puppet_openstacklib(case: str, puppet_urls: dict[str, str]) -> None:
-    assert transport_url.build(CASES[case]).reveal() == puppet_urls[case]
+    assert transport_url.url_of(CASES[case]).reveal() == puppet_urls[case]
 
 
 def test_there_are_enough_cases() -> None:
@@ -163,16 +163,16 @@ def test_there_are_enough_cases() -> None:
     ],
 )
 def test_where_the_other_one_is_wrong(b: model.Backend, query: dict[str, str], url: str) -> None:
-    assert transport_url.build(b, query).reveal() == url
+    assert transport_url.url_of(b, query).reveal() == url
 
 
 def test_no_hosts_no_url() -> None:
     with pytest.raises(ValueError, match="host"):
-        transport_url.build(backend(hosts=()))
+        transport_url.url_of(backend(hosts=()))
 
 
 def test_a_url_is_a_secret() -> None:
-    assert "secret" not in repr(transport_url.build(backend()))
+    assert "secret" not in repr(transport_url.url_of(backend()))
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20)
@@ -201,7 +201,7 @@ QUERIES = st.dictionaries(TEXT, TEXT, max_size=3)
 def test_oslo_messaging_reads_the_same(b: model.Backend, query: dict[str, str]) -> None:
     messaging = pytest.importorskip("oslo_messaging")
     config = pytest.importorskip("oslo_config.cfg")
-    parsed = messaging.TransportURL.parse(config.ConfigOpts(), transport_url.build(b, query).reveal())
+    parsed = messaging.TransportURL.parse(config.ConfigOpts(), transport_url.url_of(b, query).reveal())
     assert parsed.transport == b.scheme.value
     assert (parsed.virtual_host or "") == b.virtual_host
     name = NAMES[b.scheme, b.external].format(b.username)
@@ -215,7 +215,7 @@ def test_oslo_messaging_reads_the_same(b: model.Backend, query: dict[str, str]) 
 def test_a_url_is_plain_ascii_without_anything_a_file_or_hiera_would_take_for_itself(
     b: model.Backend, query: dict[str, str]
 ) -> None:
-    url = transport_url.build(b, query).reveal()
+    url = transport_url.url_of(b, query).reveal()
     assert url.isascii() and url.isprintable()
     assert not set(url) & set(" \"'\\${}#;|<>")
 
@@ -246,7 +246,7 @@ def read_oslo(config: typing.Any, written: str) -> str:
 @hypothesis.given(BACKENDS)
 def test_oslo_config_reads_back_the_url(b: model.Backend) -> None:
     config = pytest.importorskip("oslo_config.cfg")
-    url = transport_url.build(b).reveal()
+    url = transport_url.url_of(b).reveal()
     assert read_oslo(config, transport_url.escape_oslo(url)) == url
 
 
@@ -272,11 +272,11 @@ def read_paste(written: str) -> str:
 @QUICK
 @hypothesis.given(BACKENDS, QUERIES)
 def test_paste_deploy_reads_back_the_url(b: model.Backend, query: dict[str, str]) -> None:
-    url = transport_url.build(b, query).reveal()
+    url = transport_url.url_of(b, query).reveal()
     assert read_paste(transport_url.escape_paste(url)) == url
 
 
 def test_paste_would_refuse_what_is_not_escaped() -> None:
-    url = transport_url.build(backend("a@b")).reveal()
+    url = transport_url.url_of(backend("a@b")).reveal()
     with pytest.raises((configparser.InterpolationError, ValueError)):
         read_paste(url)

@@ -15,12 +15,12 @@ from tests import helpers
 
 PRODUCT = "qpid-dispatch-router 1.19.0"
 ALL = frozenset(("ctl-0", "ctl-1", "ctl-2"))
-OWN = observed.Router(
+OWN = observed.RouterSeen(
     observed.OPEN, container="ctl-0", product=PRODUCT, version="1.19.0", uptime=90061, clients=3, links=40, reached=ALL
 )
-WELL = observed.Mesh(OWN, views=dict.fromkeys(sorted(ALL), ALL))
+WELL = observed.MeshSeen(OWN, views=dict.fromkeys(sorted(ALL), ALL))
 MEMBERS = ("rabbit@ctl-0", "rabbit@ctl-1", "rabbit@ctl-2")
-BROKER = observed.Broker(
+BROKER = observed.BrokerSeen(
     version="3.10.8", members=MEMBERS, running=MEMBERS, listeners=(("172.17.0.11", 5672),), queues=4, messages=2
 )
 QUORUM = "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n"
@@ -40,10 +40,10 @@ def with_own(**changes: typing.Any) -> observed.Seen:
     return dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, own=dataclasses.replace(OWN, **changes)))
 
 
-def with_peer(peer: observed.Router, connectors: tuple[observed.Link, ...] = ()) -> observed.Seen:
+def with_peer(peer: observed.RouterSeen, connectors: tuple[observed.Connector, ...] = ()) -> observed.Seen:
     own = dataclasses.replace(OWN, reached=ALL - {"ctl-2"}, connectors=connectors)
     views = dict.fromkeys(("ctl-0", "ctl-1"), ALL - {"ctl-2"})
-    return dataclasses.replace(GOOD, mesh=observed.Mesh(own, views=views, peers={"ctl-2": peer}))
+    return dataclasses.replace(GOOD, mesh=observed.MeshSeen(own, views=views, peers={"ctl-2": peer}))
 
 
 def with_broker(**changes: typing.Any) -> observed.Seen:
@@ -69,9 +69,9 @@ def test_this_router_cannot_be_asked(kind: str, code: str) -> None:
     assert not verify.can_send(verify.findings(node_plan(), with_own(login=kind)))
 
 
-def connection(**changes: str) -> observed.Connection:
+def connection(**changes: str) -> observed.RouterConnection:
     values = {"role": "inter-router", "direction": "in", "host": "h:1", "container": "ctl-1", "product": PRODUCT}
-    return observed.Connection(**{**values, **changes})
+    return observed.RouterConnection(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_what_this_router_shows(changes: dict[str, typing.Any], code: str | None
     assert codes(with_own(**changes)) == ([code] if code else [])
 
 
-LINK = observed.Link("inter-router/ctl-2", "CONNECTING", "")
-PEER = observed.Router(observed.OPEN, container="ctl-2", product=PRODUCT)
+LINK = observed.Connector("inter-router/ctl-2", "CONNECTING", "")
+PEER = observed.RouterSeen(observed.OPEN, container="ctl-2", product=PRODUCT)
 REFUSED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate verify failed"
 NO_MECHANISM = "Connection to h:1 failed: amqp:unauthorized-access Authentication failed [mech=EXTERNAL]"
 EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: certificate has expired"
@@ -100,10 +100,10 @@ EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: 
 @pytest.mark.parametrize(
     ("peer", "said", "code"),
     [
-        (observed.Router(observed.REFUSED), "", "peer-down"),
-        (observed.Router(observed.SILENT), "", "peer-hung"),
-        (observed.Router(observed.LOGIN), "", "peer-login"),
-        (observed.Router(observed.CERTIFICATE, "expired"), "", "peer-certificate"),
+        (observed.RouterSeen(observed.REFUSED), "", "peer-down"),
+        (observed.RouterSeen(observed.SILENT), "", "peer-hung"),
+        (observed.RouterSeen(observed.LOGIN), "", "peer-login"),
+        (observed.RouterSeen(observed.CERTIFICATE, "expired"), "", "peer-certificate"),
         (dataclasses.replace(PEER, product="skupper-router 3.4.2"), "", "other-engine"),
         (dataclasses.replace(PEER, container="ctl-1"), "", "duplicate-id"),
         (PEER, "", "peer-unlinked"),
@@ -112,7 +112,7 @@ EXPIRED = "Connection to h:1 failed: amqp:connection:framing-error SSL Failure: 
         (PEER, EXPIRED, "peer-credentials"),
     ],
 )
-def test_why_a_peer_is_not_reached(peer: observed.Router, said: str, code: str) -> None:
+def test_why_a_peer_is_not_reached(peer: observed.RouterSeen, said: str, code: str) -> None:
     links = (dataclasses.replace(LINK, said=said),) if said else ()
     assert codes(with_peer(peer, links)) == [code]
     back = tuple(dataclasses.replace(link, name="inter-router/ctl-0") for link in links)
@@ -141,19 +141,22 @@ def test_listeners_whose_certificates_are_looked_at() -> None:
     planned = helpers.plan_for(raw, "ctl-0")
     own, mesh = "/etc/pki/tls/node.pem", "/etc/qpid-dispatch/mesh/certificate.pem"
     routers = [(31459, own), (31460, mesh), (31461, mesh)]
-    found = verify.shown(planned, GOOD)
+    found = verify.tls_listeners(planned, GOOD)
     assert [(s.port, s.file) for s in found if s.half == "router"] == routers
     assert [(s.host, s.port, s.file) for s in found if s.half == "broker"] == [("172.17.0.11", 5672, own)]
-    assert {s.half for s in verify.shown(planned, with_own(login=observed.SILENT))} == {"broker"}
-    assert {s.half for s in verify.shown(planned, with_broker(why="it does not run"))} == {"router"}
-    assert {s.port for s in verify.shown(node_plan(), GOOD)} == {31460, 31461}  # routers always speak TLS to each other
-    assert verify.shown(node_plan(), observed.Seen()) == ()
+    assert {s.half for s in verify.tls_listeners(planned, with_own(login=observed.SILENT))} == {"broker"}
+    assert {s.half for s in verify.tls_listeners(planned, with_broker(why="it does not run"))} == {"router"}
+    assert {s.port for s in verify.tls_listeners(node_plan(), GOOD)} == {
+        31460,
+        31461,
+    }  # routers always speak TLS to each other
+    assert verify.tls_listeners(node_plan(), observed.Seen()) == ()
 
 
 def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
     stale = (
-        observed.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),
-        observed.Shown("broker", "172.17.0.11", 5672, "/etc/pki/node.pem"),
+        observed.TlsListener("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),
+        observed.TlsListener("broker", "172.17.0.11", 5672, "/etc/pki/node.pem"),
     )
     found = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
     assert [(f.path, f.code, f.severity) for f in found] == [
@@ -175,7 +178,7 @@ def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
     ],
 )
 def test_a_broken_connection_to_a_router_that_is_reached_another_way(
-    connections: tuple[observed.Connection, ...], code: list[str]
+    connections: tuple[observed.RouterConnection, ...], code: list[str]
 ) -> None:
     """It is waited for, and then told: messaging works, and redundancy is lost."""
     link = dataclasses.replace(LINK, status="SUCCESS")  # what a connector says after its connection has timed out
@@ -195,7 +198,7 @@ def test_drift_and_drain() -> None:
     assert codes(dataclasses.replace(GOOD, mesh=dataclasses.replace(WELL, drift=("+ connector x",)))) == [
         "router-drift"
     ]
-    drained = dataclasses.replace(WELL, drift=("+ listener client-rpc", f"- listener {verify.DOOR}"))
+    drained = dataclasses.replace(WELL, drift=("+ listener client-rpc", f"- listener {verify.AGENT_LISTENER}"))
     assert codes(dataclasses.replace(GOOD, mesh=drained)) == ["router-drained"]
 
 
@@ -208,9 +211,9 @@ def test_a_router_that_lacks_addresses_of_this_one() -> None:
 
 
 def test_an_edge_router() -> None:
-    up = observed.Connection("edge", "out", "h:1", "ctl-1", PRODUCT)
+    up = observed.RouterConnection("edge", "out", "h:1", "ctl-1", PRODUCT)
     own = dataclasses.replace(OWN, container="cmp-0", reached=frozenset(("cmp-0",)), connections=(up,))
-    mesh = observed.Mesh(own, views=dict.fromkeys(sorted(ALL), ALL))
+    mesh = observed.MeshSeen(own, views=dict.fromkeys(sorted(ALL), ALL))
     seen = dataclasses.replace(GOOD, mesh=mesh, broker=None)
     assert codes(seen, "cmp-0") == []
     d = plan_deployment()
@@ -304,7 +307,7 @@ RABBIT: dict[str, typing.Any] = {
 
 def test_what_rabbitmqctl_says() -> None:
     found = brokers.parse_rabbit("rabbit@ctl-0", RABBIT, "# HELP\nrabbitmq_queues 2\nrabbitmq_queue_messages 5.0\n")
-    assert found == observed.Broker(
+    assert found == observed.BrokerSeen(
         version="3.10.8",
         versions=(("rabbit@ctl-0", "3.10.8"),),
         members=("rabbit@ctl-0", "rabbit@ctl-1"),
@@ -507,7 +510,7 @@ def test_an_address_of_ipv6_is_told_from_its_port() -> None:
     for kind in (observed.REFUSED, observed.SILENT, observed.LOGIN, observed.CERTIFICATE, observed.CLOSED):
         (found,) = verify.findings(planned, dataclasses.replace(with_own(login=kind), broker=None))
         assert " [fd00::1]:31459 " in f"{found.message} "
-    shown = verify.shown(planned, GOOD)
+    shown = verify.tls_listeners(planned, GOOD)
     assert {s.host for s in shown} == {"fd00::1"}
     for found in verify.findings(planned, observed.Seen(stale=shown)):
         assert " [fd00::1]:" in found.message
@@ -534,7 +537,7 @@ def test_heat_is_told_of_a_router_that_nobody_can_ask() -> None:
     assert (
         report.mesh_state(plan_deployment(), node_plan(), verify.findings(node_plan(), with_broker(why="x"))) == "works"
     )
-    stale = (observed.Shown("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
+    stale = (observed.TlsListener("router", "172.17.0.11", 31459, "/etc/pki/node.pem"),)
     warned = verify.findings(node_plan(), dataclasses.replace(GOOD, stale=stale))
     assert len(warned) == 1 and report.mesh_state(plan_deployment(), node_plan(), warned) == "works"
 
@@ -550,10 +553,10 @@ def without(*dead: str, kind: str = observed.REFUSED, name: str = "ctl-0", cut: 
     edge = name == "cmp-0"
     links = frozenset(pair for pair in INTERIOR_LINKS if set(pair) <= alive and set(pair) != set(cut))
     connector = [(n, k) for n in sorted(alive) for k in ("edge" if edge else "inter-router",)]
-    out = tuple(observed.Connection(k, "out", "h:1", n, PRODUCT) for n, k in connector if n != name)
+    out = tuple(observed.RouterConnection(k, "out", "h:1", n, PRODUCT) for n, k in connector if n != name)
     own = dataclasses.replace(OWN, container=name, reached=frozenset((name,)) if edge else alive, connections=out)
     views = dict.fromkeys(sorted(alive), alive)
-    mesh = observed.Mesh(own, views=views, peers={n: observed.Router(kind) for n in dead}, links=links)
+    mesh = observed.MeshSeen(own, views=views, peers={n: observed.RouterSeen(kind) for n in dead}, links=links)
     return dataclasses.replace(GOOD, mesh=mesh, broker=None if edge else BROKER)
 
 

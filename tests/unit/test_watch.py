@@ -31,7 +31,7 @@ def run(seen: typing.Iterable[Seen], state: State = NEW, step: float = PACE.seco
     done: list[Action] = []
     for one in seen:
         now += step
-        state, action = watch.decide(state, one, now, PACE)
+        state, action = watch.next_action(state, one, now, PACE)
         done += [action] if action is not Action.NOTHING else []
     return state, done
 
@@ -64,7 +64,7 @@ def test_nothing_counts_right_after_a_start_or_a_kill() -> None:
     assert (done, state.silent) == ([], 0)
     killed, done = run(SILENT)
     assert (done, killed.silent, killed.until) == ([Action.KILL], 0, killed.kills[-1] + PACE.grace)
-    assert watch.decide(killed, Seen.SILENCE, killed.until - 1, PACE) == (killed, Action.NOTHING)
+    assert watch.next_action(killed, Seen.SILENCE, killed.until - 1, PACE) == (killed, Action.NOTHING)
 
 
 def test_a_router_that_hangs_for_good_is_killed_a_few_times_an_hour() -> None:

@@ -50,7 +50,7 @@ def apply(
     :raises om_agent.errors.NotReady: when something is missing; nothing was touched.
     :raises om_agent.errors.ApplyFailed: when something failed; everything is as it was.
     """
-    checks.check(rendered, host, root)
+    checks.check_node(rendered, host, root)
     work = comparing.compare(rendered, host, root, live=live)
     outcome = results.Outcome(work.changes)
     if work.changes:
@@ -80,7 +80,7 @@ def refusals(
     """Return everything because of which `apply` would not begin, where ``work`` is of a dry comparison."""
     found: list[errors.Problem] = []
     for look in (
-        lambda: checks.check(rendered, host, root),
+        lambda: checks.check_node(rendered, host, root),
         lambda: sasl_database.find_saslpasswd() if work.new_users else None,
         lambda: checks.check_writable(rendered, root, work),
         lambda: _tools(host, work),
@@ -180,7 +180,7 @@ def _give_up(
         if work.router and not left:
             live_router.clear_mark(root)
             units = [u for u in units if u != work.router.plan.paths.unit]  # it runs with the old files already
-        if work.broker and work.broker.alone and not stuck:
+        if work.broker and work.broker.needs_no_restart and not stuck:
             units = [u for u in units if u != layout.RABBIT_UNIT]
         if (began or left or stuck) and host.manage_services:
             wrong = [work.router.plan.paths.unit] if work.router and left else []
@@ -195,18 +195,18 @@ def _finish(
     return (*notes, *(_shrink_broker(work.broker, trouble[layout.RABBIT_UNIT], host) if work.broker else ()))
 
 
-def _shrink_broker(work: live_broker.Work, trouble: str, host: layout.Host) -> list[str]:
+def _shrink_broker(work: live_broker.BrokerWork, trouble: str, host: layout.Host) -> list[str]:
     notes, left, unit = [], "", layout.RABBIT_UNIT
     with contextlib.suppress(KeyboardInterrupt), proc.uninterrupted():  # too late to interrupt: it is done
         left = live_broker.finish(work)
-    if trouble and work.alone:
+    if trouble and work.needs_no_restart:
         done = f"{unit} is restarted instead" if host.manage_services else f"Its next start has it: restart {unit}"
         notes.append(f"The running broker could not be changed: {trouble}. {done}.")
     if left:
         names = ", ".join(map(live_broker.called, work.remove))
         notes.append(f"The broker still has {names}: {left}. Run om-agent apply again when it runs.")
-    if work.staying:
-        names = ", ".join(map(live_broker.called, work.staying))
+    if work.kept_users:
+        names = ", ".join(map(live_broker.called, work.kept_users))
         notes.append(
             f"The broker still has {names}, since services of other nodes may log in so. "
             "Run rabbitmqctl delete_user when none does."
@@ -214,7 +214,7 @@ def _shrink_broker(work: live_broker.Work, trouble: str, host: layout.Host) -> l
     return notes
 
 
-def _shrink(live: live_router.Work, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
+def _shrink(live: live_router.RouterWork, trouble: str, host: layout.Host, root: pathlib.Path) -> tuple[str, ...]:
     """Take from a running router what nothing uses any more; the transaction is over, so that this cannot fail it.
 
     :return: what turned out otherwise than planned.

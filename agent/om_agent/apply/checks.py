@@ -18,7 +18,7 @@ from om_agent.apply import (
 from om_agent.plan import layout, services
 
 
-def check(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> None:
+def check_node(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> None:
     """Fail before anything is written when the node lacks something.
 
     :raises om_agent.errors.NotReady: with every problem.
@@ -68,7 +68,7 @@ def _check_certificates(rendered: render.Rendered, host: layout.Host, root: path
             disk = pathlib.Path(part.path) if host.prefix else files.on_disk(root, part.path)
             content = files.read(disk) if part.path else None
             texts.append((content or b"").decode(errors="replace") if part.path else part.text.reveal())
-        found += certs.check(certs.Shown(server, texts[0], texts[1], model.Secret(texts[2])), now)
+        found += certs.check_server(certs.Given(server, texts[0], texts[1], model.Secret(texts[2])), now)
     return list(dict.fromkeys(found))
 
 

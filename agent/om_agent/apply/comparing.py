@@ -57,8 +57,8 @@ class Comparison:
     hieradata: Target
     hieradata_once: Target | None
     state: saved_state.State
-    router: live_router.Work | None = None
-    broker: live_broker.Work | None = None
+    router: live_router.RouterWork | None = None
+    broker: live_broker.BrokerWork | None = None
     stamps: typing.Mapping[str, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
     new_users: bool = False
 
@@ -112,7 +112,7 @@ def compare(
     broker_work = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
     unit = live.router.paths.unit if live and live.router else ""
     without_puppet = [unit] if verdict.work else []
-    if broker_work and broker_work.alone:
+    if broker_work and broker_work.needs_no_restart:
         without_puppet.append(layout.RABBIT_UNIT)
     paths = dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))
     own_stamps = {u: (paths[u], stamps.pop(u)) for u in without_puppet if u in stamps}
@@ -148,12 +148,12 @@ def _file_changes(
 
 
 def _live_changes(
-    unit: str, router_work: live_router.Work | None, broker_work: live_broker.Work | None
+    unit: str, router_work: live_router.RouterWork | None, broker_work: live_broker.BrokerWork | None
 ) -> typing.Iterator[results.Change]:
     """Yield what is changed of the router, whose unit is ``unit``, and of the broker while they run."""
-    for line in router_work.told() if router_work else ():
+    for line in router_work.lines() if router_work else ():
         yield results.Change("reconcile", unit, line)
-    for line in broker_work.told() if broker_work else ():
+    for line in broker_work.lines() if broker_work else ():
         yield results.Change("reconcile", layout.RABBIT_UNIT, line)
 
 
@@ -176,15 +176,15 @@ def _judge_broker(
     targets: list[Target],
     root: pathlib.Path,
     live: broker.BrokerPlan,
-) -> live_broker.Work | None:
+) -> live_broker.BrokerWork | None:
     """Return what is done at the running broker."""
     unit, stamp = _unit(rendered, layout.RABBIT_UNIT)
     if host.manage_services and files.read(files.on_disk(root, stamp)) is None:
         return None  # not started yet
     present = {path: files.read(files.on_disk(root, path)) for path in unit.files}
     outdated = bool(live_router.outdated(unit, present, root, stamp if host.manage_services else None))
-    door = live_broker.Door(live, root, bool(host.prefix))
-    return live_broker.decide(door, present, {t.file.path: t.content for t in targets}, outdated)
+    control = live_broker.Control(live, root, bool(host.prefix))
+    return live_broker.needed_work(control, present, {t.file.path: t.content for t in targets}, outdated)
 
 
 def _unit(rendered: render.Rendered, name: str) -> tuple[render.Unit, str]:

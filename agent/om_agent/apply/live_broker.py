@@ -47,7 +47,7 @@ Key = tuple[str, ...]  # kind, and what tells the row apart
 
 
 @dataclasses.dataclass(frozen=True)
-class Door:
+class Control:
     """How rabbitmqctl reaches this node's broker."""
 
     plan: broker.BrokerPlan
@@ -119,26 +119,26 @@ def _group(state: os.stat_result) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class BrokerWork:
     """A broker that runs, and whom it is to know.
 
     :param old: the definitions that it knows.
     :param remove: of what we made: users and policies to delete once services have others.
-    :param staying: users to delete, if services of other nodes had been given another before.
-    :param alone: whether nothing but definitions and certificates changes, so that no restart is needed.
+    :param kept_users: users to delete, if services of other nodes had been given another before.
+    :param needs_no_restart: whether nothing but definitions and certificates changes, so that no restart is needed.
     :param certificate: what its listener has to show from now on, empty where only a CA was given as PEM; None when
         nothing of that changes.
     """
 
-    door: Door
+    control: Control
     old: Definitions
     new: Definitions
     remove: tuple[Key, ...]
-    staying: tuple[Key, ...]
-    alone: bool
+    kept_users: tuple[Key, ...]
+    needs_no_restart: bool
     certificate: bytes | None = None
 
-    def told(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[str, ...]:
         """Return what is said beforehand, a line each."""
         before, after = _rows(self.old), _rows(self.new)
         signs = {key: "+" if key not in before else "~" for key, row in after.items() if before.get(key) != row}
@@ -181,13 +181,13 @@ def superfluous(
     before, after = _rows(old), _rows(new)
     gone = [key for key in dict.fromkeys((*before, *noted)) if key not in after and key[0] in ("users", "policies")]
     replaced = any(key[0] == "users" for key in after.keys() - before.keys())
-    staying = tuple(key for key in gone if replaced and key[0] == "users")
-    return tuple(key for key in gone if key not in staying), staying
+    kept_users = tuple(key for key in gone if replaced and key[0] == "users")
+    return tuple(key for key in gone if key not in kept_users), kept_users
 
 
-def decide(
-    door: Door, present: typing.Mapping[str, bytes | None], contents: typing.Mapping[str, bytes], outdated: bool
-) -> Work | None:
+def needed_work(
+    control: Control, present: typing.Mapping[str, bytes | None], contents: typing.Mapping[str, bytes], outdated: bool
+) -> BrokerWork | None:
     """Return what is to be done at the running broker; None when it is left alone, or knows nothing of ours yet.
 
     :param present: the unit's files as they are on disk.
@@ -195,16 +195,16 @@ def decide(
     :param outdated: whether it runs with others than those on disk.
     """
     path = layout.RABBIT_DEFINITIONS
-    old, noted = _parse(present[path]), _read_mark(door.root)
+    old, noted = _parse(present[path]), _read_mark(control.root)
     changed = {p for p in present if present[p] != contents[p]}
     renewed = _TLS & changed or (noted is not None and _TLS & present.keys())
     if old is None or (path not in changed and noted is None and not renewed):
         return None
     new = json.loads(contents[path])
-    remove, staying = superfluous(old, new, noted or ())
-    alone = not (changed - {path} - _TLS or outdated)
-    certificate = contents.get(layout.RABBIT_TLS["certificate"], b"") if renewed and alone else None
-    return Work(door, old, new, remove, staying, alone, certificate)
+    remove, kept_users = superfluous(old, new, noted or ())
+    needs_no_restart = not (changed - {path} - _TLS or outdated)
+    certificate = contents.get(layout.RABBIT_TLS["certificate"], b"") if renewed and needs_no_restart else None
+    return BrokerWork(control, old, new, remove, kept_users, needs_no_restart, certificate)
 
 
 def _parse(content: bytes | None) -> Definitions | None:
@@ -233,61 +233,61 @@ def _read_mark(root: pathlib.Path) -> list[Key] | None:
     return []
 
 
-def set_mark(work: Work) -> None:
+def set_mark(work: BrokerWork) -> None:
     """Note, durably, that the running broker is about to be changed."""
     made = [key for key in _rows(work.new) if key not in _rows(work.old)]
-    files.write(_mark_path(work.door.root), json.dumps([*work.remove, *work.staying, *made]).encode(), 0o600)
+    files.write(_mark_path(work.control.root), json.dumps([*work.remove, *work.kept_users, *made]).encode(), 0o600)
 
 
 def _clear_mark(root: pathlib.Path) -> None:
     files.remove(_mark_path(root))
 
 
-def grow(work: Work) -> str:
+def grow(work: BrokerWork) -> str:
     """Make what is new, before services use it; return why that cannot be, '' when all is well."""
 
     def act() -> None:
-        _hold(work.door, work.new)
+        _hold(work.control, work.new)
         if work.certificate is not None:
-            _read_anew(work.door, work.certificate)
+            _read_anew(work.control, work.certificate)
 
-    return _told(act)
+    return _why_it_failed(act)
 
 
-def finish(work: Work) -> str:
+def finish(work: BrokerWork) -> str:
     """Delete what nothing uses any more; return why that cannot be, '' when all is well."""
-    trouble = _told(lambda: _delete(work)) if work.remove else ""
+    trouble = _why_it_failed(lambda: _delete(work)) if work.remove else ""
     if not trouble:
-        _clear_mark(work.door.root)
+        _clear_mark(work.control.root)
     return trouble
 
 
-def take_back(work: Work) -> str:
+def take_back(work: BrokerWork) -> str:
     """Make passwords, permissions and policies what they were.
 
     A user whom this run made stays, since another node's services may have been given it by now; the mark stays too,
     and with it the next run that comes to its end without making one deletes it.
     """
-    return _told(lambda: _hold(work.door, work.old))
+    return _why_it_failed(lambda: _hold(work.control, work.old))
 
 
-def reload(work: Work) -> str:
+def reload(work: BrokerWork) -> str:
     """Have the running broker read its certificates anew, whatever they are now."""
-    return _told(lambda: _forget_certificates(work.door))
+    return _why_it_failed(lambda: _forget_certificates(work.control))
 
 
-def _read_anew(door: Door, certificate: bytes) -> None:
-    _forget_certificates(door)
+def _read_anew(control: Control, certificate: bytes) -> None:
+    _forget_certificates(control)
     wanted = listening.first_certificate(certificate.decode(errors="replace"))
-    for host, port in listeners(door.plan) if certificate else ():
+    for host, port in listeners(control.plan) if certificate else ():
         if listening.served_certificate(host, port) != wanted:
             raise results.NotAsTold(f"it still shows its old certificate at port {port}")
 
 
-def _forget_certificates(door: Door) -> None:
+def _forget_certificates(control: Control) -> None:
     """Have Erlang read its PEM files for the next connection; by itself it does within two minutes, and between brokers
     it always takes that long (ssl_pem_cache_clean, ssl(6)). Connections that exist stay."""
-    done = door.ctl("eval", "ssl:clear_pem_cache().")
+    done = control.ctl("eval", "ssl:clear_pem_cache().")
     if done.returncode:
         raise results.NotAsTold(f"rabbitmqctl could not have it read its certificates (exit code {done.returncode})")
 
@@ -299,7 +299,7 @@ def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
     return tuple((host or "localhost", int(port)) for host, _, port in split)
 
 
-def _told(act: typing.Callable[[], object]) -> str:
+def _why_it_failed(act: typing.Callable[[], object]) -> str:
     try:
         act()
     except (results.NotAsTold, errors.ProcessFailed) as e:
@@ -307,17 +307,17 @@ def _told(act: typing.Callable[[], object]) -> str:
     return ""
 
 
-def _hold(door: Door, wanted: Definitions) -> None:
+def _hold(control: Control, wanted: Definitions) -> None:
     """Make the broker know what is wanted, and whatever else it knows."""
-    if not lacking(wanted, _export(door)):
+    if not lacking(wanted, _export(control)):
         return
-    code = _import(door, wanted).returncode
-    left = lacking(wanted, _export(door))
+    code = _import(control, wanted).returncode
+    left = lacking(wanted, _export(control))
     if left:
         raise results.NotAsTold(f"it did not take {called(left[0])} (exit code {code})")
 
 
-def _import(door: Door, wanted: Definitions) -> proc.Result:
+def _import(control: Control, wanted: Definitions) -> proc.Result:
     """Have the broker take definitions from a file in memory.
 
     The rabbitmqctl of RabbitMQ 4 never ends when it reads them from standard input. A file on disk would stay if the
@@ -326,25 +326,25 @@ def _import(door: Door, wanted: Definitions) -> proc.Result:
     with os.fdopen(os.memfd_create("definitions"), "wb") as file:
         file.write(json.dumps(wanted).encode())
         file.flush()
-        return door.ctl("import_definitions", f"/proc/self/fd/{file.fileno()}", keep_open=(file.fileno(),))
+        return control.ctl("import_definitions", f"/proc/self/fd/{file.fileno()}", keep_open=(file.fileno(),))
 
 
-def _delete(work: Work) -> None:
+def _delete(work: BrokerWork) -> None:
     code = 0
-    for kind, *names in [key for key in work.remove if key in _rows(_export(work.door))]:
+    for kind, *names in [key for key in work.remove if key in _rows(_export(work.control))]:
         if kind == "users":
-            code = work.door.ctl("delete_user", "--", *names).returncode
+            code = work.control.ctl("delete_user", "--", *names).returncode
         else:
-            code = work.door.ctl("clear_policy", "-p", names[0], "--", names[1]).returncode
-    found = _rows(_export(work.door))
+            code = work.control.ctl("clear_policy", "-p", names[0], "--", names[1]).returncode
+    found = _rows(_export(work.control))
     left = [key for key in work.remove if key in found]
     if left:
         raise results.NotAsTold(f"it did not delete {called(left[0])} (exit code {code})")
 
 
-def _export(door: Door) -> Definitions:
+def _export(control: Control) -> Definitions:
     """Return what the broker knows."""
-    done = door.ctl("export_definitions", "-")
+    done = control.ctl("export_definitions", "-")
     if done.returncode == _UNAVAILABLE:
         raise results.NotAsTold("it does not run, or does not accept this node's Erlang cookie")
     found = _parse(done.stdout.encode()) if done.returncode == 0 else None

@@ -28,20 +28,6 @@ _UPLINK_SECONDS = 8.0  # a new one takes a moment, one that was refused at first
 _LOOPBACK = "127.0.0.1"
 
 
-def gives_up_uplink(step: router_difference.Step) -> bool:
-    return step.sign == "-" and step.kind == "connector" and step.name.startswith("uplink/")
-
-
-def uplink_in_use(client: amqp.Client) -> str:
-    """Return the name of the connector that an edge router sends everything over; the other one waits for its turn.
-
-    Taking that away loses the calls of the next 10 to 400 ms, until all interiors know where the edge is now (measured
-    with both engines, doc/verify.rst).
-    """
-    rows = [r for r in client.query("connection") if r["role"] == "edge" and r["dir"] == "out" and r.get("active")]
-    return f"uplink/{rows[0]['container']}" if rows else ""
-
-
 def _wait_for_another_uplink(client: amqp.Client, name: str) -> None:
     """Wait, if not for long, until an edge router has another way out than the one that it is about to lose."""
     deadline = time.monotonic() + _UPLINK_SECONDS
@@ -56,7 +42,7 @@ def _wait_for_another_uplink(client: amqp.Client, name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class RouterWork:
     """A router that runs, and what it is to become.
 
     :param old: what it was started with, or made to be since.
@@ -64,7 +50,7 @@ class Work:
     :param certificates: by sslProfile whose files change, what its listeners have to show from now on; empty for what
         is not ours.
     :param leaving: whose connections end last, see `departed`.
-    :param door: see `read_door`.
+    :param drained_port: see `read_drained_port`.
     """
 
     plan: router.RouterPlan
@@ -72,10 +58,10 @@ class Work:
     new: tuple[router.Entity, ...]
     steps: tuple[router_difference.Step, ...]
     certificates: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    door: int | None = None
+    drained_port: int | None = None
     leaving: tuple[str, ...] = ()
 
-    def told(self) -> tuple[str, ...]:
+    def lines(self) -> tuple[str, ...]:
         """Return what is said beforehand, a line each."""
         lines = [str(step) for step in self.steps]
         lines += [f"~ certificates are read anew: {name}" for name in self.certificates]
@@ -91,7 +77,7 @@ class Verdict:
     :param why: for a restart, what makes it necessary.
     """
 
-    work: Work | None = None
+    work: RouterWork | None = None
     why: str = ""
 
 
@@ -128,7 +114,7 @@ def decide(
     certificates = {name: contents.get(profiles[name]("certificate"), b"") for name in renewed}
     noted = mark.get("leaving") if mark else None
     leaving = router_difference.departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
-    return Verdict(Work(p, old, p.entities, found.steps, certificates, read_door(root), leaving))
+    return Verdict(RouterWork(p, old, p.entities, found.steps, certificates, read_drained_port(root), leaving))
 
 
 def outdated(
@@ -175,7 +161,7 @@ def _read_mark(root: pathlib.Path) -> dict[str, object] | None:
     return mark if isinstance(mark, dict) else {}
 
 
-def set_mark(root: pathlib.Path, work: Work) -> None:
+def set_mark(root: pathlib.Path, work: RouterWork) -> None:
     """Note, durably, that the running router is about to be changed."""
     mark = {"tls": bool(work.certificates), "leaving": work.leaving}
     files.write(_mark_path(root), json.dumps(mark).encode(), 0o600)
@@ -186,13 +172,13 @@ def clear_mark(root: pathlib.Path) -> None:
     files.remove(_mark_path(root))
 
 
-def read_door(root: pathlib.Path) -> int | None:
+def read_drained_port(root: pathlib.Path) -> int | None:
     """Return the loopback port at which a drained router is managed, None when it was not drained."""
     content = files.read(files.state_dir(root) / _DOOR) or b""
     return int(content) if content.strip().isdigit() else None
 
 
-def write_door(root: pathlib.Path, port: int | None) -> None:
+def write_drained_port(root: pathlib.Path, port: int | None) -> None:
     """Note where a drained router is managed, or that it is drained no more."""
     path = files.state_dir(root) / _DOOR
     if port is not None:
@@ -222,7 +208,7 @@ def login(
     )
 
 
-def connect(p: router.RouterPlan, door: int | None) -> amqp.Client:
+def connect(p: router.RouterPlan, drained_port: int | None) -> amqp.Client:
     """Return a client of the router of ``p``; at its own listener, or at the one that a drain left.
 
     :raises om_agent.amqp.Unreachable: when there is none.
@@ -230,17 +216,17 @@ def connect(p: router.RouterPlan, door: int | None) -> amqp.Client:
     try:
         return amqp.Client(login(p))
     except amqp.Unreachable as e:
-        if door is None or e.kind != amqp.REFUSED:
+        if drained_port is None or e.kind != amqp.REFUSED:
             raise
         with contextlib.suppress(amqp.Unreachable):
-            return amqp.Client(login(p, (_LOOPBACK, door), False))
+            return amqp.Client(login(p, (_LOOPBACK, drained_port), False))
         raise
 
 
-def _connect(work: Work) -> amqp.Client:
+def _connect(work: RouterWork) -> amqp.Client:
     """Return a client, at the listener of the new configuration, of the old, or at the one that a drain left."""
     places = [place for side in (work.new, work.old) for place in _client_listeners(side)]
-    places += [(_LOOPBACK, work.door, False)] if work.door is not None else []
+    places += [(_LOOPBACK, work.drained_port, False)] if work.drained_port is not None else []
     troubles: list[errors.AgentError] = []
     for host, port, tls in dict.fromkeys(places):
         try:
@@ -266,15 +252,15 @@ def _client_listeners(entities: typing.Sequence[router.Entity]) -> typing.Iterat
             yield (str(a["host"]), int(a["port"]), bool(a.get("sslProfile")))
 
 
-def grow(work: Work) -> str:
+def grow(work: RouterWork) -> str:
     """Make what is new on the running router; return why only a restart can bring it, '' when all is well.
 
     :raises om_agent.errors.ApplyFailed: when another program has a port, so that a restart could not help either.
     """
-    return _told(lambda: _reconcile(work, work.new, early=True))
+    return _why_it_failed(lambda: _reconcile(work, work.new, early=True))
 
 
-def shrink(work: Work) -> str:
+def shrink(work: RouterWork) -> str:
     """Remove what is old, and change what cannot be there twice."""
 
     def act() -> None:
@@ -283,7 +269,7 @@ def shrink(work: Work) -> str:
             with _connect(work) as client:
                 _dismiss(client, work.leaving)
 
-    return _told(act)
+    return _why_it_failed(act)
 
 
 def _dismiss(client: amqp.Client, users: typing.Collection[str]) -> None:
@@ -293,27 +279,29 @@ def _dismiss(client: amqp.Client, users: typing.Collection[str]) -> None:
                 client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
 
 
-def take_back(work: Work) -> str:
+def take_back(work: RouterWork) -> str:
     """Make the running router what it was; call it before the old files are put back, since it logs in with the new."""
-    return _told(lambda: _reconcile_whole(dataclasses.replace(work, certificates={}), work.old))
+    return _why_it_failed(lambda: _reconcile_whole(dataclasses.replace(work, certificates={}), work.old))
 
 
-def reload(work: Work) -> str:
+def reload(work: RouterWork) -> str:
     """Have the running router read its certificates anew."""
 
     def act() -> None:
         with _connect(work) as client:
             _reload_tls(client, work, work.old)
 
-    return _told(act)
+    return _why_it_failed(act)
 
 
-def match(p: router.RouterPlan, entities: typing.Sequence[router.Entity], door: int | None = None) -> tuple[str, ...]:
+def match(
+    p: router.RouterPlan, entities: typing.Sequence[router.Entity], drained_port: int | None = None
+) -> tuple[str, ...]:
     """Make the running router as its file says, whatever was changed by hand or by a drain; return what was done.
 
     :raises om_agent.errors.ApplyFailed: when that is not possible.
     """
-    work = Work(p, tuple(entities), tuple(entities), (), door=door)
+    work = RouterWork(p, tuple(entities), tuple(entities), (), drained_port=drained_port)
     try:
         with _connect(work) as client:
             found = router_difference.drift(p, entities, client)
@@ -325,7 +313,7 @@ def match(p: router.RouterPlan, entities: typing.Sequence[router.Entity], door: 
     return tuple(str(step) for step in found.steps)
 
 
-def _told(act: typing.Callable[[], object]) -> str:
+def _why_it_failed(act: typing.Callable[[], object]) -> str:
     try:
         act()
     except results.NotAsTold as e:
@@ -335,12 +323,12 @@ def _told(act: typing.Callable[[], object]) -> str:
     return ""
 
 
-def _reconcile_whole(work: Work, wanted: typing.Sequence[router.Entity]) -> None:
+def _reconcile_whole(work: RouterWork, wanted: typing.Sequence[router.Entity]) -> None:
     _reconcile(work, wanted, early=True)
     _reconcile(work, wanted, early=False)
 
 
-def _reconcile(work: Work, wanted: typing.Sequence[router.Entity], early: bool) -> None:
+def _reconcile(work: RouterWork, wanted: typing.Sequence[router.Entity], early: bool) -> None:
     """Do one half of the steps and read back.
 
     :raises om_agent.apply.results.NotAsTold: when the router is not as it should be then.
@@ -351,7 +339,7 @@ def _reconcile(work: Work, wanted: typing.Sequence[router.Entity], early: bool) 
             raise results.NotAsTold("; ".join(found.obstacles))
         for step in found.steps:
             if step.early is early:
-                if gives_up_uplink(step):
+                if router_difference.gives_up_uplink(step):
                     _wait_for_another_uplink(client, step.name)
                 _do(client, step)
         if early:
@@ -398,7 +386,7 @@ def _check_free(step: router_difference.Step) -> None:
         ) from None
 
 
-def _reload_tls(client: amqp.Client, work: Work, wanted: typing.Sequence[router.Entity]) -> None:
+def _reload_tls(client: amqp.Client, work: RouterWork, wanted: typing.Sequence[router.Entity]) -> None:
     if amqp.DIALECTS[client.login.engine].caches_tls:
         for kind, a in wanted:
             if kind == "sslProfile" and a["name"] in work.certificates:

@@ -30,7 +30,7 @@ def _validate(args: argparse.Namespace) -> int:
     problems = list(_check_pem(d, node))
     if problems:
         raise errors.InvalidInput(problems)
-    findings = (*d.findings, *topology.findings(d, topology.mesh(d)))
+    findings = (*d.findings, *topology.mesh_findings(d, topology.mesh(d)))
     if args.json:
         output.say_json({"problems": report.problems_json(findings)})
         return errors.EXIT_OK
@@ -46,8 +46,8 @@ def _check_pem(d: model.Deployment, node: model.Node | None) -> typing.Iterator[
         return
     serves = node is not None and any(d.carried_by(node, b.scheme) for b in d.halves if b.tls)
     server = layout.server("server", d.tls, (node.host,) if node and serves else ())
-    shown = certs.Shown(server, d.tls.ca, d.tls.certificate, d.tls.key)
-    yield from certs.check(shown, datetime.datetime.now(datetime.timezone.utc))
+    shown = certs.Given(server, d.tls.ca, d.tls.certificate, d.tls.key)
+    yield from certs.check_server(shown, datetime.datetime.now(datetime.timezone.utc))
 
 
 def add_plan(commands: typing.Any) -> None:

@@ -73,7 +73,7 @@ def _topology(args: argparse.Namespace) -> int:
     options = arguments.options(args)
     d = workflow.parsed(workflow.existing_metadata(options if args.live else dataclasses.replace(options, node=None)))
     mesh = topology.mesh(d)
-    findings = (*d.findings, *topology.findings(d, mesh))
+    findings = (*d.findings, *topology.mesh_findings(d, mesh))
     if not mesh.interiors:
         raise errors.InvalidInput([kinds.problem("rpc.scheme", "no-mesh")])
     colours = None

@@ -31,7 +31,7 @@ _TRUE = ("true", "1", "on", "yes")  # to oslo.config, in any case
 
 def rabbit(
     d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, count: bool
-) -> observed.Broker:
+) -> observed.BrokerSeen:
     """Return what the broker on this node says.
 
     :param count: its own queues and the messages in them, too.
@@ -41,11 +41,11 @@ def rabbit(
         if status is None and _listens(p, b):  # it may have failed for another member, which was given up since
             status = _ctl(b, host, root, "cluster_status")
     except errors.ProcessFailed as e:
-        return observed.Broker(why=str(e).rstrip("."))
+        return observed.BrokerSeen(why=str(e).rstrip("."))
     if status is None:
         cookie = "does not accept this node's Erlang cookie"
         hangs = f"it takes connections and does not answer: it hangs, or {cookie}"
-        return observed.Broker(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
+        return observed.BrokerSeen(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
     own = broker.node_name(p.node)
     silent = set(_silent(d, p, b, status.get("running_nodes", ())))
     if not count:
@@ -229,7 +229,9 @@ def thin_queues(rows: _Rows, running: typing.Collection[str]) -> list[tuple[str,
     return sorted(found)
 
 
-def parse_rabbit(own: str, status: typing.Any, metrics: str, silent: typing.Collection[str] = ()) -> observed.Broker:
+def parse_rabbit(
+    own: str, status: typing.Any, metrics: str, silent: typing.Collection[str] = ()
+) -> observed.BrokerSeen:
     """Return what ``cluster_status`` says, as JSON, and the metrics.
 
     :param silent: members that do not answer, whatever the cluster thinks of them.
@@ -244,7 +246,7 @@ def parse_rabbit(own: str, status: typing.Any, metrics: str, silent: typing.Coll
     told = sorted(status.get("versions", {}).items())
     flags = {str(row["name"]): row for row in status.get("feature_flags", ())}
     khepri = flags.get("khepri_db", {}).get("state") == "enabled"
-    return observed.Broker(
+    return observed.BrokerSeen(
         version=str(versions.get("rabbitmq_version", "")),
         members=tuple(sorted({*status.get("disk_nodes", ()), *status.get("ram_nodes", ())})),
         running=tuple(sorted(set(status.get("running_nodes", ())) - mute - set(silent))),
@@ -282,7 +284,7 @@ def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: 
 
     :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
     """
-    done = live_broker.Door(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
+    done = live_broker.Control(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:

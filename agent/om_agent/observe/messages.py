@@ -115,7 +115,7 @@ def _read_by(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, ...]:
 
 
 def _server(backend: model.Backend, node: model.Node) -> str:
-    return transport_url.build(dataclasses.replace(backend, hosts=(node.host,))).reveal()
+    return transport_url.url_of(dataclasses.replace(backend, hosts=(node.host,))).reveal()
 
 
 def _urls(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[tuple[str, str, str]]:

@@ -32,31 +32,31 @@ def mesh(
     config: bytes | None,
     root: pathlib.Path,
     units: typing.Sequence[clients.Unit] = (),
-) -> observed.Mesh:
+) -> observed.MeshSeen:
     """Return what the routers say.
 
     :param config: the content of this router's file.
     :param units: of services, that should be connected.
     """
     try:
-        with live_router.connect(r, live_router.read_door(root)) as client:
+        with live_router.connect(r, live_router.read_drained_port(root)) as client:
             own = _router(client)
             if verify.product_of(r.engine) not in own.product:
-                return observed.Mesh(own)
+                return observed.MeshSeen(own)
             drift = _drift(r, config, client)
             tables = _tables(r, client)
             services = _services(d, r, client, own.uptime, units)
             lacking = resync.missing(client, r) if own.addresses <= _MOST_ADDRESSES else {}
     except errors.NotReady as e:
-        return observed.Mesh(observed.Router(observed.UNASKED, str(e)))
+        return observed.MeshSeen(observed.RouterSeen(observed.UNASKED, str(e)))
     except amqp.Unreachable as e:
-        return observed.Mesh(observed.Router(e.kind, e.why))
+        return observed.MeshSeen(observed.RouterSeen(e.kind, e.why))
     except errors.Unreachable as e:  # it answers, and not as it should
-        return observed.Mesh(observed.Router(observed.CLOSED, str(e)))
+        return observed.MeshSeen(observed.RouterSeen(observed.CLOSED, str(e)))
     views = {name: None if rows is None else verify.reachable(rows, name) for name, rows in tables.items()}
     links = next((verify.links(rows, name) for name, rows in tables.items() if rows is not None), None)
     unknown = {name: len(addresses) for name, addresses in lacking.items()}
-    found = observed.Mesh(own, drift, views, links=links, services=services, unknown=unknown)
+    found = observed.MeshSeen(own, drift, views, links=links, services=services, unknown=unknown)
     missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
     return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
 
@@ -70,17 +70,17 @@ def _services(
         return clients.Seen(why=str(e).rstrip("."))
 
 
-def _router(client: amqp.Client) -> observed.Router:
+def _router(client: amqp.Client) -> observed.RouterSeen:
     """Return what a router says of itself."""
     dialect = amqp.DIALECTS[client.login.engine]
     product = client.product
     if dialect.product not in product:
-        return observed.Router(observed.OPEN, container=client.container, product=product)
+        return observed.RouterSeen(observed.OPEN, container=client.container, product=product)
     (counts,) = client.query(dialect.statistics)[:1] or ({},)
     connections = client.query("connection")
     nodes = client.query("router.node")
     connectors = client.query("connector") if dialect.changes else []
-    return observed.Router(
+    return observed.RouterSeen(
         observed.OPEN,
         container=client.container,
         product=product,
@@ -92,7 +92,7 @@ def _router(client: amqp.Client) -> observed.Router:
         dropped=int(counts.get("droppedPresettledDeliveries") or 0),
         reached=verify.reachable(nodes, client.container),
         connectors=tuple(
-            observed.Link(str(row["name"]), str(row.get("connectionStatus")), str(row.get("connectionMsg") or ""))
+            observed.Connector(str(row["name"]), str(row.get("connectionStatus")), str(row.get("connectionMsg") or ""))
             for row in connectors
         ),
         connections=tuple(
@@ -101,10 +101,10 @@ def _router(client: amqp.Client) -> observed.Router:
     )
 
 
-def _connection(row: amqp.Row) -> observed.Connection:
+def _connection(row: amqp.Row) -> observed.RouterConnection:
     told = row.get("properties") or {}
     product = " ".join(str(told[k]) for k in ("product", "version") if k in told)
-    return observed.Connection(
+    return observed.RouterConnection(
         str(row["role"]), str(row["dir"]), str(row["host"]), str(row.get("container") or ""), product
     )
 
@@ -139,16 +139,16 @@ def _tables(r: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Ro
     return found
 
 
-def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.Router:
+def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.RouterSeen:
     """Ask a router directly, which every node's agent may."""
     node = d.by_name()[name]
     try:
         with amqp.Client(live_router.login(r, (node.host, r.listener[1]), host=node.host), PEER_SECONDS) as client:
             return _router(client)
     except amqp.Unreachable as e:
-        return observed.Router(e.kind, e.why)
+        return observed.RouterSeen(e.kind, e.why)
     except errors.Unreachable as e:
-        return observed.Router(observed.CLOSED, str(e))
+        return observed.RouterSeen(observed.CLOSED, str(e))
 
 
 def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
@@ -158,7 +158,7 @@ def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> pi
     """
     routers = dict.fromkeys((n.name for n in planned.interiors), picture.DOWN)
     found: set[tuple[str, str]] = set()
-    with live_router.connect(r, live_router.read_door(root)) as client:
+    with live_router.connect(r, live_router.read_drained_port(root)) as client:
         known = set(routers)  # until one of them has said which it reaches
         for name in sorted(routers, key=lambda name: name != client.container):
             if name not in known:

@@ -59,10 +59,10 @@ def deployment(raw: object, services: typing.Collection[str] = ()) -> model.Depl
         section.done()
     if d.routed:
         node_list.check_interiors(top, d)
-    problems += _without_followers(rules.check(d, given, services), tuple(problems))
+    problems += _without_followers(rules.problems(d, given, services), tuple(problems))
     if problems:
         raise errors.InvalidInput(problems)
-    return dataclasses.replace(d, findings=tuple(rules.findings(d, given)))
+    return dataclasses.replace(d, findings=tuple(rules.warnings(d, given)))
 
 
 def _without_followers(

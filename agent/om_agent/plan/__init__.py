@@ -45,15 +45,15 @@ def build(d: model.Deployment, node: model.Node, catalogue: dict[str, services.S
     ca = [layout.Required(d.tls.ca_file, "the clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
     logins = {b.client_files: b for b in reversed(d.halves) if b.client_files}.values()
     shown = [(f"{b.half}.{key}", path) for b in logins for key, path in zip(model.CLIENT_FILES, b.client_files)]
-    config_files = services.build(d, node, catalogue, host)
-    broker_plan = broker.build(d, node, host)
+    config_files = services.plan_services(d, node, catalogue, host)
+    broker_plan = broker.plan_broker(d, node, host)
     uses = bool(config_files) and any(b.scheme is model.Scheme.RABBIT for b in d.halves)
-    found = [*d.findings, *topology.findings(d, mesh), *services.findings(d, catalogue, config_files)]
-    found += queues.findings(d, host, broker_plan is not None, uses)
+    found = [*d.findings, *topology.mesh_findings(d, mesh), *services.service_findings(d, catalogue, config_files)]
+    found += queues.queue_findings(d, host, broker_plan is not None, uses)
     return Plan(
         node=node,
         tls=d.tls,
-        router=router.build(d, node, host, mesh),
+        router=router.plan_router(d, node, host, mesh),
         broker=broker_plan,
         config_files=config_files,
         findings=tuple(found),

@@ -46,7 +46,7 @@ class BrokerPlan:
     servers: tuple[layout.Server, ...]
 
 
-def build(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
+def plan_broker(d: model.Deployment, node: model.Node, host: layout.Host) -> BrokerPlan | None:
     """Return the plan of the broker on ``node``, or None when the node runs none."""
     carried = d.carried_by(node, model.Scheme.RABBIT)
     if not carried:

@@ -220,6 +220,6 @@ def _advice(d: model.Deployment, needs: list[Need], callers: int) -> typing.Iter
             f"{sessions} sessions on one connection of a busy service, and {policy.SESSIONS} are possible: "
             "lower [oslo_messaging_amqp] default_sender_link_timeout of the services on controllers"
         )
-    count = len(model.interiors(d)) if model.meshed(d) else 0
+    count = len(model.interiors(d)) if model.may_have_peers(d) else 0
     if count > model.MAX_INTERIORS * 3 // 4:
         yield f"{count} of at most {model.MAX_INTERIORS} interior routers: let more roles run edge routers"

@@ -87,7 +87,7 @@ def problems(d: model.Deployment, host: layout.Host) -> typing.Iterator[errors.P
         yield kinds.problem(key, "queues-too-old", version=host.broker_version)
 
 
-def findings(d: model.Deployment, host: layout.Host, runs: bool, uses: bool) -> typing.Iterator[errors.Problem]:
+def queue_findings(d: model.Deployment, host: layout.Host, runs: bool, uses: bool) -> typing.Iterator[errors.Problem]:
     """Yield what may go wrong.
 
     :param runs: whether the node runs a broker.

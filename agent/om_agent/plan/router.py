@@ -2,7 +2,8 @@
 
 Only modern attribute names are used: the common part of both engines' schemas (python/qpid_dispatch/management/
 qdrouter.json at 1.19.0, skrouter.json at 3.4.2). The router has no check mode and starts happily on a missing
-certificate, an unknown sslProfile or without a router entity, so `check` looks for those before anything is written.
+certificate, an unknown sslProfile or without a router entity, so `check_entities` looks for
+those before anything is written.
 """
 
 from __future__ import annotations
@@ -87,29 +88,29 @@ class RouterPlan:
         return str(dict(self.entities[0][1])["mode"])
 
 
-def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topology.Mesh) -> RouterPlan | None:
+def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topology.Mesh) -> RouterPlan | None:
     """Return the plan of the router on ``node``, or None when the node runs none."""
     carried = d.carried_by(node, model.Scheme.AMQP)
     if not carried:
         return None
     where = layout.ENGINES[d.router.engine]
-    meshed = model.meshed(d)
+    may_have_peers = model.may_have_peers(d)
     interior = node.router is model.RouterMode.INTERIOR
     entities: list[Entity] = [_router(d, node, host, where)]
     if d.router.tls:
         entities.append(_ssl_profile(d, host, where, any(b.client_files for b in carried)))
-    if meshed:
+    if may_have_peers:
         entities.append(_mesh_profile(d, host, where))
     by_port = {port: [b for b in carried if b.port == port] for port in (b.port for b in carried)}
     entities += [_client_listener(d, node, backends[0]) for backends in by_port.values()]
     if d.router.http_port:
         entities.append(_http_listener(d, node))
-    if meshed and interior:
+    if may_have_peers and interior:
         entities.append(_mesh_listener(d, node, "inter-router", d.router.inter_router_port))
-    edges = meshed and interior and d.router.clients is model.Clients.LOCAL
+    edges = may_have_peers and interior and d.router.clients is model.Clients.LOCAL
     if edges:
         entities.append(_mesh_listener(d, node, "edge", d.router.edge_port))
-    if meshed:
+    if may_have_peers:
         by_name = d.by_name()
         entities += [_connector(d, link, by_name[link.target]) for link in mesh.opened_by(node.name)]
     for half in ("rpc", "notify"):
@@ -129,21 +130,21 @@ def build(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topolo
         users=(*users, admin),
         admin=admin,
         client_files=carried[0].client_files,
-        requires=_requires(d, meshed),
-        mesh_password=d.router.mesh_password if meshed and not d.router.mesh_files else None,
+        requires=_requires(d, may_have_peers),
+        mesh_password=d.router.mesh_password if may_have_peers and not d.router.mesh_files else None,
         interiors=model.interiors(d),
         links=tuple(dict.fromkeys((link.source, link.target) for link in mesh.links if not link.uplink)),
         listener=(node.address, carried[0].port),
         tls=d.router.tls,
         ca=inside_or_given(tls_paths(d.tls, where.directory)[0], d.tls, host),
-        servers=tuple(_servers(d, node, meshed)),
+        servers=tuple(_servers(d, node, may_have_peers)),
     )
 
 
-def _servers(d: model.Deployment, node: model.Node, meshed: bool) -> typing.Iterator[layout.Server]:
+def _servers(d: model.Deployment, node: model.Node, may_have_peers: bool) -> typing.Iterator[layout.Server]:
     if d.router.tls:
         yield layout.server("router", d.tls, (node.host,))
-    if meshed and d.router.mesh_files:
+    if may_have_peers and d.router.mesh_files:
         files = zip(model.MESH_FILES, d.router.mesh_files)
         ca, certificate, key = (layout.Credential(f"router.{name}", path) for name, path in files)
         yield layout.Server("router", (node.host,), (), True, ca, certificate, key)
@@ -151,7 +152,7 @@ def _servers(d: model.Deployment, node: model.Node, meshed: bool) -> typing.Iter
 
 def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
     # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
-    mode = node.router.value if model.meshed(d) else "standalone"
+    mode = node.router.value if model.may_have_peers(d) else "standalone"
     return (
         "router",
         {
@@ -179,8 +180,8 @@ def given_files(tls: model.Tls, what: str) -> tuple[layout.Required, ...]:
     return tuple(layout.Required(path, f"the {what}", f"tls.{key}") for key, path in named if path)
 
 
-def _requires(d: model.Deployment, meshed: bool) -> tuple[layout.Required, ...]:
-    files = zip(d.router.mesh_files, model.MESH_FILES) if meshed else ()
+def _requires(d: model.Deployment, may_have_peers: bool) -> tuple[layout.Required, ...]:
+    files = zip(d.router.mesh_files, model.MESH_FILES) if may_have_peers else ()
     own = (layout.Required(path, "the router", f"router.{key}") for path, key in files)
     return (*(given_files(d.tls, "router") if d.router.tls else ()), *own)
 
@@ -295,7 +296,7 @@ def _connector(d: model.Deployment, link: topology.Link, peer: model.Node) -> En
     return ("connector", connector)
 
 
-def check(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[errors.Problem]:
+def check_entities(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[errors.Problem]:
     """Yield what is wrong with a rendered configuration that the router itself would not refuse, or only at run time.
 
     :param path: the file that will hold it, for the sentences.

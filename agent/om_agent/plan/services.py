@@ -197,7 +197,7 @@ def directories(catalogue: dict[str, Service]) -> frozenset[str]:
     return frozenset(posixpath.dirname(path) for s in catalogue.values() for f in s.files for path in f.path.values())
 
 
-def findings(
+def service_findings(
     d: model.Deployment, catalogue: dict[str, Service], config_files: typing.Iterable[ConfigFile]
 ) -> typing.Iterator[errors.Problem]:
     """Yield what services on this node will do wrong because the two halves have different backends."""
@@ -208,7 +208,7 @@ def findings(
             yield kinds.problem(name, "mixes-halves", name=name, caution=catalogue[name].caution)
 
 
-def build(
+def plan_services(
     d: model.Deployment, node: model.Node, catalogue: dict[str, Service], host: layout.Host
 ) -> tuple[ConfigFile, ...]:
     """Return the files to configure on ``node``: those of the services asked for, or of the catalogue's that it has.
@@ -339,12 +339,12 @@ def _oslo_settings(
     before: typing.Collection[str],
 ) -> typing.Iterator[Setting]:
     values: dict[tuple[str, str], str | None] = {
-        ("DEFAULT", "transport_url"): transport_url.build(d.rpc).reveal(),
+        ("DEFAULT", "transport_url"): transport_url.url_of(d.rpc).reveal(),
     }
     if d.oslo.rpc_response_timeout:  # else it is the operator's own
         values["DEFAULT", "rpc_response_timeout"] = str(d.oslo.rpc_response_timeout)
     if service.notify or service.listens:
-        values["oslo_messaging_notifications", "transport_url"] = transport_url.build(d.notify).reveal()
+        values["oslo_messaging_notifications", "transport_url"] = transport_url.url_of(d.notify).reveal()
     if service.notify:
         values["oslo_messaging_notifications", "driver"] = d.oslo.notification_driver
     for scheme, of_driver in ((model.Scheme.AMQP, _amqp_values), (model.Scheme.RABBIT, _rabbit_values)):
@@ -425,7 +425,7 @@ def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host)
         query["ssl_ca_file"] = ca_path(d.tls, host)
     if d.notify.scheme is model.Scheme.RABBIT:
         query.update(queues.options(d, host))
-    url = transport_url.build(d.notify, query).reveal()
+    url = transport_url.url_of(d.notify, query).reveal()
     for section in _filters(file, host):
         yield Setting(section, "url", model.Secret(transport_url.escape_paste(url)))
         yield Setting(section, "driver", model.Secret(d.oslo.notification_driver))

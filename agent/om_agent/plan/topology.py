@@ -73,7 +73,7 @@ class Mesh:
 
 def mesh(d: model.Deployment) -> Mesh:
     """Return every router and every connection; nothing where no router of this overcloud has peers."""
-    if not d.routed or not model.meshed(d):
+    if not d.routed or not model.may_have_peers(d):
         return Mesh((), (), ())
     edges = _by_site(d, model.RouterMode.EDGE)
     uplinks = [link for site in sorted(edges) for link in _uplinks(d, site, edges[site])]
@@ -316,7 +316,7 @@ def _parts(graph: Graph, what: tuple[str, ...]) -> typing.Iterator[set[str]]:
         yield part
 
 
-def findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
+def mesh_findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
     """Return what people should know of the mesh ``m`` of ``d``.
 
     :raises om_agent.errors.InvalidInput: when one loss would partition it and ``router.require_redundancy`` is set.

@@ -17,7 +17,7 @@ from om_agent import model
 from om_agent.plan import policy
 
 
-def build(backend: model.Backend, query: typing.Mapping[str, str] | None = None) -> model.Secret:
+def url_of(backend: model.Backend, query: typing.Mapping[str, str] | None = None) -> model.Secret:
     """Return the URL of ``backend``: ``scheme://user:pass@host:port[,...]/vhost?key=value&ssl=0|1``.
 
     :param query: further options; ``ssl`` comes last and always, as TripleO writes it.
