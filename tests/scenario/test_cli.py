@@ -626,6 +626,17 @@ def test_that_nobody_hears_it_changes_nothing(node: helpers.Machine, redirection
     assert "Traceback" not in done.stderr and "defect" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["topology", "--format", "dot"], ["capacity"], ["plan", "--node", "ctl-0"]])
+def test_a_disk_that_is_full_keeps_the_only_thing_that_was_asked_for(
+    node: helpers.Machine, arguments: list[str]
+) -> None:
+    command = [*node.command(*arguments), node.metadata(helpers.dual())]
+    shell = ["sh", "-c", '"$@" >/dev/full', "sh", *command]
+    done = subprocess.run(shell, env=node.environment(), cwd=node.base, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "om-agent: The output could not be written (no space left on device)." in done.stderr
+
+
 # -- the mesh on paper -----------------------------------------------------------------------------------------------
 
 

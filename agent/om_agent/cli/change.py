@@ -73,11 +73,11 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         changes = report.changes_json(work.changes)
         told = report.problems_json(findings)
-        output.say_json({"node": ready.plan.node.name, "changes": changes, "problems": told})
+        output.say_json({"node": ready.plan.node.name, "changes": changes, "problems": told}, needed=True)
     else:
         output.note_findings(findings)
         old = {t.file.path: files.read(files.on_disk(root, t.file.path)) for t in work.files_to_write}
-        output.say(report.plan_text(ready.plan, work, old))
+        output.say(report.plan_text(ready.plan, work, old), needed=True)
     if problems:  # so that `plan && apply` stops here, as apply would
         output.note("om-agent: apply will refuse this. Fix the errors above first")
         return errors.EXIT_APPLY_FAILED

@@ -22,6 +22,6 @@ def _elements_path(args: argparse.Namespace) -> int:
     shared = (pathlib.Path(d) / "share/om-dual-backends" for d in (sysconfig.get_path("data"), "/usr"))
     for directory in (source, *shared):
         if (directory / "elements/om-agent").is_dir():
-            output.say(str(directory / "elements"))
+            output.say(str(directory / "elements"), needed=True)
             return errors.EXIT_OK
     raise errors.ApplyFailed("The elements are not installed. Install om-dual-backends with pip.")

@@ -80,10 +80,10 @@ def _topology(args: argparse.Namespace) -> int:
     if args.live:
         colours = routers.live(workflow.own_router(d, mesh, options), mesh, options.root)
     if args.format == "json":
-        output.say_json(picture.data(mesh, colours))
+        output.say_json(picture.data(mesh, colours), needed=True)
     else:
         text = picture.dot(mesh, colours)
-        output.say(_draw(text) if args.format == "svg" else text.rstrip("\n"))
+        output.say(_draw(text) if args.format == "svg" else text.rstrip("\n"), needed=True)
     output.note_findings(findings)
     return errors.EXIT_OK
 
@@ -120,9 +120,9 @@ def _capacity(args: argparse.Namespace) -> int:
         raise errors.InvalidInput([kinds.problem("--processes", "unknown-role", **text)])
     sizes = [capacity.measure(d, dict(args.processes), times) for times in (1, 10)]
     if args.json:
-        output.say_json([dataclasses.asdict(size) for size in sizes])
+        output.say_json([dataclasses.asdict(size) for size in sizes], needed=True)
     else:
-        output.say(report.capacity_text(sizes))
+        output.say(report.capacity_text(sizes), needed=True)
     return errors.EXIT_OK
 
 

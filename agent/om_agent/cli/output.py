@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,8 +11,17 @@ import typing
 from om_agent import errors, kinds, report
 
 
-def say(text: str, where: str = "stdout") -> None:
-    """Print ``text``; that nobody can hear it changes nothing about what was done and how it is told."""
+class OutputLost(errors.AgentError):
+    """What a command was to print could not be written."""
+
+
+def say(text: str, where: str = "stdout", needed: bool = False) -> None:
+    """Print ``text``.
+
+    :param needed: the text is all that the command is for. Otherwise a failure to print changes nothing about what was
+        done and how it is told.
+    :raises OutputLost: when a needed text could not be written. A reader that wants no more of it, as head(1), is none.
+    """
     stream: typing.TextIO | None = getattr(sys, where)
     if stream is None:
         return
@@ -20,8 +30,13 @@ def say(text: str, where: str = "stdout") -> None:
     try:
         stream.write(text + "\n")
         stream.flush()
-    except OSError:
+    except OSError as e:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more at its end
+        if needed and e.errno != errno.EPIPE:
+            reason = (e.strerror or "no reason given").lower()
+            raise OutputLost(
+                f"The output could not be written ({reason}). Write it elsewhere, or free space."
+            ) from None
 
 
 def note(text: str) -> None:
@@ -29,9 +44,9 @@ def note(text: str) -> None:
     say(text, "stderr")
 
 
-def say_json(value: object) -> None:
-    """Print a value for programs."""
-    say(json.dumps(value, indent=2))
+def say_json(value: object, needed: bool = False) -> None:
+    """Print a value for programs; see `say`."""
+    say(json.dumps(value, indent=2), needed=needed)
 
 
 def note_findings(findings: typing.Sequence[errors.Problem]) -> None:
