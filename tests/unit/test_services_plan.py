@@ -335,6 +335,20 @@ def test_a_file_that_is_there_keeps_its_owner_and_its_mode_but_for_the_world(mod
     assert (file.mode, file.uid, file.gid) == (kept, 7, 8)
 
 
+@pytest.mark.parametrize(
+    ("mode", "gid", "kept", "group"),
+    [(0o644, 0, 0o640, 9), (0o604, 5, 0o640, 9), (0o644, 9, 0o640, 9), (0o640, 0, 0o640, 0), (0o600, 0, 0o600, 0)],
+)
+def test_a_file_of_roots_that_everybody_could_read_stays_readable_to_its_service(
+    mode: int, gid: int, kept: int, group: int
+) -> None:
+    there = {"/etc/nova/nova.conf": (mode, 0, gid)}
+    file = build(helpers.dual(), helpers.host("nova", existing=there, uids={"root": 0}, gids={"nova": 9}))["nova"]
+    assert (file.mode, file.uid, file.gid) == (kept, 0, group)
+    unknown = build(helpers.dual(), helpers.host("nova", existing=there, uids={"root": 0}))["nova"]
+    assert (unknown.mode, unknown.gid) == (mode & ~0o007, gid)  # nobody knows the group
+
+
 def test_a_new_file_gets_the_catalogues() -> None:
     file = build(helpers.dual(), helpers.host("nova", uids={"root": 0}, gids={"nova": 9}))["nova"]
     assert (file.mode, file.uid, file.gid) == (0o640, 0, 9)

@@ -290,21 +290,36 @@ def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, hos
         settings = _paste_settings(d, file, host)
     else:
         settings = _oslo_settings(d, service, used, host, host.drivers.get(path, ()))
-    uid = host.uids.get(file.owner[family], host.uid)
-    gid = host.gids.get(file.group[family], host.gid)
-    mode, uid, gid = host.existing.get(path, (file.mode, uid, gid))
+    uid, gid, mode = _access(file, host)
     return ConfigFile(
         service=service.name,
         path=path,
         uid=uid,
         gid=gid,
-        mode=mode & ~0o007,
+        mode=mode,
         format=file.format,
         settings=tuple(settings),
         units=service.units[family],
         drivers=tuple(used),
         fitting=_fitting(used),
     )
+
+
+def _access(file: CatalogueFile, host: layout.Host) -> tuple[int | None, int | None, int]:
+    """Return user, group and permission bits of a service's file; nobody else may read it.
+
+    A file that is there keeps its own. One of root's that everybody could read gets its service's group, or the service
+    would be among those who no longer may.
+    """
+    own_uid, own_gid = host.uids.get(file.owner[host.family]), host.gids.get(file.group[host.family])
+    there = host.existing.get(file.path[host.family])
+    if not there:
+        uid, gid = host.uid if own_uid is None else own_uid, host.gid if own_gid is None else own_gid
+        return uid, gid, file.mode & ~0o007
+    bits, uid, gid = there
+    if uid == 0 and bits & 0o004 and own_gid not in (None, gid):
+        gid, bits = own_gid, bits | 0o040
+    return uid, gid, bits & ~0o007
 
 
 def _fitting(used: typing.Mapping[str, list[model.Backend]]) -> dict[str, tuple[str, ...]]:
