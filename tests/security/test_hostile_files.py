@@ -238,6 +238,18 @@ def test_a_directory_in_which_everybody_may_write(node: Node, name: str, mode: i
     node.refused(f"{path}: everybody may write in this directory")
 
 
+@pytest.mark.parametrize("name", ["puppet", "puppet/modules", "puppet/var", "puppet/conf", "units", "sasl"])
+def test_a_directory_of_our_own_that_is_a_link_out_of_the_root(node: Node, name: str) -> None:
+    """Neither the agent nor puppet follows it; plan says so too."""
+    path = node.root / OWN / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(node.outside / "directory")
+    said = f"{path}: this symbolic link leads out of {node.root}"
+    node.refused(said)
+    planned = node.run("plan", "--node", "ctl-0", node.metadata(shapes.dual()))
+    assert planned.returncode == 1 and said in planned.stderr
+
+
 @pytest.mark.parametrize("name", ["etc/nova", "etc/rabbitmq", "etc/qpid-dispatch/tls", "etc/om-agent", OWN])
 def test_a_directory_that_is_a_link_out_of_the_root(node: Node, name: str) -> None:
     """An image's absolute link, followed from outside, leads into the machine on which the image is made."""

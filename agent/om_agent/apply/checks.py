@@ -12,6 +12,7 @@ from om_agent.apply import (
     comparing,
     files,
     foreign_settings,
+    puppet,
     saved_state,
     service_files,
 )
@@ -41,7 +42,9 @@ def check_node(rendered: render.Rendered, host: layout.Host, root: pathlib.Path)
         problems += foreign_settings.misfits_elsewhere(file, root)
     problems += _check_certificates(rendered, host, root)
     ours = [*(f.path for f in rendered.files), layout.HIERA_CONFIG, layout.HIERADATA, saved_state.PATH]
-    problems += access.hazards(root, [*ours, *(c.path for c in rendered.config_files)])
+    entered = [f"puppet/{name}" for name in puppet.DIRECTORIES] + ["units", "sasl"]
+    inside = [f"{layout.STATE_DIR}/{name}/file" for name in entered]
+    problems += access.hazards(root, [*ours, *inside, *(c.path for c in rendered.config_files)])
     if problems:
         raise errors.NotReady(tuple(dict.fromkeys(problems)))
 

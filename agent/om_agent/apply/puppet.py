@@ -27,6 +27,8 @@ _MODULE_DIRECTORIES = (
 )
 # Exit codes of --detailed-exitcodes: 0 nothing to do, 2 changed; 4 and 6 failed resources, 1 no catalogue.
 _GOOD = (0, 2)
+# Of its work directory, those that it writes into, and the one that the agent fills.
+DIRECTORIES = ("conf", "var", "ssl", "public", "run", "logs", "modules")
 # Levels of puppet's log.
 _BAD = ("err", "alert", "emerg", "crit")
 
