@@ -10,7 +10,7 @@ import pwd
 import re
 import typing
 
-from om_agent import ini
+from om_agent import ini, reading
 from om_agent.plan import layout, services
 
 _REDHAT = frozenset(("rhel", "fedora", "centos"))
@@ -44,7 +44,7 @@ def gather(
                 continue
             existing[path] = (found.st_mode & 0o7777, found.st_uid, found.st_gid)
             if file.format == services.PASTE and disk.is_file():
-                text = _paste_text(disk)
+                text = _paste_text(disk, root)
                 sections |= {(path, name) for name in ini.section_names(text, ini.PASTE)}
                 filters |= {(path, name) for name in _users(text, file.uses)}
     return layout.Host(
@@ -53,8 +53,8 @@ def gather(
         existing=existing,
         paste_sections=frozenset(sections),
         paste_filters=frozenset(filters),
-        uids={p.pw_name: p.pw_uid for p in pwd.getpwall()} if here else _ids(root / "etc/passwd"),
-        gids={g.gr_name: g.gr_gid for g in grp.getgrall()} if here else _ids(root / "etc/group"),
+        uids={p.pw_name: p.pw_uid for p in pwd.getpwall()} if here else _ids(root / "etc/passwd", root),
+        gids={g.gr_name: g.gr_gid for g in grp.getgrall()} if here else _ids(root / "etc/group", root),
         uid=os.geteuid(),
         gid=os.getegid(),
         prefix=str(root) if relocate and not here else "",
@@ -134,20 +134,15 @@ def _release(said: dict[str, str]) -> str:
 def _os_release(root: pathlib.Path) -> dict[str, str]:
     """Return the keys of ``/etc/os-release`` (os-release(5)); none where there is no such file."""
     for name in ("etc/os-release", "usr/lib/os-release"):
-        try:
-            text = (root / name).read_text(errors="replace")
-        except OSError:
-            continue
-        return dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text, re.MULTILINE))
+        text = reading.text(root / name, root, reading.UNIT_LIMIT)
+        if text:
+            return dict(re.findall(r"^([A-Z_]+)=[\"']?([^\"'\n]*)", text, re.MULTILINE))
     return {}
 
 
-def _paste_text(path: pathlib.Path) -> str:
+def _paste_text(path: pathlib.Path, root: pathlib.Path) -> str:
     """Return a file's text without the byte order mark, because of which it is refused later: it hides a section."""
-    try:
-        return path.read_text(errors="replace").removeprefix(ini.BYTE_ORDER_MARK)
-    except OSError:
-        return ""
+    return reading.text(path, root, reading.SERVICE_LIMIT).removeprefix(ini.BYTE_ORDER_MARK)
 
 
 def _users(text: str, module: str) -> set[str]:
@@ -162,11 +157,7 @@ def _users(text: str, module: str) -> set[str]:
     }
 
 
-def _ids(path: pathlib.Path) -> dict[str, int]:
+def _ids(path: pathlib.Path, root: pathlib.Path) -> dict[str, int]:
     """Return ids by name from a passwd or group file below another root; none when there is no such file."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    fields = (line.split(":") for line in lines)
+    fields = (line.split(":") for line in reading.text(path, root, reading.SERVICE_LIMIT).splitlines())
     return {f[0]: int(f[2]) for f in fields if len(f) > 2 and re.fullmatch(r"[0-9]{1,9}", f[2])}

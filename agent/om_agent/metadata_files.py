@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pathlib
 import re
 import typing
 
-from om_agent import errors, kinds
+from om_agent import errors, kinds, reading
 
 # Where os-collect-config keeps the list of its files: the present cachedir, then the former one.
 OS_CONFIG_FILES_PATHS = (
@@ -53,14 +54,11 @@ def read_file(path: str) -> object:
     :raises om_agent.errors.InvalidInput: when it cannot be read, is neither, or says a key twice.
     """
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MAX_MIB * 2**20 + 1)  # /dev/zero has no end
-    except (OSError, ValueError) as e:
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else "the path is not valid"
-        raise errors.InvalidInput([kinds.problem(path, "unreadable", reason=reason)]) from None
-    if len(data) > _MAX_MIB * 2**20:
-        raise errors.InvalidInput([kinds.problem(path, "too-big", limit=_MAX_MIB)])
-    return parse_text(data, path)
+        return parse_text(reading.content(path, _MAX_MIB * reading.MIB, handed=True), path)
+    except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise errors.InvalidInput([kinds.problem(path, "too-big", limit=_MAX_MIB)]) from None
+        raise errors.InvalidInput([kinds.problem(path, "unreadable", reason=e.strerror)]) from None
 
 
 def parse_text(data: bytes, path: str) -> object:

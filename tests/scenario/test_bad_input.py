@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,25 @@ def test_a_file_of_os_collect_config_that_is_gone(node: helpers.Machine) -> None
     result = node.run("apply", OS_CONFIG_FILES=str(node.base / "gone.json"))
     assert result.returncode == 2 and "gone.json" in result.stderr
     assert node.tree() == before
+
+
+@pytest.mark.parametrize("command", ["validate", "apply"])
+def test_a_pipe_in_the_place_of_metadata(node: helpers.Machine, command: str) -> None:
+    """It is refused by its name, and nobody waits for a writer."""
+    path = str(node.base / "fifo")
+    os.mkfifo(path)
+    done = node.run(command, path) if command == "validate" else node.run(command, OS_CONFIG_FILES=path)
+    assert done.returncode == 2 and f"{path}: the file cannot be read: it is a named pipe" in done.stderr
+
+
+def test_metadata_from_a_pipe_with_a_writer(node: helpers.Machine) -> None:
+    text = json.dumps({"oslo_messaging": helpers.dual()}).encode()
+    assert node.run("validate", "/dev/stdin", stdin=text).returncode == 0
+    script = f"{shlex.quote(node.python)} -m om_agent validate <(sleep 0.3; cat {node.metadata(helpers.dual())})"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=node.base, env=node.environment(), capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0 and b"valid: " in done.stdout, done.stderr
 
 
 def test_ten_megabytes_of_others_metadata_do_no_harm(node: helpers.Machine) -> None:

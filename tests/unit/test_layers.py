@@ -14,8 +14,8 @@ from tests import helpers
 
 # From left to right; no module imports one further right.
 ORDER = (
-    "errors", "kinds", "ini", "ciphers", "fields", "metadata_files", "metadata", "model", "rules", "parse", "plan",
-    "picture", "clients", "observed", "verify", "render", "certs", "proc", "signals", "watch", "host_facts",
+    "errors", "kinds", "ini", "ciphers", "fields", "reading", "metadata_files", "metadata", "model", "rules", "parse",
+    "plan", "picture", "clients", "observed", "verify", "render", "certs", "proc", "signals", "watch", "host_facts",
     "unitfile", "sources", "amqp", "probe", "apply", "connections", "drain", "resync", "observe", "heat_signal",
     "report", "workflow", "deployments", "cli",
 )  # fmt: skip
