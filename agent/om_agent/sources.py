@@ -17,9 +17,11 @@ import pathlib
 import re
 import typing
 
-from om_agent import unitfile
+from om_agent import reading, unitfile
 
 _OPTION = re.compile(r"--config-(file|dir)(?:=|\s+)[\"']?([^\s\"';]+)")
+_SET = re.compile(r"(\w+)=")
+_THREADS = re.compile("[0-9]{1,9}")
 _OPTION_VARIABLE = re.compile(r"OS_([A-Z0-9_]+?)__([A-Z0-9_]+)")  # oslo_config/sources/_environment.py
 
 
@@ -128,7 +130,7 @@ def threads(units: typing.Iterable[str], root: pathlib.Path) -> tuple[Threaded, 
         service = unitfile.read(unit, root)
         for path in unitfile.uwsgi_files(unit, service, root) if service else ():
             options = unitfile.uwsgi_options(path, root)
-            given = [one for one in options if one.name == "threads" and one.value.isdecimal()]
+            given = [one for one in options if one.name == "threads" and _THREADS.fullmatch(one.value)]
             if given and int(given[-1].value) > 1:
                 found[given[-1].path] = Threaded(given[-1].path, given[-1].line, int(given[-1].value))
     return tuple(found.values())
@@ -137,13 +139,16 @@ def threads(units: typing.Iterable[str], root: pathlib.Path) -> tuple[Threaded, 
 def variables(units: typing.Iterable[str], root: pathlib.Path) -> tuple[Variable, ...]:
     """Return the options that the environment of ``units`` sets, each file's once."""
     found: dict[tuple[str, str], Variable] = {}
+    lines: dict[str, dict[str, int]] = {}
     for unit in units:
         service = unitfile.read(unit, root)
         for name, (value, path) in unitfile.environment(unit, service, root).items() if service else ():
             option = _OPTION_VARIABLE.fullmatch(name)
             if not option or (name, path) in found:
                 continue
-            line = _line_of(name, path, root)
+            if path not in lines:
+                lines[path] = _lines_of(path, root)
+            line = lines[path].get(name, 1)
             section = option[1] if option[1] == "DEFAULT" else option[1].lower()
             found[name, path] = Variable(name, path, line, unit, section, option[2].lower(), value)
     return tuple(found.values())
@@ -166,22 +171,19 @@ def elsewhere(own: typing.Collection[str], units: typing.Iterable[str], root: pa
             names = _NAMES[project]
             name = next(n for n in (names.file, names.files, names.directory) if n in variables)
             path = variables[name].path
-            found.setdefault((name, path), Elsewhere(name, path, _line_of(name, path, root), unit))
+            found.setdefault((name, path), Elsewhere(name, path, _lines_of(path, root).get(name, 1), unit))
     return tuple(found.values())
 
 
 def _real(path: str, root: pathlib.Path) -> str:
-    return os.path.realpath(root / path.lstrip("/"))
+    return os.path.realpath(reading.on_disk(root, path))
 
 
-def _line_of(name: str, path: str, root: pathlib.Path) -> int:
-    """Return the number of the last line that sets a variable; 1 when there is none."""
-    rows = [
-        (number, row)
-        for number, row in unitfile.rows(root / path.lstrip("/"))
-        if not row.lstrip().startswith(("#", ";"))
-    ]
-    return max((number for number, row in rows if f"{name}=" in row), default=1)
+def _lines_of(path: str, root: pathlib.Path) -> dict[str, int]:
+    """Return the number of the last line that sets each variable."""
+    rows = unitfile.rows(reading.on_disk(root, path), root)
+    said = ((number, row) for number, row in rows if not row.lstrip().startswith(("#", ";")))
+    return {name: number for number, row in said for name in _SET.findall(row)}
 
 
 def other_files(own: str, units: typing.Iterable[str], root: pathlib.Path) -> tuple[Source, ...]:
@@ -191,9 +193,19 @@ def other_files(own: str, units: typing.Iterable[str], root: pathlib.Path) -> tu
         service = unitfile.read(unit, root)
         for source in _of_unit(own, unit, service, root) if service else ():
             known = found.get(source.path)
+            if not _readable(source.path, root):
+                continue
             if _real(source.path, root) != _real(own, root) and (known is None or (source.after and not known.after)):
                 found[source.path] = source
     return tuple(found.values())
+
+
+def _readable(path: str, root: pathlib.Path) -> bool:
+    """Return whether a service below ``root`` can have such a file, and no absurdly large one is there."""
+    place = reading.on_disk(root, path)
+    if not reading.is_below(place, root):
+        return False
+    return not os.path.isfile(place) or os.path.getsize(place) <= reading.SERVICE_LIMIT
 
 
 def _of_unit(own: str, unit: str, service: unitfile.Service, root: pathlib.Path) -> typing.Iterator[Source]:
@@ -238,7 +250,7 @@ def _of_environment(project: str, unit: str, service: unitfile.Service, root: pa
 
 def _files(directory: str, root: pathlib.Path) -> list[str]:
     """Return the files that oslo.config reads of a directory."""
-    return [f"{directory}/{p.name}" for p in sorted((root / directory.lstrip("/")).glob("*.conf"))]
+    return [f"{directory}/{name}" for name in reading.names(reading.on_disk(root, directory), root, ".conf")]
 
 
 def _of_script(path: str, unit: str, root: pathlib.Path) -> list[tuple[str, str]]:
@@ -251,9 +263,15 @@ def _of_script(path: str, unit: str, root: pathlib.Path) -> list[tuple[str, str]
         "UWSGI_PORT" in variables
     ):  # then the script does not pass its CONFIG_FILE, and the service looks for files itself
         options = [(kind, value) for kind, value in options if value != "${CONFIG_FILE}"]
-    return _known((kind, unitfile.expand(value, variables)) for kind, value in options)
+    return _known((kind, unitfile.expand(value, variables, reading.PATH_LIMIT)) for kind, value in options)
 
 
 def _known(options: typing.Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the options, each once, but for those whose path is not known: a variable in it was not found."""
-    return [(kind, value) for kind, value in dict.fromkeys(options) if value.startswith("/") and "$" not in value]
+    """Return the options, each once, but for those whose path is not known, since a variable in it was not found, and
+    those whose path no file can have."""
+    good = (
+        (kind, reading.normal(value))
+        for kind, value in options
+        if value.startswith("/") and not {"$", "\0"} & set(value) and len(value) <= reading.PATH_LIMIT
+    )
+    return list(dict.fromkeys(good))

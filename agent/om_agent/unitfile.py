@@ -12,6 +12,8 @@ import re
 import shlex
 import typing
 
+from om_agent import reading
+
 _UNIT_DIRECTORIES = (
     "etc/systemd/system",
     "run/systemd/system",
@@ -27,11 +29,13 @@ _DIRECTIVE = re.compile(
 )
 _DEFAULTS = re.compile(r"^[ \t]*DefaultEnvironment[ \t]*=[ \t]*(.*)$", re.MULTILINE)
 _INI = re.compile(r"--ini(?:-paste)?(?:=|\s+)[\"']?([^\s\"';]+)")
-_UWSGI_OPTION = re.compile(r"\s*([\w-]+)\s*=\s*(.*?)\s*")
+_UWSGI_NAME = re.compile(r"[\w-]+")
 _UWSGI_VARIABLE = re.compile(r"([%$])\(([\w-]+)\)")
 _ENV = re.compile(r"--env(?:=|\s+)[\"']?(\w+=[^\s\"']*)")
 _WSGI = re.compile("wsgi|gunicorn|apache|httpd")  # what runs a WSGI program, in its command line
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+_MAX_EXPANDED = 128 * 1024  # characters; the kernel takes no longer argument (MAX_ARG_STRLEN, execve(2))
+_MAX_INIS = 100  # of one unit, each with those that it names
 
 
 class Assigned(typing.NamedTuple):
@@ -72,7 +76,7 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
     names = list(dict.fromkeys((unit, re.sub(r"@.*", "@", unit))))  # a template's file stands for its instances
     directories = [root / d for d in _UNIT_DIRECTORIES]
     units = (directory / f"{name}.service" for name in names for directory in directories)
-    file = next((path for path in units if path.is_file()), None)
+    file = next((path for path in units if reading.is_file(path, root)), None)
     script = f"/etc/init.d/{unit}"
     if file is None and not is_script(script, root):
         return None
@@ -80,22 +84,29 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
     told: dict[str, Assigned] = {}  # to uWSGI on its command line
     given: dict[str, Assigned] = {}
     from_files: dict[str, Assigned] = {}  # EnvironmentFile= counts before Environment= (systemd.exec(5))
-    unset: list[str] = []
-    for path in (*([file] if file else []), *_dropins(names, directories)):
-        for key, value in _DIRECTIVE.findall(_text(path)):
-            empty = not value.strip()  # which forgets what was said before
-            if key == "ExecStart":
-                started = [] if empty else [*started, value]
-                assigned = dict(one.split("=", 1) for one in _ENV.findall(value))
-                told = {} if empty else {**told, **_at(assigned, path, root)}
+    unset: set[str] = set()
+    forgotten: dict[str, tuple[list[str] | dict[str, Assigned] | set[str], ...]] = {
+        "ExecStart": (started, told),
+        "Environment": (given,),
+        "EnvironmentFile": (from_files,),
+        "UnsetEnvironment": (unset,),
+    }
+    for path in (*([file] if file else []), *_dropins(names, directories, root)):
+        for key, value in _DIRECTIVE.findall(_text(path, root)):
+            if not value.strip():  # which forgets what was said before
+                for said in forgotten[key]:
+                    said.clear()
+            elif key == "ExecStart":
+                started.append(value)
+                told.update(_at(dict(one.split("=", 1) for one in _ENV.findall(value)), path, root))
             elif key == "Environment":
-                given = {} if empty else {**given, **_at(_assigned(value), path, root)}
+                given.update(_at(_assigned(value), path, root))
             elif key == "UnsetEnvironment":
-                unset = [] if empty else [*unset, *_words(value)]
+                unset.update(_words(value))
             else:
-                from_files = {} if empty else {**from_files, **_from_files(value, root)}
+                from_files.update(_from_files(value, root))
     known = {**_for_all_units(root), **given, **from_files}
-    known = {name: one for name, one in known.items() if not {name, f"{name}={one.value}"} & set(unset)}
+    known = {name: one for name, one in known.items() if not {name, f"{name}={one.value}"} & unset}
     command = expand(" ".join(started), {name: one.value for name, one in known.items()})
     return Service(command, {**known, **told})
 
@@ -104,13 +115,17 @@ def _for_all_units(root: pathlib.Path) -> dict[str, Assigned]:
     """Return DefaultEnvironment= of systemd's own files: the first system.conf, then all snippets."""
     directories = [root / d for d in _SYSTEMD_DIRECTORIES]
     snippets: dict[str, pathlib.Path] = {}
-    for path in (path for directory in directories for path in directory.glob("system.conf.d/*.conf")):
-        snippets.setdefault(path.name, path)
-    first = [path for directory in directories if (path := directory / "system.conf").is_file()][:1]
+    for directory in (directory / "system.conf.d" for directory in directories):
+        for name in reading.names(directory, root, ".conf"):
+            snippets.setdefault(name, directory / name)
+    mains = (directory / "system.conf" for directory in directories)
+    first = [path for path in mains if reading.is_file(path, root)][:1]
     found: dict[str, Assigned] = {}
     for path in (*first, *(snippets[name] for name in sorted(snippets))):
-        for value in _DEFAULTS.findall(_text(path)):
-            found = {**found, **_at(_assigned(value), path, root)} if value.strip() else {}
+        for value in _DEFAULTS.findall(_text(path, root)):
+            if not value.strip():
+                found.clear()
+            found.update(_at(_assigned(value), path, root))
     return found
 
 
@@ -119,11 +134,14 @@ def environment(unit: str, service: Service, root: pathlib.Path) -> dict[str, As
     found = dict(service.variables)
     scripts: list[pathlib.Path] = []
     if is_script(service.program, root):
-        scripts = [root / service.program.lstrip("/"), *(root / "etc/default" / name for name in ("openstack", unit))]
+        scripts = [
+            reading.on_disk(root, service.program),
+            *(root / "etc/default" / name for name in ("openstack", unit)),
+        ]
     elif unit == "apache2":  # what apachectl sources
         scripts = [root / "etc/apache2/envvars"]
     for path in scripts:
-        found.update(_at(dict(_EXPORT.findall(_text(path))), path, root))
+        found.update(_at(dict(_EXPORT.findall(_text(path, root))), path, root))
     for ini in uwsgi_files(unit, service, root):
         options = uwsgi_options(ini, root)
         known = {**{f"${name}": one.value for name, one in found.items()}, **{o.name: o.value for o in options}}
@@ -145,7 +163,8 @@ def uwsgi_files(unit: str, service: Service, root: pathlib.Path) -> list[str]:
     """Return uWSGI's ini files; the name of a section may stand behind a colon."""
     by_script = is_script(service.program, root)
     variables = script_variables(script_text(service.program, root), unit, root) if by_script else {}
-    return [variables["UWSGI_INI_PATH"]] if "UWSGI_INI_PATH" in variables else _INI.findall(service.command)
+    named = [variables["UWSGI_INI_PATH"]] if "UWSGI_INI_PATH" in variables else _INI.findall(service.command)
+    return list(dict.fromkeys(named))[:_MAX_INIS]
 
 
 def arguments(unit: str, service: Service, root: pathlib.Path) -> str:
@@ -156,47 +175,71 @@ def arguments(unit: str, service: Service, root: pathlib.Path) -> str:
 
 def _uwsgi_value(value: str, options: typing.Mapping[str, str]) -> str:
     """Return a value with the options that it names, as in ``%(name)``, and variables, as in ``$(NAME)``."""
-    return _UWSGI_VARIABLE.sub(lambda match: options.get(f"{match[1].strip('%')}{match[2]}", match[0]), value).replace(
-        "%%", "%"
-    )
+    found = _filled(_UWSGI_VARIABLE, value, lambda match: options.get(f"{match[1].strip('%')}{match[2]}"))
+    return (value if found is None else found).replace("%%", "%")
 
 
-def uwsgi_options(path: str, root: pathlib.Path, seen: tuple[str, ...] = ()) -> list[Option]:
+def uwsgi_options(path: str, root: pathlib.Path) -> list[Option]:
     """Return the options of the section of an ini file that uWSGI reads, and of the files that those name, each once.
 
-    :param seen: files that are not read again.
+    The options of a file that is named stand behind the line that names it. A file may name many, one behind the other.
     """
-    name, _, wanted = path.partition(":")
-    section = ""
+    files: dict[str, dict[str, list[Option]]] = {}
+
+    def section(path: str) -> typing.Iterator[Option]:
+        name, _, wanted = path.partition(":")
+        if name not in files:
+            files[name] = _uwsgi_sections(name, root)
+        return iter(files[name].get(wanted or "uwsgi", ()))
+
     found: list[Option] = []
-    seen = (*seen, path)
-    for number, row in rows(root / name.lstrip("/")):
-        option = _UWSGI_OPTION.fullmatch(row)
+    seen = {path}
+    begun = [section(path)]
+    while begun:
+        option = next(begun[-1], None)
+        if option is None:
+            begun.pop()
+            continue
+        found.append(option)
+        if option.name == "ini" and option.value not in seen and len(seen) < _MAX_INIS:
+            seen.add(option.value)
+            begun.append(section(option.value))
+    return found
+
+
+def _uwsgi_sections(name: str, root: pathlib.Path) -> dict[str, list[Option]]:
+    """Return the options of an ini file of uWSGI's, by section."""
+    found: dict[str, list[Option]] = {}
+    section = ""
+    for number, row in rows(reading.on_disk(root, name), root):
+        key, equals, value = row.partition("=")
         if row.strip().startswith("["):
             section = row.strip().strip("[]")
-        elif option and section == (wanted or "uwsgi"):
-            found.append(Option(name, number, option[1], option[2]))
-            if option[1] == "ini" and option[2] not in seen:
-                found += uwsgi_options(option[2], root, seen)
-                seen = (*seen, *(one.value for one in found if one.name == "ini"))
+        elif equals and _UWSGI_NAME.fullmatch(key.strip()):
+            found.setdefault(section, []).append(Option(name, number, key.strip(), value.strip()))
     return found
 
 
 def _at(values: dict[str, str], path: pathlib.Path, root: pathlib.Path) -> dict[str, Assigned]:
-    return {name: Assigned(value, f"/{path.relative_to(root)}") for name, value in values.items()}
+    below = f"/{path.relative_to(root)}"
+    return {name: Assigned(value, below) for name, value in values.items()}
 
 
 def _from_files(value: str, root: pathlib.Path) -> dict[str, Assigned]:
     """Return the variables of the files that a line EnvironmentFile= names, which may have wildcards."""
     found: dict[str, Assigned] = {}
-    pattern = value.strip().removeprefix("-").lstrip("/")
-    for name in sorted(glob.glob(f"{glob.escape(str(root))}/{pattern}")):
+    pattern = reading.normal(value.strip().removeprefix("-"))
+    if "\0" in pattern or len(pattern) > reading.PATH_LIMIT:  # no file has such a name
+        return found
+    for name in sorted(glob.glob(f"{glob.escape(str(root))}/{pattern.lstrip('/')}")):
         path = pathlib.Path(name)
-        found.update(_at(dict(_ASSIGNMENT.findall(_text(path))), path, root))
+        found.update(_at(dict(_ASSIGNMENT.findall(_text(path, root))), path, root))
     return found
 
 
-def _dropins(names: typing.Sequence[str], directories: typing.Sequence[pathlib.Path]) -> list[pathlib.Path]:
+def _dropins(
+    names: typing.Sequence[str], directories: typing.Sequence[pathlib.Path], root: pathlib.Path
+) -> list[pathlib.Path]:
     """Return a unit's drop-ins in the order in which systemd reads them: by file name, wherever they are.
 
     Of several with one name the one for the most specific unit counts, then the one in the first directory
@@ -206,9 +249,9 @@ def _dropins(names: typing.Sequence[str], directories: typing.Sequence[pathlib.P
     hyphens = [place for place, letter in enumerate(names[0].partition("@")[0], 1) if letter == "-"]
     beginnings = [names[0][:place] for place in reversed(hyphens) if place < len(names[0])]
     for name in (*names, *beginnings, ""):
-        for directory in directories:
-            for path in directory.glob(f"{name}.service.d/*.conf" if name else "service.d/*.conf"):
-                found.setdefault(path.name, path)
+        for directory in (directory / (f"{name}.service.d" if name else "service.d") for directory in directories):
+            for file in reading.names(directory, root, ".conf"):
+                found.setdefault(file, directory / file)
     return [found[name] for name in sorted(found)]
 
 
@@ -225,11 +268,11 @@ def _words(value: str) -> list[str]:
 
 
 def is_script(path: str, root: pathlib.Path) -> bool:
-    return path.startswith("/etc/init.d/") and (root / path.lstrip("/")).is_file()
+    return reading.normal(path).startswith("/etc/init.d/") and reading.is_file(reading.on_disk(root, path), root)
 
 
 def script_text(path: str, root: pathlib.Path) -> str:
-    return without_comments(_text(root / path.lstrip("/")))
+    return without_comments(_text(reading.on_disk(root, path), root))
 
 
 def script_variables(text: str, unit: str, root: pathlib.Path) -> dict[str, str]:
@@ -242,31 +285,53 @@ def script_variables(text: str, unit: str, root: pathlib.Path) -> dict[str, str]
 
 def defaults(unit: str, root: pathlib.Path) -> str:
     """Return what a Debian script sources."""
-    return "\n".join(_text(root / "etc/default" / name) for name in ("openstack", unit))
+    return "\n".join(_text(root / "etc/default" / name, root) for name in ("openstack", unit))
 
 
 def without_comments(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.lstrip()[:1] != "#")
 
 
-def expand(text: str, variables: typing.Mapping[str, str]) -> str:
-    """Return ``text`` with the variables that are known; a few rounds, since their values may hold others."""
+def expand(text: str, variables: typing.Mapping[str, str], limit: int = _MAX_EXPANDED) -> str:
+    """Return ``text`` with the variables that are known; a few rounds, since their values may hold others.
+
+    :param limit: a round that gives more characters is left out: variables that hold each other grow without end.
+    """
     for _ in range(4):
-        text = _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), text)
+        found = _filled(_VARIABLE, text, lambda match: variables.get(match[1]), limit)
+        if found is None:
+            return text
+        text = found
     return text
 
 
-def _text(path: pathlib.Path) -> str:
+def _filled(
+    names: re.Pattern[str],
+    text: str,
+    value: typing.Callable[[re.Match[str]], str | None],
+    limit: int = _MAX_EXPANDED,
+) -> str | None:
+    """Return ``text`` with values in the place of ``names``, which stay where there is none; None when it is too
+    long."""
+    pieces: list[str] = []
+    end = length = 0
+    for match in names.finditer(text):
+        found = value(match)
+        if found is not None:
+            pieces += (text[end : match.start()], found)
+            length += match.start() - end + len(found)
+            end = match.end()
+            if length > limit:
+                return None
+    return "".join((*pieces, text[end:])) if pieces else text
+
+
+def _text(path: pathlib.Path, root: pathlib.Path) -> str:
     """Return a file's text, its continued lines joined; '' when it cannot be read."""
-    try:
-        return re.sub(r"\\\n\s*", " ", path.read_text(errors="replace"))
-    except OSError:
-        return ""
+    return re.sub(r"\\\n\s*", " ", reading.text(path, root, reading.UNIT_LIMIT))
 
 
-def rows(path: pathlib.Path) -> list[tuple[int, str]]:
+def rows(path: pathlib.Path, root: pathlib.Path) -> list[tuple[int, str]]:
     """Return the lines of a file with their numbers; none when it cannot be read."""
-    try:
-        return list(enumerate(path.read_text(errors="replace").split("\n"), 1))
-    except OSError:
-        return []
+    text = reading.text(path, root, reading.UNIT_LIMIT)
+    return list(enumerate(text.split("\n"), 1)) if text else []

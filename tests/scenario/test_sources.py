@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 
@@ -533,3 +534,100 @@ def test_threads_that_eventlet_and_uwsgi_both_make(tmp_path: pathlib.Path, over_
     assert done.returncode == 0 and (said in done.stderr) is over_router, done.stderr
     verified = node.run("verify", "--node", "cmp-0", "--timeout", "1", metadata)
     assert (f"error: {said}" in verified.stderr) is over_router, verified.stderr
+
+
+NUL_UNITS = (
+    "/usr/bin/uwsgi --ini /etc/a\0b.ini",
+    "x --config-file /etc/a\0.conf --config-dir /etc/\0b/",
+    "/usr/bin/a\0b",
+)
+CHAIN = {"etc/u.ini": "".join(f"[s{i}]\nini = /etc/u.ini:s{i + 1}\nthreads = 2\n" for i in range(3000))}
+HUGE = "9" * 6000
+TOWER = f'Environment="A=--config-file=/srv/x.conf {"$A" * 400}"\nExecStart=/usr/bin/nova-api $A\n'
+UWSGI_TOWER = f"[uwsgi]\na = {'%(a)' * 100}{'x' * 3000}\n" + f"env = OS_DEFAULT__HOST={'%(a)' * 400}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "files"),
+    [
+        *((f"ExecStart={command}\n", {}) for command in NUL_UNITS),
+        ("EnvironmentFile=/etc/a\0b\nEnvironmentFile=/" + "a" * 5000 + "\nExecStart=/usr/bin/nova-api\n", {}),
+        ("ExecStart=/usr/bin/uwsgi --ini /etc/u.ini:s0\n", CHAIN),
+        ("ExecStart=/usr/bin/uwsgi --ini /etc/u.ini\n", {"etc/u.ini": f"[uwsgi]\nthreads = {HUGE}\n"}),
+        (f"ExecStart=/etc/init.d/{'a' * 5000} --config-file /{'b' * 5000}\n", {}),
+        (TOWER, {}),
+        ("ExecStart=/usr/bin/uwsgi --ini /etc/u.ini\n", {"etc/u.ini": UWSGI_TOWER}),
+        ("ExecStart=/usr/bin/uwsgi --ini /etc/u.ini\n", {"etc/u.ini": f"[uwsgi]\na = x{' ' * 500_000}y\n"}),
+        ("Environment=A=1\n" * 50_000 + "ExecStart=/usr/bin/nova-api\n" * 10, {}),
+        ("".join(f"Environment=OS_A__B{i}=1\n" for i in range(20_000)) + "ExecStart=/usr/bin/nova-api\n", {}),
+        ("".join(f"UnsetEnvironment=A{i}\nEnvironment=B{i}=1\n" for i in range(20_000)), {}),
+    ],
+    ids=range(13),
+)
+def test_a_unit_that_nobody_writes(tmp_path: pathlib.Path, said: str, files: dict[str, str]) -> None:
+    """It ends no run and holds none up."""
+    _write(tmp_path, {"usr/lib/systemd/system/nova-api.service": f"[Service]\n{said}", **files})
+    began = time.monotonic()
+    own, units = "/etc/nova/nova.conf", ("nova-api",)
+    for source in sources.other_files(own, units, tmp_path):
+        assert "\0" not in source.path
+    sources.variables(units, tmp_path)
+    sources.elsewhere([own], units, tmp_path)
+    for one in sources.threads(units, tmp_path):
+        assert one.threads < 10**9
+    assert time.monotonic() - began < 20
+
+
+def _write(root: pathlib.Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+def test_a_long_chain_of_sections_is_read_to_a_bound(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, {"usr/lib/systemd/system/x.service": "[Service]\nExecStart=/usr/bin/uwsgi --ini /etc/u.ini:s0\n"})
+    _write(tmp_path, {"etc/u.ini": "[s0]\nini = /etc/u.ini:s1\n[s1]\nini = /etc/u.ini:s0\nthreads = 4\n"})
+    assert [one.threads for one in sources.threads(["x"], tmp_path)] == [4]
+
+
+@pytest.mark.parametrize("size", [2**20 - 100, 2**20 + 1])
+def test_a_unit_of_a_megabyte(tmp_path: pathlib.Path, size: int) -> None:
+    """A larger one is not read, and its lines do not count."""
+    text = "[Service]\nExecStart=/usr/bin/x --config-file /etc/x/x.conf --config-file /srv/x.conf\n"
+    _write(tmp_path, {"usr/lib/systemd/system/x.service": text + "#" * (size - len(text))})
+    paths = [source.path for source in sources.other_files("/etc/x/x.conf", ["x"], tmp_path)]
+    assert ("/srv/x.conf" in paths) is (size <= 2**20)
+
+
+def test_a_file_beside_the_own_one_that_is_too_large(tmp_path: pathlib.Path) -> None:
+    text = "[Service]\nExecStart=/usr/bin/x --config-file /etc/x/x.conf --config-file /srv/{}.conf\n"
+    _write(tmp_path, {"srv/big.conf": "", "usr/lib/systemd/system/x.service": text.format("big")})
+    os.truncate(tmp_path / "srv/big.conf", 16 * 2**20 + 1)
+    assert sources.other_files("/etc/x/x.conf", ["x"], tmp_path) == ()
+    os.truncate(tmp_path / "srv/big.conf", 16 * 2**20)
+    assert [s.path for s in sources.other_files("/etc/x/x.conf", ["x"], tmp_path)] == ["/srv/big.conf"]
+
+
+@pytest.mark.parametrize("said", ["--config-dir /../../../out", "--config-dir /link", "--config-file /link/a.conf"])
+def test_nothing_is_read_outside_of_the_root(tmp_path: pathlib.Path, said: str) -> None:
+    root = tmp_path / "root"
+    text = f"[Service]\nEnvironmentFile=/../out/e*\nEnvironmentFile=/link/e\nExecStart=/usr/bin/x {said} $A\n"
+    _write(root, {"usr/lib/systemd/system/x.service": text})
+    _write(tmp_path, {"out/a.conf": URL, "out/e": "OS_DEFAULT__DEBUG=1\nA=--config-file /srv/x.conf\n"})
+    (root / "link").symlink_to(tmp_path / "out")
+    paths = {source.path for source in sources.other_files("/etc/x/x.conf", ["x"], root)}
+    assert paths <= {"/usr/share/x/x-dist.conf"}  # the usual one
+    assert sources.variables(["x"], root) == ()
+    (root / "out").mkdir()  # below the root it is read
+    _write(root, {"out/e": "OS_DEFAULT__DEBUG=1\n"})
+    assert [v.path for v in sources.variables(["x"], root)] == ["/out/e"]
+
+
+@pytest.mark.parametrize("place", ["etc/fifo", "etc/passwd", "etc/os-release"])
+@pytest.mark.parametrize("said", ["EnvironmentFile=/etc/fifo\nExecStart=/usr/bin/x", "ExecStart=uwsgi --ini /etc/fifo"])
+def test_a_pipe_keeps_nobody_waiting(tmp_path: pathlib.Path, place: str, said: str) -> None:
+    node = helpers.machine(tmp_path)
+    _write(node.root, {"usr/lib/systemd/system/nova-compute.service": f"[Service]\n{said}\n"})
+    os.mkfifo(node.root / place)
+    done = node.run("plan", "--node", "cmp-0", node.metadata(helpers.dual()))
+    assert done.returncode == 0, done.stderr
