@@ -11,7 +11,9 @@ before puppet writes it. A test holds the two editors together.
 
 from __future__ import annotations
 
+import bisect
 import configparser
+import functools
 import re
 import typing
 
@@ -23,6 +25,7 @@ _ORDERED = "oslo_messaging_"
 _PASTE_HEADER = re.compile(r"\[(.+)\]")
 BYTE_ORDER_MARK = "\ufeff"
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # a byte as Python's surrogateescape shows it
+_LARGE = 2**18  # characters of a text
 _KINDS_OF_APP = re.compile(r"\A([^:\s]+):\s+")
 
 
@@ -139,11 +142,22 @@ def _by_config_parser(text: str, style: str) -> Fault | None:
 # -- lines -----------------------------------------------------------------------------------------------------------
 
 
-def lines(text: str, style: str = OSLO) -> list[Line]:
-    """Return what each line is to the reader of ``style``."""
+def lines(text: str, style: str = OSLO) -> tuple[Line, ...]:
+    """Return what each line is to the reader of ``style``; kept, since many things are asked of one file."""
+    return (_lines if len(text) < _LARGE else _lines_of_large)(text, style)
+
+
+@functools.lru_cache(maxsize=16)
+def _lines(text: str, style: str) -> tuple[Line, ...]:
     rows = text.split("\n")
     found = _paste_lines(rows) if style == PASTE else _oslo_lines(rows)
-    return [_unreadable(row, place) or line for place, (row, line) in enumerate(zip(rows, found))]
+    if text.isascii():
+        return tuple(found)
+    return tuple(_unreadable(row, place) or line for place, (row, line) in enumerate(zip(rows, found)))
+
+
+# As it is and as it will be: more would take memory for nothing.
+_lines_of_large = functools.lru_cache(maxsize=2)(_lines.__wrapped__)
 
 
 def _unreadable(row: str, place: int) -> Line | None:
@@ -162,31 +176,34 @@ def _stray_return(row: str) -> bool:
     return "\r" in row.removesuffix("\r")
 
 
-def _oslo_lines(rows: typing.Sequence[str]) -> list[Line]:
-    found: list[Line] = []
-    begun = opened = False  # a section; a value that the next line may continue
+def _oslo_lines(rows: typing.Iterable[str], begun: bool = False, opened: bool = False) -> typing.Iterator[Line]:
+    """Yield what lines are.
+
+    :param begun: whether a section stands before them.
+    :param opened: whether the first one may continue a value.
+    """
     for row in rows:
-        line = row.rstrip()
-        more = line[:1] in (" ", "\t")
-        if _stray_return(row):
-            found.append(
-                Line(BAD, value="a carriage return stands inside the line, which the service takes for its end")
-            )
-        elif not line:
-            found.append(Line(BLANK))
-        elif more:
-            found.append(Line(MORE) if opened else Line(BAD, value="a continued line has no key before it"))
-        elif line[0] == "[":
-            found.append(_oslo_header(line))
-        elif line[0] in "#;":
-            found.append(Line(COMMENT))
-        else:
-            key = _key(row)
-            early = key.kind == KEY and not begun
-            found.append(Line(BAD, value="this stands before the first section") if early else key)
-        begun = begun or found[-1].kind == HEADER
-        opened = found[-1].kind in (KEY, MORE)
-    return found
+        line = _oslo_line(row, begun, opened)
+        begun = begun or line.kind == HEADER
+        opened = line.kind in (KEY, MORE)
+        yield line
+
+
+def _oslo_line(row: str, begun: bool, opened: bool) -> Line:
+    line = row.rstrip()
+    if _stray_return(row):
+        return Line(BAD, value="a carriage return stands inside the line, which the service takes for its end")
+    if not line:
+        return Line(BLANK)
+    if line[0] in " \t":
+        return Line(MORE) if opened else Line(BAD, value="a continued line has no key before it")
+    if line[0] == "[":
+        return _oslo_header(line)
+    if line[0] in "#;":
+        return Line(COMMENT)
+    key = _key(row)
+    early = key.kind == KEY and not begun
+    return Line(BAD, value="this stands before the first section") if early else key
 
 
 def _oslo_header(line: str) -> Line:
@@ -198,15 +215,16 @@ def _oslo_header(line: str) -> Line:
 
 
 def _key(row: str, style: str = OSLO) -> Line:
-    separators = [place for place in (row.find("="), row.find(":")) if place >= 0]
-    if not separators:
+    equals, colon = row.find("="), row.find(":")
+    separator = equals if colon < 0 or 0 <= equals < colon else colon
+    if separator < 0:
         return Line(BAD, value="there is no = or : in the line")
-    name = row[: min(separators)].strip()
+    name = row[:separator].strip()
     if not name:
         return Line(BAD, value="there is no key before the = or :")
-    rest = row[min(separators) + 1 :]
+    rest = row[separator + 1 :]
     value = rest.strip()
-    start = min(separators) + 1 + (len(rest) - len(rest.lstrip()) if value else _blanks(rest))
+    start = separator + 1 + (len(rest) - len(rest.lstrip()) if value else _blanks(rest))
     stop = start + len(value)
     if style == OSLO and value and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
@@ -283,29 +301,55 @@ class _Editor:
         self.rows = text.split("\n")
         self.style = style
         self.removable = removable
-        self._lines: list[Line] | None = None
+        self.lines: list[Line] = []
+        self.heads: list[int] = []  # places of headers
+        self.look()
 
-    @property
-    def lines(self) -> list[Line]:
-        """What the lines are, looked at again after each change."""
-        if self._lines is None:
-            self._lines = lines("\n".join(self.rows), self.style)
-        return self._lines
+    def look(self) -> None:
+        """See what all lines are."""
+        self.lines = list(lines("\n".join(self.rows), self.style))
+        self.heads = [i for i, line in enumerate(self.lines) if line.kind == HEADER]
 
     def replace(self, start: int, stop: int, *rows: str) -> None:
         """Put ``rows`` in the place of some lines."""
+        new = self._read_in(start, stop, rows)
         self.rows[start:stop] = rows
         self.rows = self.rows or [""]  # as a text without any line is split
-        self._lines = None
+        if new is None:
+            self.look()
+            return
+        self.lines[start:stop] = new
+        first, last = bisect.bisect_left(self.heads, start), bisect.bisect_left(self.heads, stop)
+        added = [start + i for i, line in enumerate(new) if line.kind == HEADER]
+        shift = len(rows) - (stop - start)
+        self.heads[first:] = [*added, *(place + shift for place in self.heads[last:])]
+
+    def _read_in(self, start: int, stop: int, rows: typing.Sequence[str]) -> list[Line] | None:
+        """Return what ``rows`` are in the place of some lines; None when that, or what the lines behind them are, is to
+        be seen from the whole text. A large file would else be looked at anew for each key."""
+        begun = bool(self.heads) and self.heads[0] < start
+        if self.style == PASTE or not begun or any("\n" in row or _NOT_UTF_8.search(row) for row in rows):
+            return None
+        before, replaced = self.lines[start - 1], self.lines[stop - 1]
+        found = list(_oslo_lines(rows, begun, before.kind in (KEY, MORE)))
+        last = found[-1] if found else before
+        behind = self.lines[stop].kind if stop < len(self.lines) else BLANK
+        same = (last.kind in (KEY, MORE)) == (replaced.kind in (KEY, MORE))
+        if BAD in (before.kind, replaced.kind) or (not same and behind in (MORE, BAD)):
+            return None
+        return found
 
     def sections(self) -> list[tuple[str, int, int]]:
         """Return (name, header's place, one past the last line) of each section."""
-        heads = [i for i, line in enumerate(self.lines) if line.kind == HEADER]
-        return [(self.lines[i].name, i, stop) for i, stop in zip(heads, [*heads[1:], len(self.rows)])]
+        ends = [*self.heads[1:], len(self.rows)]
+        return [(self.lines[i].name, i, stop) for i, stop in zip(self.heads, ends)]
 
     def named(self, section: str) -> list[tuple[str, int, int]]:
         """Return the sections that the reader takes for ``section``."""
-        return [s for s in self.sections() if s[0] == section_name(section, self.style)]
+        name = section_name(section, self.style)
+        found = [place for place, i in enumerate(self.heads) if self.lines[i].name == name]
+        ends = [*self.heads[1:], len(self.rows)] if found else []
+        return [(name, self.heads[place], ends[place]) for place in found]
 
     def entries(self, section: str, key: str) -> list[int]:
         """Return the places of a key."""
@@ -328,7 +372,7 @@ class _Editor:
         for place in reversed(self.entries(section, key)):
             self.drop(place)
             if section_name(section, self.style) in self.removable:
-                self.remove_section(max(i for i in range(place) if self.lines[i].kind == HEADER))
+                self.remove_section(self.heads[bisect.bisect_left(self.heads, place) - 1])
 
     def drop(self, place: int, *row: str) -> None:
         """Put ``row`` in the place of a key and of the lines that continue it; comments between them stay."""
@@ -347,22 +391,28 @@ class _Editor:
             return
         example = re.compile(rf"\s*[#;]+\s*{re.escape(key)}\s*=")
         _, first, stop = block
-        found = [i for i in range(first, stop) if self.lines[i].kind == COMMENT and example.match(self.rows[i])]
-        found = [i for i in found if self.after(i) != MORE]
-        place = found[0] if found else max(i for i in range(first, stop) if self.lines[i].kind != BLANK)
+        last, found = first, -1
+        behind = (
+            self.lines[stop].kind if stop < len(self.lines) else ""
+        )  # the kind of the next line that says something
+        for i in reversed(range(first, stop)):
+            kind = self.lines[i].kind
+            if kind == COMMENT and behind != MORE and example.match(self.rows[i]):
+                found = i  # the first one, in the end
+            last = i if last == first and kind != BLANK else last
+            behind = kind if kind not in (BLANK, COMMENT) else behind
+        place = found if found >= 0 else last
         end = "\r" if self.rows[first].endswith("\r") else ""
         self.replace(place + 1, place + 1, f"{self.indent(first, place)}{key} = {value}{end}")
-
-    def after(self, place: int) -> str:
-        """Return what the next line is that is neither blank nor a comment."""
-        return next((line.kind for line in self.lines[place + 1 :] if line.kind not in (BLANK, COMMENT)), "")
 
     def indent(self, first: int, place: int) -> str:
         """Return the blanks before a new line behind ``place``: those of its neighbours, or the lines behind it would
         continue its value."""
+        if self.style == OSLO:
+            return ""
         before = [i for i in range(first + 1, place + 1) if self.lines[i].kind == KEY]
         behind = [i for i in range(place + 1, len(self.rows)) if self.lines[i].kind in (KEY, HEADER)]
-        if self.style == OSLO or not (before or behind):
+        if not (before or behind):
             return ""
         row = self.rows[before[-1] if before else behind[0]]
         return row[: len(row) - len(row.lstrip())]

@@ -327,3 +327,49 @@ def test_the_corpus_is_worth_something() -> None:
     kept = [ini.edit(*case) != ini.edit(*case[:3], [section for section, _ in KEYS]) for case in cases]
     assert sum(kept) > 20  # where it matters whose section it is
     assert pathlib.Path(INI_TEXT).is_file()
+
+
+@QUICK
+@hypothesis.given(
+    rows=st.lists(st.sampled_from(LINES), max_size=12),
+    edits=st.lists(
+        st.tuples(
+            st.sampled_from(("DEFAULT", "oslo_messaging_rabbit", "new", "x")),
+            st.sampled_from(("ssl", "url", "k", "transport_url")),
+            st.sampled_from((*VALUES, None)),
+        ),
+        max_size=8,
+    ),
+    odd=st.sampled_from(("", "\ufeff", "\udcff")),
+)
+def test_an_edit_knows_all_lines_after_each_change(
+    rows: list[str], edits: list[tuple[str, str, str | None]], odd: str
+) -> None:
+    """It looks at those alone that changed: what it knows is what a look at the whole text shows."""
+    editor = ini._Editor("\n".join((f"{odd}{rows[0]}", *rows[1:]) if rows else ()), ini.OSLO, ["new", "x"])
+    for section, key, value in edits:
+        if value is None:
+            editor.remove(section, key)
+        else:
+            editor.set(section, key, value)
+        assert tuple(editor.lines) == ini.lines("\n".join(editor.rows))
+        assert editor.heads == [i for i, line in enumerate(editor.lines) if line.kind == ini.HEADER]
+
+
+def test_a_large_file_is_looked_at_a_few_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once for each key: as it is, as it will be, and where it may not be seen in parts."""
+    looked = 0
+    row = ini._oslo_line
+
+    def count(*given: typing.Any) -> ini.Line:
+        nonlocal looked
+        looked += 1
+        return row(*given)
+
+    monkeypatch.setattr(ini, "_oslo_line", count)
+    text = "[DEFAULT]\n" + "".join(f"key{i} = value\n" for i in range(20_000)) + "[s]\nold = 1\n"
+    wanted = [("DEFAULT", f"new{i}", "1") for i in range(40)] + [("s", "old", None), ("t", "k", "v")]
+    assert ini.fault(text) is None
+    edited = ini.edit(text, wanted)
+    assert ini.misread(text, edited, wanted, ini.OSLO) is None
+    assert looked < 3 * 20_000
