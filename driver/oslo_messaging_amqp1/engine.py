@@ -1,8 +1,7 @@
 """Keep one connection to the routers alive, and links on it; the only module with a thread.
 
 Whoever sends writes to the socket in his own thread: nothing is handed over. One thread per engine reads, reconnects
-and runs what is due later. While callers come one at a time, each reads its own answer, and that thread looks on. All
-state is under one lock, which nobody holds while waiting or in a system call.
+and runs what is due later. All state is under one lock, which nobody holds while waiting or in a system call.
 
 What is written is collected, since each system call lets another thread of Python run. One thread writes at a time and
 takes along what others added meanwhile. After the engine's thread has handed over several messages or answers, those
@@ -540,18 +539,16 @@ class Engine:
     def _answer(self, now: session.Session) -> None:
         """Give the answers and outcomes that came to those who wait for them."""
         calls, self._calls = self._calls, []
-        try:
-            if self._answers:
-                answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
-                self._answers.clear()
-                calls += [call for _, _, call in answers]
-                with self._lock:
+        if self._answers:
+            answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
+            self._answers.clear()
+            with self._lock:
+                for arrival, state, call in answers:
+                    calls.append(call)
                     if now is self._session:
-                        for arrival, state, _ in answers:
-                            self._settle(arrival, state)
-        finally:
-            for call in calls:
-                call()
+                        self._settle(arrival, state)
+        for call in calls:
+            call()
 
     def _write_pending(self, wire: transport.Transport) -> None:
         """Write what the socket did not take before."""
