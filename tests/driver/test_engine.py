@@ -15,7 +15,7 @@ import time
 import typing
 
 import pytest
-from oslo_messaging_amqp1 import codec, driver, engine, errors, frames, sasl, session, transport
+from oslo_messaging_amqp1 import codec, engine, errors, frames, sasl, session, transport
 
 from tests import tls
 from tests.driver import peer
@@ -747,88 +747,3 @@ def test_garbage_within_tls_ends_the_connection_and_not_the_thread(peers: Peers,
         until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
     finally:
         found.close()
-
-
-class Asking:
-    """Callers who send and wait for the outcome, as a cast does."""
-
-    def __init__(self, connection: engine.Engine) -> None:
-        self._engine = connection
-
-    def ask(self, seconds: float = 5.0) -> object:
-        waiter = driver.Waiter()
-
-        def done(outcome: session.Outcome, reason: str) -> None:
-            self._engine.after(lambda: waiter.give(outcome))
-
-        self._engine.send("address", session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + seconds))
-        return waiter.result if self._engine.wait(waiter, seconds) else None
-
-    def alone(self) -> None:
-        """Ask until callers read by themselves."""
-        for _ in range(1000):
-            assert self.ask() is session.Outcome.ACCEPTED
-            if self._engine._lent:
-                return
-        raise AssertionError("the engine's thread reads for a caller that is alone")
-
-
-def test_a_caller_that_is_alone_reads_by_itself_until_others_wait(peers: Peers) -> None:
-    found = peers.connect(peers.serve(accept_everything).port)
-    asking = Asking(found)
-    asking.alone()
-    outcomes: list[object] = []
-    threads = [threading.Thread(target=lambda: outcomes.extend(asking.ask() for _ in range(100))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [session.Outcome.ACCEPTED] * 800
-    asking.alone()
-    until(lambda: not found._lent)  # and nobody reads if the engine's thread does not
-
-
-def test_it_reads_for_a_link_again_after_callers_did(peers: Peers) -> None:
-    found = peers.connect(peers.serve(accept_everything).port)
-    Asking(found).alone()
-    receiver = found.subscribe("other", 10, lambda arrival: None)
-    began = time.monotonic()
-    assert found.attached([receiver], time.monotonic() + 5)
-    assert time.monotonic() - began < 1
-
-
-@pytest.mark.parametrize("ends", ["the peer", "the engine"])
-def test_a_connection_that_ends_while_a_caller_reads(peers: Peers, ends: str) -> None:
-    silent_now, over = threading.Event(), threading.Event()
-
-    class Muted:
-        """A connection over which the peer says nothing more once a test asks for that."""
-
-        def __init__(self, connection: socket.socket) -> None:
-            self._connection = connection
-
-        def recv(self, size: int) -> bytes:
-            return self._connection.recv(size)
-
-        def sendall(self, data: bytes) -> None:
-            if silent_now.is_set():
-                over.wait(10)
-                raise ConnectionResetError
-            self._connection.sendall(data)
-
-    found = peers.connect(peers.serve(lambda connection: accept_everything(Muted(connection))).port)  # type: ignore[arg-type]
-    asking = Asking(found)
-    outcomes: list[object] = []
-    asking.alone()
-    silent_now.set()
-    thread = threading.Thread(target=lambda: outcomes.append(asking.ask()))
-    thread.start()
-    until(lambda: found._leader is not None)
-    began = time.monotonic()
-    if ends == "the engine":
-        found.close()
-    over.set()
-    thread.join(5)
-    assert outcomes == [session.Outcome.LOST]
-    assert time.monotonic() - began < 4
-    assert found._leader is None
