@@ -29,7 +29,6 @@ _PRODUCT = "oslo-messaging-amqp1"  # by which a router's operator tells these co
 _LOOK_SECONDS = 0.2  # between two looks whether somebody listens
 _TAIL_SECONDS = 0.1  # for messages on their way to a listener that stops
 _PRE_SETTLED = ("rpc-call", "rpc-reply", "rpc-cast", "notify")
-_IDS = 64  # names of calls that are drawn at once
 _MAX_WAITING = 100  # messages to one address that wait while nobody waits for them; further senders wait
 
 
@@ -246,7 +245,6 @@ class Driver(base.BaseDriver):
         self._pre_settled = frozenset(values.pre_settled)
         self._addressing = _addressing(values, default_exchange or "", url.virtual_host or "")
         self._calls: dict[messages.Id, Waiter] = {}
-        self._ids: collections.deque[str] = collections.deque()
         self._dropped: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
         self._engine_now: engine.Engine | None = None
@@ -273,7 +271,6 @@ class Driver(base.BaseDriver):
         self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
         left, self._engine_now = self._engine_now, None
         self._calls = {}
-        self._ids.clear()  # which the parent uses
         if left is not None:
             left.abandon()
 
@@ -313,7 +310,7 @@ class Driver(base.BaseDriver):
             cast = messages.encode(where, body, ttl=ttl, expiry=expiry)
             self._cast(where, cast, deadline, retry, bool(target.fanout), "rpc-cast" in self._pre_settled)
             return None
-        call_id = self._new_id()
+        call_id = os.urandom(16).hex()
         waiter = self._calls[call_id] = Waiter()
 
         def build(reply_to: str) -> bytes:
@@ -324,18 +321,6 @@ class Driver(base.BaseDriver):
             return self._call(where, build, waiter, deadline, call_monitor_timeout, retry, timeout)
         finally:
             self._calls.pop(call_id, None)
-
-    def _new_id(self) -> str:
-        """Return the name of a call, which nobody can guess.
-
-        Many are drawn at once, since each system call lets another thread run.
-        """
-        while True:
-            try:
-                return self._ids.popleft()
-            except IndexError:
-                drawn = os.urandom(_IDS * 16).hex()
-                self._ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
 
     def _call(
         self,

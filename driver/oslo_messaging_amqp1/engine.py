@@ -143,7 +143,6 @@ class Engine:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        self._poller = _Poller()
         self._connected = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="amqp1", daemon=True)
         self._thread.start()
@@ -279,7 +278,9 @@ class Engine:
                 if not self._lent or self._relaxed:
                     self._wake()
 
-    def _read_until(self, waiter: Waiter, deadline: float, now: session.Session, wire: transport.Transport) -> None:
+    def _read_until(
+        self, waiter: Waiter, deadline: float, now: session.Session, wire: transport.Transport
+    ) -> None:
         poller = select.poll()
         poller.register(wire.fileno(), select.POLLIN)
         while self._lent and now is self._session and self._broken is None and waiter.waits:
@@ -538,7 +539,8 @@ class Engine:
 
     def _answer(self, now: session.Session) -> None:
         """Give the answers and outcomes that came to those who wait for them."""
-        calls, self._calls = self._calls, []
+        calls = self._calls
+        self._calls = []
         if self._answers:
             answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
             self._answers.clear()
@@ -878,15 +880,18 @@ class Engine:
 
         :param reads: whether that matters.
         """
-        wake = self._wake_read.fileno()
-        socket_ = -1 if wire is None else wire.fileno()
-        reading = (wake, socket_) if wire is not None and reads else (wake,)
-        writing = (socket_,) if wire is not None and wire.pending else ()
-        ready = self._poller.wait(reading, writing, seconds)
-        if wake in ready:
+        reading: list[int] = [self._wake_read.fileno()]
+        writing: list[int] = []
+        if wire is not None:
+            if reads:
+                reading.append(wire.fileno())
+            if wire.pending:
+                writing.append(wire.fileno())
+        ready = _poll(reading, writing, seconds)
+        if self._wake_read.fileno() in ready:
             with contextlib.suppress(OSError):
                 self._wake_read.recv(4096)
-        return wire is not None and socket_ in ready
+        return wire is not None and wire.fileno() in ready
 
 
 def _say_goodbye(ended: session.Session, wire: transport.Transport, error: errors.AmqpError) -> None:
@@ -900,26 +905,16 @@ def _say_goodbye(ended: session.Session, wire: transport.Transport, error: error
         wire.send(wire.take())
 
 
-class _Poller:
-    """Waits for descriptors.
+def _poll(reading: list[int], writing: list[int], seconds: float) -> set[int]:
+    """Return the descriptors that can be read.
 
     poll(2) bears descriptors above 1023. Eventlet replaces select and takes poll away; its select bears them as well.
     """
-
-    def __init__(self) -> None:
-        self._watched: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-        self._poll: typing.Any = None
-
-    def wait(self, reading: tuple[int, ...], writing: tuple[int, ...], seconds: float) -> set[int]:
-        """Return the descriptors of ``reading`` that can be read, after ``seconds`` at the latest."""
-        if not hasattr(select, "poll"):
-            return set(select.select(reading, writing, [], seconds)[0])
-        if self._poll is None or self._watched != (reading, writing):
-            self._watched = (reading, writing)
-            self._poll = select.poll()
-            for descriptor in {*reading, *writing}:
-                wanted = select.POLLIN if descriptor in reading else 0
-                wanted |= select.POLLOUT if descriptor in writing else 0
-                self._poll.register(descriptor, wanted)
-        found = self._poll.poll(seconds * 1000)
-        return {descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT}
+    if not hasattr(select, "poll"):
+        return set(select.select(reading, writing, [], seconds)[0])
+    poller = select.poll()
+    for descriptor in {*reading, *writing}:
+        wanted = (select.POLLIN if descriptor in reading else 0) | (select.POLLOUT if descriptor in writing else 0)
+        poller.register(descriptor, wanted)
+    found = poller.poll(seconds * 1000)
+    return {descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT}

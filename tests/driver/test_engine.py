@@ -25,11 +25,6 @@ PAYLOAD = b"\x00\x53\x77\xa1\x01x"
 NOBODY = transport.Login(sasl.Credentials("", ""))
 
 
-def unread(arrival: session.Arrival) -> tuple[int, collections.abc.Callable[[], None]]:
-    """Take an answer that nobody waits for."""
-    return frames.ACCEPTED, lambda: None
-
-
 @pytest.fixture
 def closing() -> collections.abc.Iterator[list[typing.Any]]:
     """What is closed at the end, the last one first."""
@@ -53,7 +48,7 @@ class Peers:
     def connect(self, *ports: int, idle: float = 10.0, retry: float = 0.05) -> engine.Engine:
         hosts = tuple(engine.Host("127.0.0.1", port, NOBODY) for port in ports)
         settings = engine.Settings(hosts, "me", idle_timeout=idle, retry=(retry, 0.0, retry), link_retry=0.1)
-        found = engine.Engine(settings, unread)
+        found = engine.Engine(settings, lambda arrival: None)
         self._closing.append(found)
         return found
 
@@ -103,7 +98,7 @@ def test_an_address_of_ipv6_is_told_from_its_port(closing: list[typing.Any], lis
     closing.append(ended)
     where = f"[::1]:{ended.port if listens else 9}"
     hosts = (engine.Host("::1", ended.port if listens else 9, NOBODY),)
-    connection = engine.Engine(engine.Settings(hosts, "me", retry=(0.05, 0.0, 0.05)), unread)
+    connection = engine.Engine(engine.Settings(hosts, "me", retry=(0.05, 0.0, 0.05)), lambda arrival: None)
     closing.append(connection)
     told = {""}
 
@@ -739,7 +734,7 @@ def test_garbage_within_tls_ends_the_connection_and_not_the_thread(peers: Peers,
     server = peers.serve(serve)
     login = NOBODY._replace(tls=transport.Tls(ca_file=str(tmp_path / "ca.pem")))
     settings = engine.Settings((engine.Host("127.0.0.1", server.port, login),), "me", retry=(0.05, 0.0, 0.05))
-    found = engine.Engine(settings, unread)
+    found = engine.Engine(settings, lambda arrival: None)
     try:
         until(lambda: "TLS failed" in found.trouble)
         sent = Sent(found)
