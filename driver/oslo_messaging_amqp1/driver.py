@@ -60,11 +60,6 @@ class Waiter:
         self.result: typing.Any = None
         self.sent = False
 
-    @property
-    def waits(self) -> bool:
-        """Whether nothing was given since the last `wait`."""
-        return self._lock.locked()
-
     def wait(self, seconds: float) -> bool:
         """Wait for a result; returns whether there is one."""
         return self._lock.acquire(timeout=max(0.0, seconds))
@@ -347,7 +342,7 @@ class Driver(base.BaseDriver):
         delivery = session.Delivery(build, done, deadline, "rpc-call" in self._pre_settled, needs_reply=True)
         now.send(where, delivery)
         until = min(deadline, time.monotonic() + monitor) if monitor else deadline
-        while not now.wait(waiter, until - time.monotonic()) or waiter.result is None:
+        while not waiter.wait(until - time.monotonic()) or waiter.result is None:
             if time.monotonic() >= until:
                 why = now.refusal(delivery)
                 now.cancel(delivery)
@@ -420,7 +415,7 @@ class Driver(base.BaseDriver):
         delivery = session.Delivery(lambda _: payload, done, deadline, settled)
         waiting = now.send(where, delivery)
         pause = 0.0
-        while not now.wait(waiter, min(pause, deadline - time.monotonic())):
+        while not waiter.wait(min(pause, deadline - time.monotonic())):
             if now.without_consumer(delivery):
                 background = True
                 delivery.deadline = patience

@@ -39,11 +39,7 @@ _EXPIRE_SECONDS = 1.0  # between two looks for messages that waited too long
 _STEADY_SECONDS = 5.0  # a connection that stood so long was a good one: the next failure is the first again
 _MAX_WAIT = 60.0
 _SOON_SECONDS = 0.001  # for what may be written together with what is about to follow
-_LEAVE_SECONDS = 1.0  # for another thread to leave a socket that ended
-
-_LENT_SECONDS = 0.01  # between two looks of the engine's thread whether callers still read
-_SLICE_SECONDS = 0.2
-_ALONE = 10  # times that only one caller waits before callers read: changes cost more than they save
+_WRITER_SECONDS = 1.0  # for another thread to leave a socket that never blocks
 
 _Reply = tuple[typing.Union[int, bytes], typing.Callable[[], None]]
 
@@ -78,18 +74,6 @@ class Settings(typing.NamedTuple):
     reply_credit: int = 200
 
 
-class Waiter(typing.Protocol):
-    """What a caller waits for.
-
-    :ivar waits: whether nothing was given yet.
-    """
-
-    @property
-    def waits(self) -> bool: ...
-
-    def wait(self, seconds: float) -> bool: ...
-
-
 class Engine:
     """A connection that comes back, and links that come back with it.
 
@@ -117,14 +101,6 @@ class Engine:
         self._writing: transport.Transport | None = None  # to which some thread writes now
         self._promised = False  # whether the engine's thread writes within _SOON_SECONDS
         self._expected = 0  # who are likely to send before that
-        self._waiters: set[Waiter] = set()
-        self._lent = False  # whether callers read instead of the engine's thread; only that sets it
-        self._leader: tuple[Waiter, int] | None = None  # the caller that reads, and its thread
-        self._alone = 0  # how often in turn at most one caller waited when something came
-        self._used = False  # whether a caller has read since the last look
-        self._seen: tuple[Waiter, int] | None = None  # who read at the last look
-        self._relaxed = False  # whether the engine's thread waits for longer than _LENT_SECONDS meanwhile
-        self._broken: Exception | None = None  # why a caller cannot read on
         self._reading = False  # whether what came is being read now
         self._calls: list[typing.Callable[[], None]] = []  # for when it is read
         self._trouble = "no connection was tried yet"
@@ -237,75 +213,6 @@ class Engine:
         sender.resends += 1
         self._later(self._settings.link_retry, lambda: self._again(sender, delivery))
 
-    def wait(self, waiter: Waiter, seconds: float) -> bool:
-        """Wait for a result; returns whether there is one.
-
-        A caller that is alone reads its answer itself, which saves a change of threads. Those who come meanwhile wait,
-        and it gives them what they wait for. The engine's thread reads again once a caller leaves and others wait, or
-        when no caller has read for `_LENT_SECONDS`.
-        """
-        self._waiters.add(waiter)
-        try:
-            if self._lent:
-                deadline = time.monotonic() + seconds
-                self._lead(waiter, deadline)
-                seconds = deadline - time.monotonic()
-            return waiter.wait(seconds)
-        finally:
-            self._waiters.discard(waiter)
-
-    def _lead(self, waiter: Waiter, deadline: float) -> None:
-        """Read for all callers until there is a result for this one, or it is time, or the engine's thread reads."""
-        mine = (waiter, threading.get_ident())
-        with self._lock:
-            before = self._leader
-            # A signal's handler may call while the thread below it reads.
-            if not self._lent or (before is not None and before[1] != mine[1]):
-                return
-            self._leader = mine
-            now, wire = self._session, self._transport
-        try:
-            if now is not None and wire is not None:
-                self._read_until(waiter, deadline, now, wire)
-        finally:
-            with self._lock:
-                if self._leader is mine:
-                    self._leader = before
-                self._used = True
-                if len(self._waiters) > 1:
-                    self._lent = False
-                    self._alone = 0
-                if not self._lent or self._relaxed:
-                    self._wake()
-
-    def _read_until(
-        self, waiter: Waiter, deadline: float, now: session.Session, wire: transport.Transport
-    ) -> None:
-        poller = select.poll()
-        poller.register(wire.fileno(), select.POLLIN)
-        while self._lent and now is self._session and self._broken is None and waiter.waits:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            if not poller.poll(1000 * min(left, _SLICE_SECONDS)):
-                continue
-            try:
-                data = wire.receive()
-                with self._lock:
-                    if now is not self._session:
-                        return
-                    self._take(now, wire.decrypt(data))
-                    out = self._output() if now.urgent else b""
-                self._write(out)
-            except Exception as error:  # the engine's thread deals with it
-                with self._lock:
-                    if now is self._session:
-                        self._broken = error
-                self._wake()
-            self._answer(now)
-            if self._arrived:
-                self._wake()
-
     def after(self, call: typing.Callable[[], None]) -> None:
         """Call this once all that came is read, or else now; for ``done`` alone, which is called under the lock.
 
@@ -324,7 +231,6 @@ class Engine:
         """
         receiver = session.Receiver(address, address, credit, lambda arrival: self._arrived.append((incoming, arrival)))
         with self._lock:
-            self._recall()
             self._receivers.append(receiver)
             if self._session is not None and self._session.began:
                 self._session.attach(receiver)
@@ -387,7 +293,6 @@ class Engine:
         """Send what is under way, as far as that takes no more than two seconds, and end."""
         deadline = time.monotonic() + _CLOSE_SECONDS
         with self._lock:
-            self._recall()
             while self._busy() and not self._closing and time.monotonic() < deadline:
                 self._connected.wait(0.02)
             if not self._closing:
@@ -420,12 +325,6 @@ class Engine:
         other.close()
 
     # -- under the lock
-
-    def _recall(self) -> None:
-        """Let the engine's thread read, as soon as the caller who reads leaves."""
-        if self._lent:
-            self._lent = False
-            self._wake()
 
     def _busy(self) -> bool:
         """Return whether there is something that the present connection can still send, or has no outcome for."""
@@ -536,21 +435,6 @@ class Engine:
                     self._writing = None
         if wire.pending:
             self._wake()
-
-    def _answer(self, now: session.Session) -> None:
-        """Give the answers and outcomes that came to those who wait for them."""
-        calls = self._calls
-        self._calls = []
-        if self._answers:
-            answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
-            self._answers.clear()
-            with self._lock:
-                for arrival, state, call in answers:
-                    calls.append(call)
-                    if now is self._session:
-                        self._settle(arrival, state)
-        for call in calls:
-            call()
 
     def _write_pending(self, wire: transport.Transport) -> None:
         """Write what the socket did not take before."""
@@ -705,23 +589,19 @@ class Engine:
             ended, self._session = self._session, None
             wire, self._transport = self._transport, None
             self._trouble_is_of_login = isinstance(error, errors.HandshakeError)
-            self._lent = self._promised = False
+            self._promised = False
+            self._answers.clear()
             if ended is not None:
                 ended.lost(self._trouble)
                 self._on_lost(self._trouble)
             self._replies.reset()
             self._waiting.clear()
-            until = time.monotonic() + _LEAVE_SECONDS
+            until = time.monotonic() + _WRITER_SECONDS
             while self._writing is not None and time.monotonic() < until:
                 self._connected.wait(0.001)
             self._writing = None
         if ended is not None and wire is not None and not self._closing:
             _say_goodbye(ended, wire, error)
-        if wire is not None and self._leader is not None:
-            wire.interrupt()
-            while self._leader is not None and time.monotonic() < until:
-                time.sleep(0.001)
-        self._answers.clear()
         if wire is not None:
             wire.close()
         if not self._closing and self._trouble != self._logged:
@@ -734,8 +614,6 @@ class Engine:
         with self._lock:
             now = self._session = session.Session(wire.put, self._link_changed, settings.container)
             self._transport = wire
-            self._lent = False
-            self._leader = self._broken = None
             now.start(settings.hostname, settings.idle_timeout, settings.properties)
             self._take(now, rest)
             out = self._output()
@@ -744,10 +622,7 @@ class Engine:
         while True:
             if self._closing and time.monotonic() >= self._end:
                 raise errors.ConnectionLost("the driver was shut down")
-            reads = not self._lent and self._leader is None
-            readable = self._wait(wire, self._next_due(now, wire, began), reads)
-            if self._broken is not None:
-                raise self._broken
+            readable = self._wait(wire, self._next_due(now, wire, began))
             data = wire.receive() if readable else b""
             out = b""
             try:
@@ -756,51 +631,31 @@ class Engine:
                     if data:
                         self._take(now, wire.decrypt(data))
                     self._look_at_clock(now, wire, began)
-                    if reads:
-                        self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
-                        self._promised = self._expected > 0
+                    self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
+                    self._promised = self._expected > 0
                     if now.urgent or not self._promised:
                         out = self._output()
                 self._write(out)
                 if wire.pending:
                     self._write_pending(wire)
             finally:  # what came before the connection's end as well
-                self._hand_over(now, reads)
-            if data:
-                self._lend()
-            elif not reads:
-                self._watch_callers()
+                self._hand_over(now)
             self._run_timers()
 
-    def _lend(self) -> None:
-        """Let callers read, if they are all that wait for something, and none of them waits now."""
-        self._alone = self._alone + 1 if len(self._waiters) <= 1 else 0
-        # Eventlet takes poll away; there one green thread alone may wait for a socket.
-        if self._alone < _ALONE or self._receivers or not hasattr(select, "poll"):
-            return
-        with self._lock:
-            # In this order: who begins to wait meanwhile sees the first, or is seen by the second.
-            self._lent = not self._closing and not self._receivers
-            self._lent = self._lent and not any(waiter.waits for waiter in list(self._waiters))
-            self._used = True
-            self._relaxed = False
-            self._seen = None
-            if self._lent:
-                self._promised = False
-
-    def _watch_callers(self) -> None:
-        """Read again when no caller has done so since the last look; look seldom while one waits for long."""
-        with self._lock:
-            if self._leader is None and not self._used:
-                self._lent = False
-            self._relaxed = self._leader is not None and self._leader is self._seen
-            self._seen = self._leader
-            self._used = False
-
-    def _hand_over(self, now: session.Session, reads: bool) -> None:
+    def _hand_over(self, now: session.Session) -> None:
         """Hand the messages that came to those who take them."""
-        if reads:
-            self._answer(now)
+        calls = self._calls
+        self._calls = []
+        if self._answers:
+            answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
+            self._answers.clear()
+            with self._lock:
+                for arrival, state, call in answers:
+                    calls.append(call)
+                    if now is self._session:
+                        self._settle(arrival, state)
+        for call in calls:
+            call()
         while self._arrived:
             incoming, arrival = self._arrived.popleft()
             try:
@@ -857,8 +712,6 @@ class Engine:
             due = min(due, time.monotonic() + 1)
         if self._promised:
             due = min(due, time.monotonic() + _SOON_SECONDS)
-        elif self._lent and not self._relaxed:
-            due = min(due, time.monotonic() + _LENT_SECONDS)
         return max(0.0, due - time.monotonic() + 0.001)
 
     def _run_timers(self) -> None:
@@ -875,16 +728,12 @@ class Engine:
             out = self._output()
         self._write(out)
 
-    def _wait(self, wire: transport.Transport | None, seconds: float, reads: bool = True) -> bool:
-        """Wait until there is something to do; returns whether the socket has something to read.
-
-        :param reads: whether that matters.
-        """
+    def _wait(self, wire: transport.Transport | None, seconds: float) -> bool:
+        """Wait until there is something to do; returns whether the socket has something to read."""
         reading: list[int] = [self._wake_read.fileno()]
         writing: list[int] = []
         if wire is not None:
-            if reads:
-                reading.append(wire.fileno())
+            reading.append(wire.fileno())
             if wire.pending:
                 writing.append(wire.fileno())
         ready = _poll(reading, writing, seconds)
@@ -913,8 +762,7 @@ def _poll(reading: list[int], writing: list[int], seconds: float) -> set[int]:
     if not hasattr(select, "poll"):
         return set(select.select(reading, writing, [], seconds)[0])
     poller = select.poll()
-    for descriptor in {*reading, *writing}:
-        wanted = (select.POLLIN if descriptor in reading else 0) | (select.POLLOUT if descriptor in writing else 0)
-        poller.register(descriptor, wanted)
+    for descriptor in reading:
+        poller.register(descriptor, select.POLLIN | (select.POLLOUT if descriptor in writing else 0))
     found = poller.poll(seconds * 1000)
-    return {descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT}
+    return {descriptor for descriptor, event in found if event & ~select.POLLOUT}

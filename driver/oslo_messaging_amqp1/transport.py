@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import socket
 import ssl
 import struct
@@ -177,11 +176,6 @@ class Transport:
         except ssl.SSLError as error:
             raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def interrupt(self) -> None:
-        """End the connection for a thread that waits for it; the descriptor stays until `close`."""
-        with contextlib.suppress(OSError):  # the peer was faster
-            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket; what is pending is lost."""
