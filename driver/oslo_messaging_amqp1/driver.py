@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -92,7 +91,7 @@ class IncomingMessage(base.RpcIncomingMessage):
         """
         if self._arrival.session.closed and not self._arrival.settled:
             raise oslo_messaging.MessageDeliveryFailure("the connection that a message came over has ended")
-        self._driver.settle(self._arrival, frames.ACCEPTED, answered=bool(self._reply_to))
+        self._driver.settle(self._arrival, frames.ACCEPTED)
 
     def requeue(self) -> None:
         self._driver.settle(self._arrival, frames.RELEASED)
@@ -365,16 +364,17 @@ class Driver(base.BaseDriver):
             raise common.deserialize_remote_exception(failure, self._allowed_remote_exmods)
         return content.get("response")
 
-    def _answered(self, arrival: session.Arrival) -> tuple[int | bytes, typing.Callable[[], None]]:
-        """An answer or a heartbeat came: return what to settle it with, and what wakes its caller after that."""
+    def _answered(self, arrival: session.Arrival) -> None:
+        """An answer or a heartbeat came, in the engine's thread and under its lock."""
         try:
             received = messages.decode(arrival.payload)
         except errors.DecodeError:
-            return frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"), _nothing
+            arrival.session.settle(arrival, frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"))
+            return
         waiter = None if received.correlation_id is None else self._calls.get(received.correlation_id)
-        if waiter is None:
-            return frames.MODIFIED, _nothing
-        return frames.ACCEPTED, functools.partial(waiter.give, received.body)
+        arrival.session.settle(arrival, frames.MODIFIED if waiter is None else frames.ACCEPTED)
+        if waiter is not None:
+            waiter.give(received.body)
 
     def _cast(
         self,
@@ -409,8 +409,7 @@ class Driver(base.BaseDriver):
             elif outcome is not session.Outcome.ACCEPTED and background:
                 self._drop(where)
             else:
-                result = _DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason)
-                now.after(functools.partial(waiter.give, result))
+                waiter.give(_DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason))
 
         delivery = session.Delivery(lambda _: payload, done, deadline, settled)
         waiting = now.send(where, delivery)
@@ -511,14 +510,11 @@ class Driver(base.BaseDriver):
             self.settle(arrival, frames.rejected("amqp:decode-error", "not a message of oslo.messaging"))
             return None
 
-    def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
-        """Settle a message; without the connection that it came over there is nothing to settle.
-
-        :param answered: whether an answer is likely to follow at once.
-        """
+    def settle(self, arrival: session.Arrival, state: int | bytes) -> None:
+        """Settle a message; without the connection that it came over there is nothing to settle."""
         now = self._engine_now
         if now is not None:
-            now.settle(arrival, state, answered)
+            now.settle(arrival, state)
 
     def stop(self, receivers: typing.Sequence[session.Receiver]) -> None:
         """Ask for no further messages from these links."""
@@ -579,10 +575,6 @@ class Driver(base.BaseDriver):
 
     def require_features(self, requeue: bool = False) -> None:
         """A message can be released, and is then delivered again, here or to another listener."""
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 _DONE = object()
