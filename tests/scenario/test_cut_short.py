@@ -8,8 +8,9 @@ import shutil
 import typing
 
 import pytest
-from om_agent import apply, cli, drain, errors, observe
+from om_agent import apply, cli, drain, errors
 from om_agent.apply import live_router
+from om_agent.observe import routers
 
 from tests import helpers
 
@@ -114,7 +115,7 @@ def cut(
             live_router.write_drained_port(node.root, 12345)
         raise error
 
-    for module, name in ((drain, "drain"), (drain, "undo"), (observe, "mesh"), (apply, "apply")):
+    for module, name in ((drain, "drain"), (drain, "undo"), (routers, "mesh"), (apply, "apply")):
         monkeypatch.setattr(module, name, fail)
     metadata = node.metadata(RAW)
     return cli.main([command, metadata, "--node", "ctl-0", "--root", str(node.root), "--no-services"])
