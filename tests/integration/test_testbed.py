@@ -191,8 +191,8 @@ except errors.Stopped as e:
     [
         ("from testbed import errors, processes; processes.stop_on_signals()", "run()", (143, "")),
         (
-            "from om_agent import cli; from testbed import errors",
-            "cli._validate = run; sys.exit(cli.main(['validate', os.devnull]))",
+            "from om_agent import cli; from om_agent.cli import change; from testbed import errors",
+            "change._validate = run; sys.exit(cli.main(['validate', os.devnull]))",
             (1, "om-agent: interrupted; it had changed nothing.\n"),
         ),
     ],
