@@ -271,10 +271,10 @@ def use_driver(path: pathlib.Path, scheme: str) -> None:
     """Have a service use another driver for AMQP 1.0; the agent writes the scheme of oslo.messaging's former one.
 
     :param path: the service's file.
-    :raises testbed.errors.TestbedError: when the file does not name the former one.
+    :raises testbed.errors.TestbedError: when the file does not name the former one once.
     """
-    text = path.read_text()
-    found = re.sub(r"^(transport_url\s*=\s*)amqp://", rf"\g<1>{scheme}://", text, flags=re.MULTILINE)
-    if found == text:
-        raise errors.TestbedError(f"{path} has no transport_url of the scheme amqp.")
-    path.write_text(found)
+    url = re.compile(r"^(transport_url\s*=\s*)amqp://", re.MULTILINE)
+    text, count = url.subn(rf"\g<1>{scheme}://", path.read_text())
+    if count != 1:
+        raise errors.TestbedError(f"{path} has {count} transport URLs of the scheme amqp instead of one.")
+    path.write_text(text)

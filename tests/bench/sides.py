@@ -35,6 +35,7 @@ class Kind:
     :param works: the kinds of work that it takes part in; empty for all.
     :param notify: what notifications go over; where that is routers as well there is no RabbitMQ at all.
     :param tls: whether services use TLS to their router.
+    :param driver: the scheme of services' URLs where RPC goes over routers; see `testbed.overcloud.use_driver`.
     :param edits: what is changed by hand of what was rendered: a node's file, a text that is in it once, and the text
         that takes its place.
     """
@@ -49,6 +50,7 @@ class Kind:
     works: tuple[str, ...] = ()
     notify: model.Scheme = model.Scheme.RABBIT
     tls: bool = False
+    driver: str = "amqp"
     edits: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -61,8 +63,7 @@ _QUORUM = (
 )
 # A majority of copies is what tripleo asks for unless told otherwise (RabbitHAQueues 0); this is its -1.
 _EVERYWHERE = ('"ha-mode": "exactly",\n        "ha-params": 2,', '"ha-mode": "all",')
-# The agent renders the in-tree driver's scheme; the section of options is the same.
-_OWN_DRIVER = ((_FILE, "transport_url = amqp://", "transport_url = amqp1://"),)
+_OWN = "amqp1"  # the scheme of the driver of this project
 KINDS = {
     "one": (
         Kind("router", "one router", _AMQP, 1),
@@ -92,13 +93,13 @@ KINDS = {
         Kind("settled", "pre-settled", _AMQP, 3, _FAST, notify=_AMQP),
     ),
     "driver": (
-        Kind("own", "the driver of this project", _AMQP, 1, edits=_OWN_DRIVER),
+        Kind("own", "the driver of this project", _AMQP, 1, driver=_OWN),
         Kind("in-tree", "oslo.messaging's former driver", _AMQP, 1),
-        Kind("own-tls", "the driver of this project, TLS", _AMQP, 1, works=("calls",), tls=True, edits=_OWN_DRIVER),
+        Kind("own-tls", "the driver of this project, TLS", _AMQP, 1, works=("calls",), tls=True, driver=_OWN),
         Kind("broker", "one RabbitMQ", _RABBIT, 1),
     ),
     "driver-mesh": (
-        Kind("own-mesh", "three routers, the driver of this project", _AMQP, 3, edits=_OWN_DRIVER),
+        Kind("own-mesh", "three routers, the driver of this project", _AMQP, 3, driver=_OWN),
         Kind("in-tree-mesh", "three routers, oslo.messaging's former driver", _AMQP, 3),
         Kind(
             "brokers", "three RabbitMQ, mirrored on all", _RABBIT, 3, broker={"queues": "mirrored"},
@@ -171,6 +172,8 @@ class Side:
         for host in cloud.hosts:
             for name, old, new in kind.edits:
                 _edit(host.path(name), old, new)
+            if kind.driver != "amqp":
+                overcloud.use_driver(host.path(_FILE), kind.driver)
         return cloud
 
     @property

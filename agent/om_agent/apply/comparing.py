@@ -1,4 +1,4 @@
-"""What is on disk beside what should be."""
+"""Compare what is on disk with what should be there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is on disk beside what should be.
+    """What is on disk, compared with what should be there.
 
     :param files_to_write: files of ours to write.
     :param files_to_remove: paths of files of ours to remove.

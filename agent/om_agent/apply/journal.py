@@ -1,7 +1,7 @@
 """Files on disk, changed all together or not at all.
 
-A transaction is a journal and a copy of every file that may change, beside that file: putting back is a rename, which
-needs no space, so it works on a full disk. The journal goes through the phases
+A transaction is a journal and a copy of every file that may change, in that file's directory. Putting back is a rename,
+which needs no space, so it works on a full disk. The journal goes through the phases
 
     prepare -> active -> puppet -> committed
 
@@ -203,9 +203,11 @@ def _describe(root: pathlib.Path, path: str) -> dict[str, typing.Any] | None:
 
 
 def _copy_aside(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
-    """Copy one file beside itself with owner, times and labels, closed to all others: an old password may be in it,
-    and it may stay for long when this run is killed. Whoever owns the directory cannot exchange what is looked at:
-    all of it is done by descriptor."""
+    """Copy one file into its own directory with owner, times and labels, closed to all others.
+
+    An old password may be in it, and it may stay for long when this run is killed. All of it is done by descriptor, so
+    that whoever owns the directory cannot exchange what is looked at.
+    """
     if not entry["copy"]:
         return
     source, old = files.on_disk(root, entry["path"]), _old(root, entry["path"])
