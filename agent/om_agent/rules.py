@@ -33,13 +33,27 @@ class Given:
 
 
 def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Addresses that no node can have for itself."""
+    """Addresses that no node can have for itself, where clients or routers would connect to them."""
     for i, node in enumerate(d.nodes):
-        if not fields.is_address(node.address):
-            continue
-        path, ip = f"nodes[{i}].address", ipaddress.IPv6Address(node.address) if ":" in node.address else None
-        if ip.is_unspecified or ip.is_multicast or ip.is_link_local if ip else _NOBODY.match(node.address):
-            yield kinds.problem(path, "no-own-address")
+        for key in ("address",) if node.host == node.address else ("address", "host"):
+            if _is_nobodys(getattr(node, key)):
+                yield kinds.problem(f"nodes[{i}].{key}", "no-own-address")
+    for b in d.halves:
+        if b.external:
+            for i, host in enumerate(b.hosts):
+                if _is_nobodys(host):
+                    yield kinds.problem(f"{b.half}.hosts[{i}]", "no-own-address")
+
+
+def _is_nobodys(host: str) -> bool:
+    if not fields.is_address(host):
+        return False
+    if ":" not in host:
+        return bool(_NOBODY.match(host))
+    ip = ipaddress.IPv6Address(host)
+    if ip.ipv4_mapped:
+        return bool(_NOBODY.match(str(ip.ipv4_mapped)))
+    return ip.is_unspecified or ip.is_multicast or ip.is_link_local
 
 
 def problems(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:

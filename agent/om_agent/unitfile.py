@@ -7,6 +7,7 @@ No program is run to find out.
 from __future__ import annotations
 
 import glob
+import itertools
 import pathlib
 import re
 import shlex
@@ -36,6 +37,7 @@ _WSGI = re.compile("wsgi|gunicorn|apache|httpd")  # what runs a WSGI program, in
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 _MAX_EXPANDED = 128 * 1024  # characters; the kernel takes no longer argument (MAX_ARG_STRLEN, execve(2))
 _MAX_INIS = 100  # of one unit, each with those that it names
+_MAX_ENVIRONMENTS = 1000  # files that one unit's lines EnvironmentFile= name
 
 
 class Assigned(typing.NamedTuple):
@@ -85,6 +87,7 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
     given: dict[str, Assigned] = {}
     from_files: dict[str, Assigned] = {}  # EnvironmentFile= counts before Environment= (systemd.exec(5))
     unset: set[str] = set()
+    budget = itertools.repeat(True, _MAX_ENVIRONMENTS)
     forgotten: dict[str, tuple[list[str] | dict[str, Assigned] | set[str], ...]] = {
         "ExecStart": (started, told),
         "Environment": (given,),
@@ -104,7 +107,7 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
             elif key == "UnsetEnvironment":
                 unset.update(_words(value))
             else:
-                from_files.update(_from_files(value, root))
+                from_files.update(_from_files(value, root, budget))
     known = {**_for_all_units(root), **given, **from_files}
     known = {name: one for name, one in known.items() if not {name, f"{name}={one.value}"} & unset}
     command = expand(" ".join(started), {name: one.value for name, one in known.items()})
@@ -225,13 +228,19 @@ def _at(values: dict[str, str], path: pathlib.Path, root: pathlib.Path) -> dict[
     return {name: Assigned(value, below) for name, value in values.items()}
 
 
-def _from_files(value: str, root: pathlib.Path) -> dict[str, Assigned]:
-    """Return the variables of the files that a line EnvironmentFile= names, which may have wildcards."""
+def _from_files(value: str, root: pathlib.Path, budget: typing.Iterator[bool]) -> dict[str, Assigned]:
+    """Return the variables of the files that a line EnvironmentFile= names, which may have wildcards.
+
+    :param budget: has one item for each file, and each line, that may still be looked at.
+    """
     found: dict[str, Assigned] = {}
     pattern = reading.normal(value.strip().removeprefix("-"))
     if "\0" in pattern or len(pattern) > reading.PATH_LIMIT:  # no file has such a name
         return found
-    for name in sorted(glob.glob(f"{glob.escape(str(root))}/{pattern.lstrip('/')}")):
+    if not next(budget, False):
+        return found
+    names = sorted(glob.glob(f"{glob.escape(str(root))}/{pattern.lstrip('/')}"))
+    for name, _ in zip(names, budget):
         path = pathlib.Path(name)
         found.update(_at(dict(_ASSIGNMENT.findall(_text(path, root))), path, root))
     return found

@@ -142,6 +142,19 @@ def test_a_plan_that_apply_would_refuse_ends_as_apply_would(node: helpers.Machin
     assert told["changes"] and told["node"] == "ctl-0"
 
 
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_a_file_that_no_service_can_have_written_is_named_and_left(node: helpers.Machine, command: str) -> None:
+    nova = node.root / "etc/nova/nova.conf"
+    with nova.open("r+b") as file:
+        file.truncate(16 * 2**20 + 1)
+    before = helpers.tree(node.root / "etc")
+    result = node.run(command, node.metadata(helpers.dual()), "--node", "ctl-0")
+    assert result.returncode == 1
+    assert f"{nova}: the file is larger than 16 MiB" in result.stderr
+    assert "defect" not in result.stderr
+    assert helpers.tree(node.root / "etc") == before and node.puppet_runs() == []
+
+
 def test_a_plan_of_nothing(node: helpers.Machine) -> None:
     apply(node, helpers.dual())
     result = node.run("plan", node.metadata(helpers.dual()), "--node", "ctl-0")

@@ -608,6 +608,14 @@ def test_a_file_beside_the_own_one_that_is_too_large(tmp_path: pathlib.Path) -> 
     assert [s.path for s in sources.other_files("/etc/x/x.conf", ["x"], tmp_path)] == ["/srv/big.conf"]
 
 
+@pytest.mark.parametrize("lines", [1, 1001])
+def test_a_thousand_environment_files_are_read_at_most(tmp_path: pathlib.Path, lines: int) -> None:
+    pattern = "/etc/x.d/*" if lines == 1 else "/etc/x.d/0001"
+    _write(tmp_path, {"etc/systemd/system/x.service": "[Service]\n" + f"EnvironmentFile={pattern}\n" * lines})
+    _write(tmp_path, {f"etc/x.d/{n:04}": f"OS_DEFAULT__X{n}=1\n" for n in range(1, 1005)})
+    assert len(sources.variables(["x"], tmp_path)) == (999 if lines == 1 else 1)
+
+
 @pytest.mark.parametrize("said", ["--config-dir /../../../out", "--config-dir /link", "--config-file /link/a.conf"])
 def test_nothing_is_read_outside_of_the_root(tmp_path: pathlib.Path, said: str) -> None:
     root = tmp_path / "root"

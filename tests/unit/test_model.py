@@ -492,6 +492,21 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "a line end for saslpasswd2": (put(DUAL, "rpc.password", "ab\n"), [("rpc.password", "password-line-end")]),
     "everybody's address": (put(D, "nodes.0.address", "0.0.0.0"), [("nodes[0].address", "no-own-address")]),
     "a multicast address": (put(D, "nodes.0.address", "224.0.0.1"), [("nodes[0].address", "no-own-address")]),
+    "a mapped broadcast address": (
+        put(helpers.default(1, 0), "nodes.0.address", "::ffff:255.255.255.255"),
+        [("nodes[0].address", "no-own-address")],
+    ),
+    "everybody's address for clients": (put(D, "nodes.0.host", "0.0.0.0"), [("nodes[0].host", "no-own-address")]),
+    "a link-local address for clients": (
+        put(helpers.default(1, 0), "nodes.0.host", "fe80::1"),
+        [("nodes[0].host", "no-own-address")],
+    ),
+    "everybody's external address": (
+        put(D, "rpc.hosts", ["0.0.0.0"]),
+        [("rpc.hosts[0]", "no-own-address"), ("notify.hosts[0]", "no-own-address")],
+    ),
+    "an address of few numbers": (put(D, "nodes.0.host", "0x7f.1"), [("nodes[0].host", "not-a-host")]),
+    "an address of one number": (put(D, "nodes.0.host", "0X7F000001"), [("nodes[0].host", "not-a-host")]),
     "one address in two spellings": (
         put(put(helpers.default(2, 0), "nodes.0.address", "::1"), "nodes.1.address", "0:0:0:0:0:0:0:1"),
         [("nodes[1].address", "twice")],

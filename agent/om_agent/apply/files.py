@@ -86,13 +86,16 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read(path: pathlib.Path) -> bytes | None:
-    """Return the content of a regular file; None when there is none, or when it is a link or anything else."""
+def read(path: pathlib.Path, most: int = -1) -> bytes | None:
+    """Return the content of a regular file; None when there is none, or when it is a link or anything else.
+
+    :param most: bytes after which reading ends; -1 for no limit.
+    """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
         with open_regular(path) as stream:
-            return stream.read()
+            return stream.read(most)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

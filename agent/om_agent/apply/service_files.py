@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from om_agent import ini
+from om_agent import errors, ini, kinds, reading
 from om_agent.apply import files, results, saved_state
 from om_agent.plan import services
 
@@ -32,7 +32,18 @@ def added_sections(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, 
 
 
 def text_of(file: services.ConfigFile, root: pathlib.Path) -> str:
-    return (files.read(files.on_disk(root, file.path)) or b"").decode(errors="surrogateescape")
+    """Return the text of a service's file; '' when there is none.
+
+    :raises om_agent.errors.NotReady: when it is too large for a configuration.
+    """
+    return (_content(files.on_disk(root, file.path)) or b"").decode(errors="surrogateescape")
+
+
+def _content(path: pathlib.Path) -> bytes | None:
+    content = files.read(path, reading.SERVICE_LIMIT + 1)
+    if content is not None and len(content) > reading.SERVICE_LIMIT:
+        raise errors.NotReady([kinds.problem(str(path), "large-file", limit=reading.SERVICE_LIMIT // reading.MIB)])
+    return content
 
 
 def wanted_keys(file: services.ConfigFile) -> list[tuple[str, str, str | None]]:
@@ -43,7 +54,7 @@ def wanted_keys(file: services.ConfigFile) -> list[tuple[str, str, str | None]]:
 def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[results.Change]:
     """Return what puppet has to do to one service's file; the values themselves are not in it."""
     path = files.on_disk(root, file.path)
-    content = files.read(path)
+    content = _content(path)
     keys = ini.read((content or b"").decode(errors="surrogateescape"), file.format)
     changes = []
     for section, key, value in wanted_keys(file):

@@ -108,8 +108,8 @@ KINDS = {
         "Use {wanted}",
     ),
     "no-own-address": kind.Kind(
-        "this address belongs to no single node: it is unspecified, multicast, broadcast or link-local",
-        "Write the node's own address",
+        "this address belongs to no single host: it is unspecified, multicast, broadcast or link-local",
+        "Write the host's own address",
         reads=kind.CARRIERS,
     ),
     "not-one-of": kind.Kind(

@@ -58,6 +58,10 @@ KINDS = {
         "the file has {count} names (hard links), and what is written to one could not be taken back from the others",
         "Put a copy in its place (cp -p), under this name alone",
     ),
+    "large-file": kind.Kind(
+        "the file is larger than {limit} MiB, which no service's configuration is",
+        "Look what fills it, and put the service's configuration in its place",
+    ),
     "anybody-writes": kind.Kind(
         "everybody may write in this directory, and so put links in the way of what is written there",
         "Run chmod o-w on it, once you have seen that nothing strange is in it",
