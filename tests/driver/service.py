@@ -139,13 +139,31 @@ def fork() -> dict[str, object]:
             _in_child(service.client, writing)
         os.close(writing)
         during = [client.call({}, "echo", value=number) for number in range(50)]
-        told = os.read(reading, 65536)  # what the child says at its end; eventlet's read lets the servers work
+        told = _read(reading)  # what the child says at its end
         os.waitpid(child, 0)
         return {
             "parent": before == client.call({}, "where") == os.getpid() and during == list(range(50)),
             "same connection": service.client.transport._driver._engine is engine and not engine.trouble,
             "child": json.loads(told or b"{}"),
         }
+
+
+def _read(pipe: int) -> bytes:
+    """Return what comes out of a pipe, while the servers work.
+
+    Reading must not block. With eventlet, both processes share an epoll set, in which the child's descriptor of the same
+    number tells the parent that its pipe can be read.
+    """
+    os.set_blocking(pipe, False)
+    told: list[bytes] = []
+
+    def came() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            told.append(os.read(pipe, 65536))
+        return bool(told)
+
+    until(came)
+    return b"".join(told)
 
 
 def _in_child(client: typing.Any, pipe: int) -> typing.NoReturn:
