@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ _PRODUCT = "oslo-messaging-amqp1"  # by which a router's operator tells these co
 _LOOK_SECONDS = 0.2  # between two looks whether somebody listens
 _TAIL_SECONDS = 0.1  # for messages on their way to a listener that stops
 _PRE_SETTLED = ("rpc-call", "rpc-reply", "rpc-cast", "notify")
+_IDS = 64  # names of calls that are drawn at once
 _MAX_WAITING = 100  # messages to one address that wait while nobody waits for them; further senders wait
 
 
@@ -91,7 +93,7 @@ class IncomingMessage(base.RpcIncomingMessage):
         """
         if self._arrival.session.closed and not self._arrival.settled:
             raise oslo_messaging.MessageDeliveryFailure("the connection that a message came over has ended")
-        self._driver.settle(self._arrival, frames.ACCEPTED)
+        self._driver.settle(self._arrival, frames.ACCEPTED, answered=bool(self._reply_to))
 
     def requeue(self) -> None:
         self._driver.settle(self._arrival, frames.RELEASED)
@@ -239,6 +241,7 @@ class Driver(base.BaseDriver):
         self._pre_settled = frozenset(values.pre_settled)
         self._addressing = _addressing(values, default_exchange or "", url.virtual_host or "")
         self._calls: dict[messages.Id, Waiter] = {}
+        self._ids: collections.deque[str] = collections.deque()
         self._dropped: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
         self._engine_now: engine.Engine | None = None
@@ -265,6 +268,7 @@ class Driver(base.BaseDriver):
         self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
         left, self._engine_now = self._engine_now, None
         self._calls = {}
+        self._ids.clear()  # which the parent uses
         if left is not None:
             left.abandon()
 
@@ -304,7 +308,7 @@ class Driver(base.BaseDriver):
             cast = messages.encode(where, body, ttl=ttl, expiry=expiry)
             self._cast(where, cast, deadline, retry, bool(target.fanout), "rpc-cast" in self._pre_settled)
             return None
-        call_id = os.urandom(16).hex()
+        call_id = self._new_id()
         waiter = self._calls[call_id] = Waiter()
 
         def build(reply_to: str) -> bytes:
@@ -315,6 +319,18 @@ class Driver(base.BaseDriver):
             return self._call(where, build, waiter, deadline, call_monitor_timeout, retry, timeout)
         finally:
             self._calls.pop(call_id, None)
+
+    def _new_id(self) -> str:
+        """Return the name of a call, which nobody can guess.
+
+        Many are drawn at once, since each system call lets another thread run.
+        """
+        while True:
+            try:
+                return self._ids.popleft()
+            except IndexError:
+                drawn = os.urandom(_IDS * 16).hex()
+                self._ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
 
     def _call(
         self,
@@ -364,17 +380,16 @@ class Driver(base.BaseDriver):
             raise common.deserialize_remote_exception(failure, self._allowed_remote_exmods)
         return content.get("response")
 
-    def _answered(self, arrival: session.Arrival) -> None:
-        """An answer or a heartbeat came, in the engine's thread and under its lock."""
+    def _answered(self, arrival: session.Arrival) -> tuple[int | bytes, typing.Callable[[], None]]:
+        """An answer or a heartbeat came: return what to settle it with, and what wakes its caller after that."""
         try:
             received = messages.decode(arrival.payload)
         except errors.DecodeError:
-            arrival.session.settle(arrival, frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"))
-            return
+            return frames.rejected("amqp:decode-error", "not an answer of oslo.messaging"), _nothing
         waiter = None if received.correlation_id is None else self._calls.get(received.correlation_id)
-        arrival.session.settle(arrival, frames.MODIFIED if waiter is None else frames.ACCEPTED)
-        if waiter is not None:
-            waiter.give(received.body)
+        if waiter is None:
+            return frames.MODIFIED, _nothing
+        return frames.ACCEPTED, functools.partial(waiter.give, received.body)
 
     def _cast(
         self,
@@ -409,7 +424,8 @@ class Driver(base.BaseDriver):
             elif outcome is not session.Outcome.ACCEPTED and background:
                 self._drop(where)
             else:
-                waiter.give(_DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason))
+                result = _DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason)
+                now.after(functools.partial(waiter.give, result))
 
         delivery = session.Delivery(lambda _: payload, done, deadline, settled)
         waiting = now.send(where, delivery)
@@ -510,11 +526,14 @@ class Driver(base.BaseDriver):
             self.settle(arrival, frames.rejected("amqp:decode-error", "not a message of oslo.messaging"))
             return None
 
-    def settle(self, arrival: session.Arrival, state: int | bytes) -> None:
-        """Settle a message; without the connection that it came over there is nothing to settle."""
+    def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
+        """Settle a message; without the connection that it came over there is nothing to settle.
+
+        :param answered: whether an answer is likely to follow at once.
+        """
         now = self._engine_now
         if now is not None:
-            now.settle(arrival, state)
+            now.settle(arrival, state, answered)
 
     def stop(self, receivers: typing.Sequence[session.Receiver]) -> None:
         """Ask for no further messages from these links."""
@@ -575,6 +594,10 @@ class Driver(base.BaseDriver):
 
     def require_features(self, requeue: bool = False) -> None:
         """A message can be released, and is then delivered again, here or to another listener."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 _DONE = object()

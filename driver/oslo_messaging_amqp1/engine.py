@@ -1,7 +1,12 @@
 """Keep one connection to the routers alive, and links on it; the only module with a thread.
 
 Whoever sends writes to the socket in his own thread: nothing is handed over. One thread per engine reads, reconnects
-and runs what is due later. All state is under one lock, which nobody holds while waiting.
+and runs what is due later. All state is under one lock, which nobody holds while waiting or in a system call.
+
+What is written is collected, since each system call lets another thread of Python run. One thread writes at a time and
+takes along what others added meanwhile. After the engine's thread has handed over several messages or answers, those
+who got them are likely to send at once: only the last one writes. Should fewer send than expected, the engine's thread
+writes after `_SOON_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,6 +38,10 @@ _MAX_REDIRECTS = 4  # one after the other
 _EXPIRE_SECONDS = 1.0  # between two looks for messages that waited too long
 _STEADY_SECONDS = 5.0  # a connection that stood so long was a good one: the next failure is the first again
 _MAX_WAIT = 60.0
+_SOON_SECONDS = 0.001  # for what may be written together with what is about to follow
+_WRITER_SECONDS = 1.0  # for another thread to leave a socket that never blocks
+
+_Reply = tuple[typing.Union[int, bytes], typing.Callable[[], None]]
 
 Link = typing.Union[session.Sender, session.Receiver]
 
@@ -68,14 +77,15 @@ class Settings(typing.NamedTuple):
 class Engine:
     """A connection that comes back, and links that come back with it.
 
-    :param on_reply: takes what comes to the reply address. It is called under the engine's lock.
+    :param on_reply: takes what comes to the reply address, in the engine's thread and not under its lock. It returns
+        what to settle it with, and what to call after that.
     :param on_lost: is told that a connection ended, and with it the reply address. It is called under the lock, too.
     """
 
     def __init__(
         self,
         settings: Settings,
-        on_reply: typing.Callable[[session.Arrival], None],
+        on_reply: typing.Callable[[session.Arrival], _Reply],
         on_lost: typing.Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._settings = settings
@@ -83,9 +93,16 @@ class Engine:
         self._lock = threading.Lock()
         self._senders: dict[str, session.Sender] = {}
         self._receivers: list[session.Receiver] = []
-        self._replies = session.Receiver(None, "rpc-response", settings.reply_credit, on_reply)
+        self._on_reply = on_reply
+        self._answers: list[session.Arrival] = []
+        self._replies = session.Receiver(None, "rpc-response", settings.reply_credit, self._answers.append)
         self._session: session.Session | None = None
         self._transport: transport.Transport | None = None
+        self._writing: transport.Transport | None = None  # to which some thread writes now
+        self._promised = False  # whether the engine's thread writes within _SOON_SECONDS
+        self._expected = 0  # who are likely to send before that
+        self._reading = False  # whether what came is being read now
+        self._calls: list[typing.Callable[[], None]] = []  # for when it is read
         self._trouble = "no connection was tried yet"
         self._trouble_is_of_login = False
         self._logged = ""
@@ -102,6 +119,7 @@ class Engine:
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
+        self._poller = _Poller()
         self._connected = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="amqp1", daemon=True)
         self._thread.start()
@@ -142,7 +160,10 @@ class Engine:
                 sender = self._senders[address] = session.Sender(address, time.monotonic())
             delivery.sender = sender
             self._submit(sender, delivery)
-            return len(sender.queue)
+            waiting = len(sender.queue)
+            out = self._output() if self._is_last() else b""
+        self._write(out)
+        return waiting
 
     def cancel(self, delivery: session.Delivery) -> bool:
         """Take back what was not sent yet; returns whether that was so. It is not sent again either."""
@@ -193,6 +214,15 @@ class Engine:
         sender.resends += 1
         self._later(self._settings.link_retry, lambda: self._again(sender, delivery))
 
+    def after(self, call: typing.Callable[[], None]) -> None:
+        """Call this once all that came is read, or else now; for ``done`` alone, which is called under the lock.
+
+        A thread that is woken earlier only waits for the interpreter."""
+        if self._reading:
+            self._calls.append(call)
+        else:
+            call()
+
     def subscribe(
         self, address: str, credit: int, incoming: typing.Callable[[session.Arrival], None]
     ) -> session.Receiver:
@@ -205,7 +235,8 @@ class Engine:
             self._receivers.append(receiver)
             if self._session is not None and self._session.began:
                 self._session.attach(receiver)
-                self._flush()
+            out = self._output()
+        self._write(out)
         return receiver
 
     def attached(self, receivers: typing.Collection[session.Receiver], deadline: float) -> bool:
@@ -224,7 +255,8 @@ class Engine:
             for receiver in receivers:
                 if self._session is not None:
                     self._session.stop(receiver)
-            self._flush()
+            out = self._output()
+        self._write(out)
 
     def leave(self, receivers: typing.Iterable[session.Receiver]) -> None:
         """Detach these links, each as soon as what came over it is settled: the router may not send to a link that
@@ -234,23 +266,29 @@ class Engine:
                 receiver.leaving = True
                 if not receiver.outstanding:
                     self._detach(receiver)
-            self._flush()
+            out = self._output()
+        self._write(out)
 
     def unsubscribe(self, receivers: typing.Iterable[session.Receiver]) -> None:
         """Detach these links now."""
         with self._lock:
             for receiver in receivers:
                 self._detach(receiver)
-            self._flush()
+            out = self._output()
+        self._write(out)
 
-    def settle(self, arrival: session.Arrival, state: int | bytes) -> None:
-        """Settle a message that came."""
+    def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
+        """Settle a message that came.
+
+        :param answered: whether an answer is likely to follow, with which this may be written.
+        """
+        out = b""
         with self._lock:
             if arrival.session is self._session:
-                self._session.settle(arrival, state)
-                if arrival.receiver.leaving and not arrival.receiver.outstanding:
-                    self._detach(arrival.receiver)
-                self._flush()
+                self._settle(arrival, state)
+                if not (answered and self._promised) and self._is_last():
+                    out = self._output()
+        self._write(out)
 
     def close(self) -> None:
         """Send what is under way, as far as that takes no more than two seconds, and end."""
@@ -262,10 +300,11 @@ class Engine:
                 self._end = time.monotonic()
                 if self._session is not None and self._session.began:
                     self._session.finish()
-                    self._flush()
                     self._end += _GOODBYE_SECONDS
             self._closing = True
             self._connected.notify_all()
+            out = self._output()
+        self._write(out)
         self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(_CLOSE_SECONDS)
@@ -299,7 +338,8 @@ class Engine:
             and (sender.credit > 0 or sender.attached is None or now - sender.attached < _CREDIT_SECONDS)
             for sender in self._senders.values()
         )
-        return waiting or not self._session.quiet or self._transport.pending > 0
+        unwritten = self._transport.pending > 0 or self._writing is not None or self._promised
+        return waiting or unwritten or not self._session.quiet
 
     def _detach(self, receiver: session.Receiver) -> None:
         if receiver in self._receivers:
@@ -318,13 +358,10 @@ class Engine:
                 now.attach(self._replies)
             if not sender.queue and self._has_room() and now.can_send(sender, delivery):
                 now.transmit(sender, delivery)
-                self._flush()
                 return
         sender.queue.append(delivery)
         if sender.credit > 0:
             self._waiting[sender] = None
-        if now is not None:
-            self._flush()
 
     def _again(self, sender: session.Sender, delivery: session.Delivery) -> None:
         sender.resends -= 1
@@ -352,16 +389,67 @@ class Engine:
             if not sender.queue or sender.credit <= 0:
                 del self._waiting[sender]
 
-    def _flush(self) -> None:
-        if self._session is None:
-            return
+    def _settle(self, arrival: session.Arrival, state: int | bytes) -> None:
+        arrival.session.settle(arrival, state)
+        if arrival.receiver.leaving and not arrival.receiver.outstanding:
+            self._detach(arrival.receiver)
+
+    def _is_last(self) -> bool:
+        """Return whether to write now, after something was added: others may be expected to add more at once."""
+        self._expected -= 1
+        return not self._promised or self._expected <= 0
+
+    def _output(self) -> bytes:
+        """Return what is to be written, for `_write`, which the caller is then obliged to call after the lock; b'' when
+        that is nothing, or when another thread writes and takes it along."""
+        wire, now = self._transport, self._session
+        if wire is None or now is None or self._writing is not None:
+            return b""
         try:
-            self._session.flush()
+            now.flush()
+            data = wire.take()
         except errors.ConnectionLost:
             self._wake()  # the engine's thread meets the same error and cleans up
+            return b""
+        if data:
+            self._writing = wire
+        return data
+
+    # -- not under the lock
+
+    def _write(self, data: bytes) -> None:
+        """Write what `_output` returned, and what was added until that is done."""
+        wire = self._writing
+        if not data or wire is None:
             return
-        if self._transport is not None and self._transport.pending:
+        try:
+            while data:
+                wire.send(data)
+                with self._lock:
+                    self._writing = None
+                    data = self._output() if wire is self._transport else b""
+        except errors.ConnectionLost:
+            self._wake()  # the engine's thread meets the same error and cleans up
+        finally:
+            if data:
+                with self._lock:
+                    self._writing = None
+        if wire.pending:
             self._wake()
+
+    def _write_pending(self, wire: transport.Transport) -> None:
+        """Write what the socket did not take before."""
+        with self._lock:
+            if self._writing is not None:
+                return
+            self._writing = wire
+        try:
+            wire.send(b"")
+        finally:
+            with self._lock:
+                self._writing = None
+
+    # -- under the lock
 
     def _later(self, seconds: float, call: typing.Callable[[], None]) -> None:
         when = time.monotonic() + seconds
@@ -502,13 +590,19 @@ class Engine:
             ended, self._session = self._session, None
             wire, self._transport = self._transport, None
             self._trouble_is_of_login = isinstance(error, errors.HandshakeError)
+            self._promised = False
+            self._answers.clear()
             if ended is not None:
                 ended.lost(self._trouble)
                 self._on_lost(self._trouble)
-                if not self._closing:
-                    _say_goodbye(ended, error)
             self._replies.reset()
             self._waiting.clear()
+            until = time.monotonic() + _WRITER_SECONDS
+            while self._writing is not None and time.monotonic() < until:
+                self._connected.wait(0.001)
+            self._writing = None
+        if ended is not None and wire is not None and not self._closing:
+            _say_goodbye(ended, wire, error)
         if wire is not None:
             wire.close()
         if not self._closing and self._trouble != self._logged:
@@ -519,32 +613,55 @@ class Engine:
         """Run one connection until it ends, which an exception says."""
         settings = self._settings
         with self._lock:
-            now = self._session = session.Session(wire.write, self._link_changed, settings.container)
+            now = self._session = session.Session(wire.put, self._link_changed, settings.container)
             self._transport = wire
             now.start(settings.hostname, settings.idle_timeout, settings.properties)
-            self._flush()
-            self._take(now, wire, rest)
+            self._take(now, rest)
+            out = self._output()
+        self._write(out)
         began = time.monotonic()
         while True:
             if self._closing and time.monotonic() >= self._end:
                 raise errors.ConnectionLost("the driver was shut down")
             readable = self._wait(wire, self._next_due(now, wire, began))
             data = wire.receive() if readable else b""
+            out = b""
             try:
                 with self._lock:
+                    self._promised = False
                     if data:
-                        self._take(now, wire, wire.decrypt(data))
-                    if wire.pending:
-                        wire.flush()
-                    self._pump()
+                        self._take(now, wire.decrypt(data))
                     self._look_at_clock(now, wire, began)
-                    now.flush()
+                    self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
+                    self._promised = self._expected > 0
+                    if now.urgent or not self._promised:
+                        out = self._output()
+                self._write(out)
+                if wire.pending:
+                    self._write_pending(wire)
             finally:  # what came before the connection's end as well
-                self._hand_over()
+                self._hand_over(now)
             self._run_timers()
 
-    def _hand_over(self) -> None:
+    def _answer(self, now: session.Session) -> None:
+        """Give the answers and outcomes that came to those who wait for them."""
+        calls, self._calls = self._calls, []
+        try:
+            if self._answers:
+                answers = [(arrival, *self._on_reply(arrival)) for arrival in self._answers]
+                self._answers.clear()
+                calls += [call for _, _, call in answers]
+                with self._lock:
+                    if now is self._session:
+                        for arrival, state, _ in answers:
+                            self._settle(arrival, state)
+        finally:
+            for call in calls:
+                call()
+
+    def _hand_over(self, now: session.Session) -> None:
         """Hand the messages that came to those who take them."""
+        self._answer(now)
         while self._arrived:
             incoming, arrival = self._arrived.popleft()
             try:
@@ -552,14 +669,17 @@ class Engine:
             except Exception:  # a service's defect, or one of oslo.messaging: the others get their messages
                 LOG.warning("A message could not be handed to its server", exc_info=True)
 
-    def _take(self, now: session.Session, wire: transport.Transport, data: bytes) -> None:
-        """Take what the peer sent, and answer in one piece."""
+    def _take(self, now: session.Session, data: bytes) -> None:
+        """Take what the peer sent."""
         before = now.began
-        now.feed(data, time.monotonic())
+        self._reading = True
+        try:
+            now.feed(data, time.monotonic())
+        finally:
+            self._reading = False
         if now.began and not before:
             self._begun(now)
         self._pump()
-        now.flush()
 
     def _begun(self, now: session.Session) -> None:
         """The session stands: bring the links back."""
@@ -596,6 +716,8 @@ class Engine:
             due = min(due, wire.last_sent + now.idle_timeout / 2)
         if not now.began:
             due = min(due, time.monotonic() + 1)
+        if self._promised:
+            due = min(due, time.monotonic() + _SOON_SECONDS)
         return max(0.0, due - time.monotonic() + 0.001)
 
     def _run_timers(self) -> None:
@@ -609,24 +731,23 @@ class Engine:
                 except Exception:  # a defect: this thread must not end, whatever was due
                     LOG.warning("What was due in the AMQP engine failed", exc_info=True)
             self._pump()
-            self._flush()
+            out = self._output()
+        self._write(out)
 
     def _wait(self, wire: transport.Transport | None, seconds: float) -> bool:
         """Wait until there is something to do; returns whether the socket has something to read."""
-        reading: list[int] = [self._wake_read.fileno()]
-        writing: list[int] = []
-        if wire is not None:
-            reading.append(wire.fileno())
-            if wire.pending:
-                writing.append(wire.fileno())
-        ready = _poll(reading, writing, seconds)
-        if self._wake_read.fileno() in ready:
+        wake = self._wake_read.fileno()
+        socket_ = -1 if wire is None else wire.fileno()
+        reading = (wake,) if wire is None else (wake, socket_)
+        writing = (socket_,) if wire is not None and wire.pending else ()
+        ready = self._poller.wait(reading, writing, seconds)
+        if wake in ready:
             with contextlib.suppress(OSError):
                 self._wake_read.recv(4096)
-        return wire is not None and wire.fileno() in ready
+        return wire is not None and socket_ in ready
 
 
-def _say_goodbye(ended: session.Session, error: errors.AmqpError) -> None:
+def _say_goodbye(ended: session.Session, wire: transport.Transport, error: errors.AmqpError) -> None:
     """Tell the peer why its connection is closed, if it can still be told."""
     with contextlib.suppress(Exception):  # whatever broke may break again, and the thread goes on
         if isinstance(error, errors.DecodeError):
@@ -634,17 +755,29 @@ def _say_goodbye(ended: session.Session, error: errors.AmqpError) -> None:
         else:
             ended.finish()
         ended.flush()
+        wire.send(wire.take())
 
 
-def _poll(reading: list[int], writing: list[int], seconds: float) -> set[int]:
-    """Return the descriptors that can be read.
+class _Poller:
+    """Waits for descriptors.
 
     poll(2) bears descriptors above 1023. Eventlet replaces select and takes poll away; its select bears them as well.
     """
-    if not hasattr(select, "poll"):
-        return set(select.select(reading, writing, [], seconds)[0])
-    poller = select.poll()
-    for descriptor in reading:
-        poller.register(descriptor, select.POLLIN | (select.POLLOUT if descriptor in writing else 0))
-    found = poller.poll(seconds * 1000)
-    return {descriptor for descriptor, event in found if event & ~select.POLLOUT}
+
+    def __init__(self) -> None:
+        self._watched: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self._poll: typing.Any = None
+
+    def wait(self, reading: tuple[int, ...], writing: tuple[int, ...], seconds: float) -> set[int]:
+        """Return the descriptors of ``reading`` that can be read, after ``seconds`` at the latest."""
+        if not hasattr(select, "poll"):
+            return set(select.select(reading, writing, [], seconds)[0])
+        if self._poll is None or self._watched != (reading, writing):
+            self._watched = (reading, writing)
+            self._poll = select.poll()
+            for descriptor in {*reading, *writing}:
+                wanted = select.POLLIN if descriptor in reading else 0
+                wanted |= select.POLLOUT if descriptor in writing else 0
+                self._poll.register(descriptor, wanted)
+        found = self._poll.poll(seconds * 1000)
+        return {descriptor for descriptor, event in found if descriptor in reading and event & ~select.POLLOUT}

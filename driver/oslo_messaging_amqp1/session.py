@@ -248,6 +248,11 @@ class Session:
         """True when nothing that was sent waits for its outcome, and nothing waits for the peer's window."""
         return not self._unsettled and not self._backlog
 
+    @property
+    def urgent(self) -> bool:
+        """True when more than settlements is prepared."""
+        return bool(self._out)
+
     def flush(self) -> None:
         """Write what was prepared, in one piece."""
         self._send_settlements()

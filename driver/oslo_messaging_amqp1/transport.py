@@ -66,7 +66,10 @@ class Login(typing.NamedTuple):
 
 
 class Transport:
-    """A socket that is logged in. Not for several threads at once, except `receive`, which one of them calls.
+    """A socket that is logged in.
+
+    Three groups of methods exclude each other: `put`, `take` and `decrypt` are called under one lock; one thread at a
+    time calls `send`; one thread at a time calls `receive`.
 
     :ivar pending: bytes that the socket did not take yet.
     """
@@ -75,6 +78,7 @@ class Transport:
         self._socket = sock
         self._tls = tls
         self._bios = bios
+        self._plain: list[bytes] = []
         self._out: collections.deque[memoryview] = collections.deque()
         self.pending = 0
         self.last_sent = time.monotonic()
@@ -83,27 +87,43 @@ class Transport:
         """Return the descriptor to wait for."""
         return self._socket.fileno()
 
-    def write(self, data: bytes) -> None:
-        """Send ``data``, now or with a later `flush`.
+    def put(self, data: bytes) -> None:
+        """Add to what the next `take` returns.
+
+        :raises errors.ConnectionLost: when TLS is broken.
+        """
+        if self._tls is None:
+            self._plain.append(data)
+            return
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:  # it failed before, when something was read
+            raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
+
+    def take(self) -> bytes:
+        """Return what is to be sent next, b'' when that is nothing."""
+        if self._tls is not None:
+            return self._bios[1].read()  # an answer to a change of keys as well
+        data = self._plain[0] if len(self._plain) == 1 else b"".join(self._plain)
+        self._plain.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send what is pending and then ``data``, as much as the socket takes now. The rest is pending.
 
         :raises errors.ConnectionLost: when the socket is broken.
         """
-        if self._tls is not None:
-            try:
-                self._tls.write(data)
-            except ssl.SSLError as error:  # it failed before, when something was read
-                raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
-            data = self._bios[1].read()
-        if not self._out:
-            sent = self._send(data)
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._out.append(memoryview(data))
-        self.pending += len(data)
+        if self._out:
+            self._out.append(memoryview(data))
+            self.pending += len(data)
+            self._send_pending()
+            return
+        sent = self._send(data)
+        if sent < len(data):
+            self._out.append(memoryview(data)[sent:])
+            self.pending += len(data) - sent
 
-    def flush(self) -> None:
-        """Send what is pending, as much as the socket takes; raises as `write`."""
+    def _send_pending(self) -> None:
         while self._out:
             sent = self._send(self._out[0])
             self.pending -= sent
@@ -113,6 +133,8 @@ class Transport:
             self._out.popleft()
 
     def _send(self, data: bytes | memoryview) -> int:
+        if not data:
+            return 0
         try:
             sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
@@ -153,12 +175,7 @@ class Transport:
             pass
         except ssl.SSLError as error:
             raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
-        answer = self._bios[1].read()  # to a change of keys
-        if answer:
-            self._out.append(memoryview(answer))
-            self.pending += len(answer)
-            self.flush()
-        return b"".join(chunks)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def close(self) -> None:
         """Close the socket; what is pending is lost."""

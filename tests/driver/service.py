@@ -151,8 +151,8 @@ def fork() -> dict[str, object]:
 def _read(pipe: int) -> bytes:
     """Return what comes out of a pipe, while the servers work.
 
-    Reading must not block. With eventlet, both processes share an epoll set, in which the child's descriptor of the same
-    number tells the parent that its pipe can be read.
+    Reading must not block. With eventlet, both processes share an epoll set. There, the child's descriptor of the
+    same number tells the parent that its pipe can be read.
     """
     os.set_blocking(pipe, False)
     told: list[bytes] = []

@@ -25,6 +25,11 @@ PAYLOAD = b"\x00\x53\x77\xa1\x01x"
 NOBODY = transport.Login(sasl.Credentials("", ""))
 
 
+def unread(arrival: session.Arrival) -> tuple[int, collections.abc.Callable[[], None]]:
+    """Take an answer that nobody waits for."""
+    return frames.ACCEPTED, lambda: None
+
+
 @pytest.fixture
 def closing() -> collections.abc.Iterator[list[typing.Any]]:
     """What is closed at the end, the last one first."""
@@ -48,7 +53,7 @@ class Peers:
     def connect(self, *ports: int, idle: float = 10.0, retry: float = 0.05) -> engine.Engine:
         hosts = tuple(engine.Host("127.0.0.1", port, NOBODY) for port in ports)
         settings = engine.Settings(hosts, "me", idle_timeout=idle, retry=(retry, 0.0, retry), link_retry=0.1)
-        found = engine.Engine(settings, lambda arrival: None)
+        found = engine.Engine(settings, unread)
         self._closing.append(found)
         return found
 
@@ -98,7 +103,7 @@ def test_an_address_of_ipv6_is_told_from_its_port(closing: list[typing.Any], lis
     closing.append(ended)
     where = f"[::1]:{ended.port if listens else 9}"
     hosts = (engine.Host("::1", ended.port if listens else 9, NOBODY),)
-    connection = engine.Engine(engine.Settings(hosts, "me", retry=(0.05, 0.0, 0.05)), lambda arrival: None)
+    connection = engine.Engine(engine.Settings(hosts, "me", retry=(0.05, 0.0, 0.05)), unread)
     closing.append(connection)
     told = {""}
 
@@ -734,7 +739,7 @@ def test_garbage_within_tls_ends_the_connection_and_not_the_thread(peers: Peers,
     server = peers.serve(serve)
     login = NOBODY._replace(tls=transport.Tls(ca_file=str(tmp_path / "ca.pem")))
     settings = engine.Settings((engine.Host("127.0.0.1", server.port, login),), "me", retry=(0.05, 0.0, 0.05))
-    found = engine.Engine(settings, lambda arrival: None)
+    found = engine.Engine(settings, unread)
     try:
         until(lambda: "TLS failed" in found.trouble)
         sent = Sent(found)
@@ -742,3 +747,56 @@ def test_garbage_within_tls_ends_the_connection_and_not_the_thread(peers: Peers,
         until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
     finally:
         found.close()
+
+
+def three_requests(settled: list[int]) -> collections.abc.Callable[[socket.socket], None]:
+    """A router that sends three messages in one piece, and notes which of them are settled."""
+
+    def serve(connection: socket.socket) -> None:
+        peer.log_in(connection)
+        connection.sendall(peer.opened() + peer.begun())
+        for seen in peer.frames_of(connection):
+            if seen.code == frames.ATTACH:
+                requests = b"".join(peer.transfer(0, number, PAYLOAD) for number in range(3))
+                connection.sendall(peer.attached(seen.fields[0], 0, True, "address") + requests)
+            elif seen.code == frames.DISPOSITION:
+                settled.extend(range(seen.fields[1], (seen.fields[2] or seen.fields[1]) + 1))
+            elif seen.code == frames.CLOSE:
+                connection.sendall(frames.frame(frames.close()))
+                return
+
+    return serve
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("handled", [1, 2, 3])
+def test_what_waits_for_others_is_written_without_them(peers: Peers, handled: int, answered: bool) -> None:
+    """Of three who got a message at once, the last one writes for all; the engine does when it does not come."""
+    settled: list[int] = []
+    arrivals: list[session.Arrival] = []
+    found = peers.connect(peers.serve(three_requests(settled)).port)
+    found.subscribe("address", 10, arrivals.append)
+    until(lambda: len(arrivals) == 3)
+    for arrival in arrivals[:handled]:
+        found.settle(arrival, frames.ACCEPTED, answered)
+    until(lambda: settled == list(range(handled)))
+
+
+def test_an_answer_that_cannot_be_taken_keeps_no_caller_waiting(peers: Peers) -> None:
+    """Others get what came with it."""
+    found = peers.connect(peers.serve(accept_everything).port)
+    outcomes: list[session.Outcome] = []
+
+    def done(outcome: session.Outcome, reason: str) -> None:
+        found._answers.append(typing.cast(session.Arrival, None))
+        found.after(lambda: outcomes.append(outcome))
+
+    def refuse(arrival: session.Arrival) -> typing.NoReturn:
+        raise ValueError("no answer")
+
+    found._on_reply = refuse
+    found.send("address", session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 10))
+    until(lambda: outcomes == [session.Outcome.ACCEPTED])
+    sent = Sent(found)  # over the next connection
+    sent.send()
+    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
