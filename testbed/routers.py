@@ -55,7 +55,7 @@ class Router:
         command = find(engine)
         if not command:
             raise errors.TestbedError(f"{engine.value} is neither on PATH nor named by {_VARIABLES[engine]}.")
-        argv = [*within, *self.host.within, *command, "-c", str(self.host.path(layout.ENGINES[engine].config))]
+        argv = [*within, *self.host.within, *command, "-c", str(self.host.path(engine.record.config))]
         environment = dict(layout.ROUTER_ENVIRONMENT)
         if engine is model.Engine.EMBEDDED:
             environment |= overcloud.python_environment()
@@ -80,7 +80,7 @@ class Router:
         """
         settings = self._deployment.router
         user, name = f"{model.ADMIN_USER}@{router_plan.REALM}", self.host.node.host
-        ca = str(self.host.path(layout.ENGINES[settings.engine].tls("ca"))) if settings.tls else ""
+        ca = str(self.host.path(settings.engine.record.tls("ca"))) if settings.tls else ""
         login = amqp.Login(*self.address, name, user, settings.admin_password, settings.engine, settings.tls, ca)
         return amqp.Client(login)
 

@@ -19,31 +19,6 @@ from om_agent import errors, kinds, model
 Row = dict[str, typing.Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Dialect:
-    """What a running engine does in its own way; where it keeps its files is in `om_agent.plan.layout`.
-
-    :param prefix: of its entity types.
-    :param product: as which it opens connections.
-    :param statistics: the entity that counts deliveries.
-    :param changes: whether listeners, connectors and addresses can be created and deleted while it runs.
-    :param caches_tls: whether it reads certificates once and again when the sslProfile is updated (skupper-router
-        3.4.2), and not for every connection (qpid-dispatch 1.19.0; run).
-    """
-
-    prefix: str
-    product: str
-    statistics: str
-    changes: bool
-    caches_tls: bool
-
-
-DIALECTS = {
-    model.Engine.QDROUTERD: Dialect("org.apache.qpid.dispatch.", "qpid-dispatch-router", "router", True, False),
-    model.Engine.SKROUTERD: Dialect("io.skupper.router.", "skupper-router", "routerMetrics", True, True),
-    model.Engine.EMBEDDED: Dialect("org.apache.qpid.dispatch.", "om-devrouter", "router", False, False),
-}
-
 SECONDS = 5.0
 QUERY_SECONDS = 30.0  # for all pages of a query together
 CLOSE_SECONDS = 2.0
@@ -122,7 +97,7 @@ class Client:
     def __init__(self, login: Login, seconds: float = SECONDS) -> None:
         self.login = login
         self._proton, utils, reactor = _load()
-        self._prefix = DIALECTS[login.engine].prefix
+        self._prefix = login.engine.record.prefix
         self._seconds = seconds
         self._asked = 0
         self._senders: dict[str, typing.Any] = {}

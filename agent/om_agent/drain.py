@@ -54,7 +54,7 @@ def drain(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds
     :param root: below which it is noted where the router is managed from now on.
     :raises om_agent.errors.Unreachable: when it cannot be asked, or did not do as told.
     """
-    if not amqp.DIALECTS[p.engine].changes:
+    if not p.engine.record.changes:
         raise errors.Unreachable(
             "This engine cannot be changed while it runs: stop it, its clients wait for its return."
         )

@@ -11,7 +11,8 @@ import hashlib
 import hmac
 import typing
 
-from om_agent import errors, fields, kinds
+from om_agent import engines, errors, fields, kinds
+from om_agent.engines import record
 
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
 AMQP_PORT = 31459
@@ -43,6 +44,11 @@ class Engine(enum.Enum):
     QDROUTERD = "qdrouterd"
     SKROUTERD = "skrouterd"
     EMBEDDED = "embedded"
+
+    @property
+    def record(self) -> record.Record:
+        """What is true of this program and of no other."""
+        return engines.RECORDS[self.value]
 
 
 class Mechanism(enum.Enum):
@@ -344,7 +350,7 @@ def sockets(d: Deployment, name: str) -> tuple[tuple[int, str], ...]:
 
 def may_have_peers(d: Deployment) -> bool:
     """Return whether routers can have peers, now or after a change of the deployment that restarts none of them."""
-    return d.router.engine is not Engine.EMBEDDED
+    return d.router.engine.record.meshes
 
 
 def interiors(d: Deployment) -> tuple[str, ...]:

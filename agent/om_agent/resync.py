@@ -106,7 +106,7 @@ def resync(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, second
 
 def _has_others(p: router.RouterPlan) -> bool:
     """Return whether other routers learn addresses from this one: an edge router tells each to its uplink by itself."""
-    return p.mode == "interior" and amqp.DIALECTS[p.engine].changes
+    return p.mode == "interior" and p.engine.record.changes
 
 
 def _look(

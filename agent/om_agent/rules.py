@@ -121,7 +121,7 @@ def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
             yield kinds.problem(path, "scram-rabbit")
         if b.mechanism is model.Mechanism.EXTERNAL and not b.tls:
             yield kinds.problem(path, "external-tls", half=b.half)
-        if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and not model.may_have_peers(d):
+        if b.mechanism is not model.Mechanism.PLAIN and b in d.routed and d.router.engine.record.only_plain:
             yield kinds.problem(path, "embedded-login")
 
 
@@ -174,7 +174,7 @@ def _check_engine(d: model.Deployment) -> typing.Iterator[errors.Problem]:
                 yield kinds.problem(f"{path}.password", "password-line-end")
             if account.username == model.ADMIN_USER:
                 yield kinds.problem(f"{path}.username", "username-taken")
-        if d.router.engine is model.Engine.EMBEDDED and len(b.nodes) > 1:
+        if not d.router.engine.record.meshes and len(b.nodes) > 1:
             yield kinds.problem("router.engine", "embedded-mesh", count=len(b.nodes), half=b.half)
     for b in d.halves:
         if b.scheme is model.Scheme.RABBIT and len(b.nodes) > 1 and not d.broker.cluster:
@@ -344,7 +344,7 @@ def warnings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Proble
     for i, node in enumerate(d.nodes):
         if node.name in brokers and not fields.is_address(node.address):
             yield kinds.problem(f"nodes[{i}].address", "listens-everywhere")
-    if d.router.engine is model.Engine.QDROUTERD and len(model.interiors(d)) > 2:
+    if d.router.engine.record.repeats_fanouts and len(model.interiors(d)) > 2:
         yield kinds.problem("router.engine", "fanout-duplicates", count=len(model.interiors(d)))
 
 

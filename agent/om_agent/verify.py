@@ -141,7 +141,7 @@ def _router_findings(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.It
         code = _CODES.get(own.login, "router-hung")
         yield kinds.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
         return
-    product = product_of(r.engine)
+    product = r.engine.record.product
     if product not in own.product:
         yield kinds.finding(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
         return
@@ -169,19 +169,10 @@ def certificate_path(r: router.RouterPlan, profile: str) -> str:
     return profiles.get(profile, "")
 
 
-def product_of(engine: model.Engine) -> str:
-    """Return as what an engine opens connections."""
-    return {
-        model.Engine.QDROUTERD: "qpid-dispatch-router",
-        model.Engine.SKROUTERD: "skupper-router",
-        model.Engine.EMBEDDED: "om-devrouter",
-    }[engine]
-
-
 def _mixed(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
     """Routers of another engine that are connected: no error is told of it anywhere, and nothing is routed."""
     for c in own.connections:
-        if c.role in _MESH and c.product and product_of(r.engine) not in c.product:
+        if c.role in _MESH and c.product and r.engine.record.product not in c.product:
             name = errors.quoted(c.container)
             yield kinds.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
 
@@ -272,7 +263,7 @@ def _peer(
     if peer.login in (observed.CERTIFICATE, observed.CLOSED):
         file = certificate_path(r, router.PROFILE)
         return kinds.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
-    if product_of(r.engine) not in peer.product:
+    if r.engine.record.product not in peer.product:
         return kinds.finding(
             at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
         )

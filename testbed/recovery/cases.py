@@ -12,7 +12,7 @@ import signal
 import time
 
 from om_agent import model
-from om_agent.plan import authority, layout
+from om_agent.plan import authority
 
 from testbed import processes, routers, workers
 from testbed.recovery import cloud as clouds
@@ -131,7 +131,7 @@ def wrong_password(cloud: clouds.Cloud) -> Steps:
     router = cloud.routers["ctl-2"]
     shown = authority.issue(model.Secret("wrong"), router.host.node)
     wrong = {"ca": shown.ca, "certificate": shown.certificate, "key": shown.key.reveal()}
-    paths = {name: router.host.path(layout.ENGINES[cloud.engine].mesh(name)) for name in wrong}
+    paths = {name: router.host.path(cloud.engine.record.mesh(name)) for name in wrong}
     right = {name: path.read_text() for name, path in paths.items()}
     for files in (wrong, right):
         for name, path in paths.items():
@@ -144,7 +144,7 @@ def wrong_password(cloud: clouds.Cloud) -> Steps:
 def expired(cloud: clouds.Cloud) -> Steps:
     """A controller's certificate expires: its router goes on, until it is restarted."""
     router = cloud.routers["ctl-2"]
-    path = router.host.path(layout.ENGINES[cloud.engine].tls("certificate"))
+    path = router.host.path(cloud.engine.record.tls("certificate"))
     if cloud.certificates:
         path.write_text(cloud.certificates.text("expired"))
         yield 5.0
@@ -162,7 +162,7 @@ def expired(cloud: clouds.Cloud) -> Steps:
 def same_id(cloud: clouds.Cloud) -> Steps:
     """A second router says that it is ctl-2's: a node that was copied."""
     host = cloud.hosts["ctl-2"]
-    path = host.path(layout.ENGINES[cloud.engine].config)
+    path = host.path(cloud.engine.record.config)
     entities = json.loads(path.read_text())
     # Of the same node's addresses it needs other ports; its connectors stay, and go to the peers of the original.
     copied = [[kind, {**a, "port": int(a["port"]) + 10 if kind == "listener" else a.get("port")}]

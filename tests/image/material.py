@@ -6,7 +6,6 @@ import os
 import typing
 
 from om_agent import model
-from om_agent.plan import layout
 
 from testbed import image
 
@@ -17,7 +16,7 @@ RELEASE = image.RELEASE
 DUAL = "overcloud-messaging" in image.MESSAGING[RELEASE]
 # The router that the image was built with.
 ENGINE = model.Engine(os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded")
-WHERE = layout.ENGINES[ENGINE]
+WHERE = ENGINE.record
 
 ROUTER, BROKER, APPLY = f"{WHERE.unit}.service", "rabbitmq-server.service", "om-agent-apply.service"
 WATCH = f"om-router-watch@{WHERE.unit}.service"

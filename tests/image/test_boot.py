@@ -9,7 +9,7 @@ import time
 import typing
 
 import pytest
-from om_agent import amqp, model, watch
+from om_agent import model, watch
 
 from testbed import image_node
 from tests import exposure
@@ -17,7 +17,7 @@ from tests.image import confinement, conftest, expected, material
 from tests.image.material import APPLY, BACKENDS, BROKER, ENGINE, FILES, ROUTER, SERVICES, WATCH
 
 SECRETS = ("rpc-secret", "notify-secret", "mesh-secret", "admin-secret")
-CHANGES = amqp.DIALECTS[ENGINE].changes
+CHANGES = ENGINE.record.changes
 # Where services cannot use the router, tests/image/test_router_node.py has a node that runs nothing else.
 dual = pytest.mark.skipif(not material.DUAL, reason=f"services of {material.RELEASE} have no AMQP 1.0 driver")
 UNITS = (ROUTER, WATCH, BROKER) if material.DUAL else (BROKER,)

@@ -13,7 +13,6 @@ import typing
 
 import pytest
 from om_agent import errors, model
-from om_agent.plan import layout
 
 from testbed import overcloud, processes, routers, sockets, workers
 
@@ -173,7 +172,7 @@ class Cloud:
 
     def config(self, name: str) -> pathlib.Path:
         """Return a router's file."""
-        return self.hosts[name].path(layout.ENGINES[self.engine].config)
+        return self.hosts[name].path(self.engine.record.config)
 
 
 class Load:

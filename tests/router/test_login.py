@@ -7,7 +7,7 @@ import typing
 
 import pytest
 from om_agent import amqp, model, parse
-from om_agent.plan import layout, router
+from om_agent.plan import router
 
 from tests import helpers, tls
 from tests.router import cloud as clouds
@@ -166,4 +166,4 @@ def test_scram_is_what_the_router_was_asked_in(scram: Kind) -> None:
             assert "SCRAM-SHA-256" in [row["sasl"] for row in client.query("connection")]
     finally:
         connection.close()
-    assert "SCRAM-SHA-256" in scram.cloud.hosts[NAME].path(layout.ENGINES[d.router.engine].sasl_config).read_text()
+    assert "SCRAM-SHA-256" in scram.cloud.hosts[NAME].path(d.router.engine.record.sasl_config).read_text()

@@ -13,7 +13,7 @@ import typing
 
 import pytest
 from om_agent import amqp, errors, model, parse, verify
-from om_agent.plan import layout, router
+from om_agent.plan import router
 
 from testbed import processes, routers
 
@@ -134,7 +134,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     within = names_resolve(directory) if tls else ()
     with processes.Supervisor(directory / "logs") as supervisor:
         for name in (*NAMES, EDGE):
-            config = apply(directory, name) / layout.ENGINES[engine].config.lstrip("/")
+            config = apply(directory, name) / engine.record.config.lstrip("/")
             supervisor.start(name, [*within, *command, "-c", str(config)])
         yield Mesh(engine, tls, directory, parse.deployment(raw["oslo_messaging"]).router.admin_password)
 

@@ -136,12 +136,12 @@ class Rogue:
         self._target = target
         role, port = MESH[mode]
         host = target.cloud.hosts["ctl-1"]
-        where = layout.ENGINES[target.cloud.engine]
+        where = target.cloud.engine.record
         profile = {"name": "tls", "caCertFile": str(target.shown["mesh"][0])}
         if way.shown:
             _, profile["certFile"], profile["privateKeyFile"] = map(str, target.shown[way.shown])
         door = {"name": "door", "host": ADDRESS, "port": clouds.PORT, "role": "normal", "saslMechanisms": "PLAIN"}
-        sasl = {"saslConfigDir": str(host.path(where.sasl_dir)), "saslConfigName": where.sasl_name}
+        sasl = {"saslConfigDir": str(host.path(where.sasl_dir)), "saslConfigName": where.program}
         connector = {"name": "in", "host": "127.0.43.10", "port": port, "role": role, "verifyHostname": False}
         config = [
             ["router", {"id": self.name, "mode": mode, "workerThreads": 1, **sasl}],

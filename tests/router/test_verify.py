@@ -14,7 +14,6 @@ import typing
 
 import pytest
 from om_agent import model
-from om_agent.plan import layout
 
 from testbed import overcloud, processes, routers
 from testbed.recovery import network
@@ -381,7 +380,7 @@ def test_another_engine_in_the_mesh(made: Made, engine: model.Engine) -> None:
     foreign = cloud.metadata(*NODES, router={"engine": other.value})
     cloud.apply("ctl-2", foreign)
     cloud.start("ctl-1", "ctl-3")
-    config = cloud.hosts["ctl-2"].path(layout.ENGINES[other].config)
+    config = cloud.hosts["ctl-2"].path(other.record.config)
     cloud.supervisor.start("router-foreign", [*(routers.find(other) or ()), "-c", str(config)])
     code, found, _ = cloud.verify("ctl-1", made.metadata, seconds=15)
     assert code == 3
@@ -479,7 +478,7 @@ def test_certificates(engine: model.Engine, supervisor: processes.Supervisor, tm
     expired = cloud.metadata(*NODES, router=apart)
     cloud.apply("ctl-3", expired)
     for key in ("certificate", "key"):
-        cloud.hosts["ctl-3"].path(layout.ENGINES[engine].tls(key)).write_text(old[key])
+        cloud.hosts["ctl-3"].path(engine.record.tls(key)).write_text(old[key])
     cloud.start("ctl-3")
     _, found, _ = cloud.verify("ctl-3", expired)
     assert "is expired, of another authority" in found["router-certificate"]

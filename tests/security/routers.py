@@ -47,7 +47,7 @@ class Running:
         if self.client.login.engine is model.Engine.EMBEDDED:  # which answers queries alone
             return list(schema.COLUMNS)
         body = self.client._request({"operation": "GET-TYPES", "type": "org.amqp.management", "name": "self"}, {})
-        prefix = amqp.DIALECTS[self.client.login.engine].prefix
+        prefix = self.client.login.engine.record.prefix
         return [name[len(prefix) :] for name in body if name.startswith(prefix)]
 
 

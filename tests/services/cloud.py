@@ -58,7 +58,7 @@ class Cloud:
         self._work = work
         self._processes: dict[str, processes.Process] = {}
         if engine:  # its package would; Debian has none
-            self.node.run("useradd", "--system", layout.ENGINES[engine].user)
+            self.node.run("useradd", "--system", engine.record.user)
 
     # -- the agent ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Cloud:
         """Start the router, if one carries RPC, and do not wait."""
         if not self.engine:
             return
-        command, place = routers.find(self.engine), layout.ENGINES[self.engine]
+        command, place = routers.find(self.engine), self.engine.record
         assert command
         argv = self.node.router(place.directory, *command, "-c", place.config)
         environment = {**layout.ROUTER_ENVIRONMENT, **overcloud.python_environment()}

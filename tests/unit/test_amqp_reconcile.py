@@ -10,7 +10,7 @@ import typing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from om_agent import amqp, errors, model, render
+from om_agent import amqp, engines, errors, model, render
 from om_agent.apply import files, live_router, results, router_difference
 from om_agent.plan import router
 
@@ -267,8 +267,8 @@ def test_an_unreachable_router_is_a_sentence() -> None:
     assert isinstance(error, errors.ApplyFailed)
 
 
-def test_every_engine_has_a_dialect() -> None:
-    assert set(amqp.DIALECTS) == set(model.Engine)
+def test_every_engine_has_a_record() -> None:
+    assert list(engines.RECORDS) == [engine.value for engine in model.Engine]
 
 
 def test_changes_of_a_router_are_told() -> None:

@@ -9,8 +9,7 @@ import re
 import typing
 
 import pytest
-from om_agent import fields, kinds, parse
-from om_agent.plan import layout
+from om_agent import engines, fields, kinds, parse
 
 from testbed import image
 from tests import support
@@ -125,7 +124,7 @@ def test_what_is_supported_is_what_images_are_made_of() -> None:
     assert support.RELEASES.keys() == image.MESSAGING.keys()
     for release, elements in image.MESSAGING.items():
         assert ("router" in rows["RPC"][release]) == ("overcloud-messaging" in elements), release
-    assert len(layout.ENGINES) == 3  # "all three"
+    assert len(engines.RECORDS) == 3  # "all three"
 
 
 def test_the_first_screen_says_what_is_not_supported() -> None:

@@ -17,7 +17,7 @@ import typing
 
 import pytest
 import yaml
-from om_agent import cli, metadata
+from om_agent import cli, engines, metadata
 from om_agent.plan import layout
 
 from testbed import image
@@ -146,16 +146,15 @@ def test_units_resolve_and_are_those_of_the_agent(release: tuple[str, str, str],
         path = ELEMENTS / name / "svc-map"
         if path.exists():
             units = merge(yaml.safe_load(path.read_text()), units, release[0])
-    expected = {f"dispatch-router-{engine.value}": where.unit for engine, where in layout.ENGINES.items()}
+    expected = {f"dispatch-router-{engine}": where.unit for engine, where in engines.RECORDS.items()}
     assert units == {**expected, "rabbitmq-broker": layout.RABBIT_UNIT}
 
 
 def test_router_paths_and_users_are_those_of_the_agent() -> None:
     text = (ELEMENTS / "qpid-dispatch-router/install.d/60-qpid-dispatch-router").read_text()
     configs = dict(re.findall(r"^    (\w+)\) config=(\S+) ", text, re.MULTILINE))
-    assert configs == {engine.value: where.config for engine, where in layout.ENGINES.items()}
-    assert all(where.user == where.unit for where in layout.ENGINES.values())
-    for where in layout.ENGINES.values():
+    assert configs == {engine: where.config for engine, where in engines.RECORDS.items()}
+    for where in engines.RECORDS.values():
         unit = (ELEMENTS / f"qpid-dispatch-router/router-units/{where.unit}.service").read_text()
         assert f"User={where.user}\nGroup={where.user}\n" in unit
 
@@ -163,7 +162,7 @@ def test_router_paths_and_users_are_those_of_the_agent() -> None:
 def test_presets_switch_off_what_the_agent_starts() -> None:
     presets = "".join(path.read_text() for path in ELEMENTS.glob("*/static/usr/lib/systemd/system-preset/*.preset"))
     lines = set(presets.splitlines())
-    for unit in [*(e.unit for e in layout.ENGINES.values()), layout.RABBIT_UNIT]:
+    for unit in [*(e.unit for e in engines.RECORDS.values()), layout.RABBIT_UNIT]:
         assert f"disable {unit}.service" in lines
     assert "enable om-agent-apply.service" in lines
 

@@ -15,7 +15,6 @@ import typing
 
 import pytest
 from om_agent import cli, model, watch
-from om_agent.plan import layout
 from om_agent.watch import Action, Seen, Speaks, State
 
 from tests import helpers
@@ -89,7 +88,7 @@ def test_kills_of_another_boot_or_long_ago_do_not_count() -> None:
 
 
 def config(raw: helpers.Raw) -> bytes:
-    path = layout.ENGINES[model.Engine.QDROUTERD].config
+    path = model.Engine.QDROUTERD.record.config
     (found,) = (file.content for file in helpers.rendered(raw, "ctl-0").files if file.path == path)
     assert found
     return found

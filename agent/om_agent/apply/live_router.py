@@ -98,7 +98,7 @@ def decide(
     stale = outdated(unit, present, root, stamp)
     if stale:
         return Verdict(why=stale)
-    if not amqp.DIALECTS[p.engine].changes:
+    if not p.engine.record.changes:
         return Verdict(why="this engine cannot be changed while it runs")
     old = entities(present.get(p.paths.config))
     if old is None:
@@ -387,7 +387,7 @@ def _check_free(step: router_difference.Step) -> None:
 
 
 def _reload_tls(client: amqp.Client, work: RouterWork, wanted: typing.Sequence[router.Entity]) -> None:
-    if amqp.DIALECTS[client.login.engine].caches_tls:
+    if client.login.engine.record.caches_tls:
         for kind, a in wanted:
             if kind == "sslProfile" and a["name"] in work.certificates:
                 client.update(kind, f"{kind}/{a['name']}", {k: v for k, v in a.items() if k != "name"})

@@ -7,10 +7,10 @@ import os
 import sys
 import typing
 
-from om_agent import drain, errors, kinds, report, resync, workflow
+from om_agent import drain, engines, errors, kinds, report, resync, workflow
 from om_agent.apply import files, locking
 from om_agent.cli import arguments, output
-from om_agent.plan import layout, topology
+from om_agent.plan import topology
 
 _DRAIN_SECONDS = 30.0
 _RESYNC_SECONDS = 60.0
@@ -66,14 +66,14 @@ def _resync(args: argparse.Namespace) -> int:
 
 def add_watch(commands: typing.Any) -> None:
     parser = commands.add_parser("watch", help="end this node's router when it hangs; a unit runs this, always")
-    parser.add_argument("unit", choices=[e.unit for e in layout.ENGINES.values()], help="the router's unit")
+    parser.add_argument("unit", choices=[e.unit for e in engines.RECORDS.values()], help="the router's unit")
     arguments.add_root(parser, "read the router's file below DIR instead of /")
     parser.set_defaults(run=_watch)
 
 
 def _watch(args: argparse.Namespace) -> typing.NoReturn:
     """Turn into a program that has imported a third of what this one has, since it runs as long as the router."""
-    config = next(e.config for e in layout.ENGINES.values() if e.unit == args.unit)
+    config = next(e.config for e in engines.RECORDS.values() if e.unit == args.unit)
     kept = os.environ.get("RUNTIME_DIRECTORY")  # systemd.exec(5)
     order = (args.unit, str(files.on_disk(args.root, config)), f"{kept}/{args.unit}" if kept else "")
     os.execv(sys.executable, [sys.executable, "-c", f"from om_agent import watch; watch.run(*{order!r})"])

@@ -41,7 +41,7 @@ def mesh(
     try:
         with live_router.connect(r, live_router.read_drained_port(root)) as client:
             own = _router(client)
-            if verify.product_of(r.engine) not in own.product:
+            if r.engine.record.product not in own.product:
                 return observed.MeshSeen(own)
             drift = _drift(r, config, client)
             tables = _tables(r, client)
@@ -72,7 +72,7 @@ def _services(
 
 def _router(client: amqp.Client) -> observed.RouterSeen:
     """Return what a router says of itself."""
-    dialect = amqp.DIALECTS[client.login.engine]
+    dialect = client.login.engine.record
     product = client.product
     if dialect.product not in product:
         return observed.RouterSeen(observed.OPEN, container=client.container, product=product)
@@ -111,7 +111,7 @@ def _connection(row: amqp.Row) -> observed.RouterConnection:
 
 def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
     entities = live_router.entities(config)
-    if entities is None or not amqp.DIALECTS[r.engine].changes:
+    if entities is None or not r.engine.record.changes:
         return ()
     found = router_difference.drift(r, entities, client)
     return (*map(str, found.steps), *found.obstacles)

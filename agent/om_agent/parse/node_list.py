@@ -34,7 +34,7 @@ def place_routers(
 ) -> tuple[model.Node, ...]:
     """Return the nodes with what their routers are for in the end."""
     carrying = next((set(b.nodes) for b in (rpc, notify) if b.scheme is model.Scheme.AMQP and b.nodes), set())
-    edges = bool(carrying) and router.clients is model.Clients.LOCAL and router.engine is not model.Engine.EMBEDDED
+    edges = bool(carrying) and router.clients is model.Clients.LOCAL and router.engine.record.meshes
 
     def mode(node: model.Node) -> model.RouterMode:
         if node.name in carrying:

@@ -58,8 +58,6 @@ CALLERS_OF_ONE_SERVICE = 0.5
 # With TLS, which routers always speak with each other: fitted to meshes of 5 to 50 interiors (doc/scale.rst).
 INTER_ROUTER_MEMORY = 1386 * KIB
 EDGE_MEMORY = 215 * KIB
-# skrouterd opens another connection for data beside each one between interior routers.
-INTER_ROUTER_CONNECTIONS = {model.Engine.QDROUTERD: 1, model.Engine.SKROUTERD: 2, model.Engine.EMBEDDED: 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +132,7 @@ def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
 
     def interior(node: model.Node) -> Need:
         own = 0 if d.router.clients is model.Clients.MESH else _processes(node, processes)
-        each = INTER_ROUTER_CONNECTIONS[d.router.engine]
+        each = d.router.engine.record.interior_connections
         peer = (peers[node.name] * each, peers[node.name] * INTER_ROUTER_MEMORY)
         links = callers * WORKERS
         return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peer, links)

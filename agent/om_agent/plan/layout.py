@@ -1,6 +1,6 @@
-"""Where things are on a node: paths, owners and units by engine and family.
+"""Where things are on a node, beside what `om_agent.engines` knows of routers.
 
-Sources: qpid-dispatch's and skupper-router's unit files and RPM specs (paths, users), Debian's rabbitmq-server package.
+Source of RabbitMQ's paths: Debian's package rabbitmq-server.
 """
 
 from __future__ import annotations
@@ -28,57 +28,6 @@ RABBIT_DEFINITIONS = RABBIT_DIR + "/definitions.json"
 RABBIT_DISTRIBUTION = RABBIT_DIR + "/distribution-tls.config"
 RABBIT_TLS = {name: f"{RABBIT_DIR}/tls/{name}.pem" for name in ("ca", "certificate", "key")}  # when given as PEM
 RABBIT_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineLayout:
-    """Where one router engine keeps its things.
-
-    :param user: the service's user and group.
-    :param sasl_name: the program's name to Cyrus SASL: it reads ``<sasl directory>/<sasl_name>.conf``.
-    """
-
-    user: str
-    unit: str
-    directory: str
-    config: str
-    sasl_name: str
-
-    @property
-    def sasl_dir(self) -> str:
-        """Directory of the Cyrus configuration, our own so that a package's file is never edited."""
-        return self.directory + "/sasl2"
-
-    @property
-    def sasl_config(self) -> str:
-        """Cyrus configuration."""
-        return f"{self.sasl_dir}/{self.sasl_name}.conf"
-
-    @property
-    def sasl_database(self) -> str:
-        """Users and passwords."""
-        return self.sasl_dir + "/users.sasldb"
-
-    def tls(self, name: str) -> str:
-        """Path of ``ca``, ``certificate`` or ``key`` when the metadata holds PEM text."""
-        return f"{self.directory}/tls/{name}.pem"
-
-    def mesh(self, name: str) -> str:
-        """Path of ``ca``, ``certificate`` or ``key`` for other routers, unless the metadata names files."""
-        return f"{self.directory}/mesh/{name}.pem"
-
-
-ENGINES = {
-    model.Engine.QDROUTERD: EngineLayout(
-        "qdrouterd", "qdrouterd", "/etc/qpid-dispatch", "/etc/qpid-dispatch/qdrouterd.json", "qdrouterd"
-    ),
-    model.Engine.SKROUTERD: EngineLayout(
-        "skrouterd", "skrouterd", "/etc/skupper-router", "/etc/skupper-router/skrouterd.json", "skrouterd"
-    ),
-    model.Engine.EMBEDDED: EngineLayout(
-        "om-devrouter", "om-devrouter", "/etc/om-devrouter", "/etc/om-devrouter/om-devrouter.json", "om-devrouter"
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import dataclasses
 import typing
 
 from om_agent import errors, kinds, model
+from om_agent.engines import record
 from om_agent.plan import layout, policy, topology
 
 Entity = tuple[str, dict[str, typing.Any]]
@@ -68,7 +69,6 @@ class RouterPlan:
 
     engine: model.Engine
     node: model.Node
-    paths: layout.EngineLayout
     entities: tuple[Entity, ...]
     users: tuple[SaslUser, ...]
     admin: SaslUser
@@ -83,6 +83,11 @@ class RouterPlan:
     servers: tuple[layout.Server, ...]
 
     @property
+    def paths(self) -> record.Record:
+        """Where the engine keeps its files."""
+        return self.engine.record
+
+    @property
     def mode(self) -> str:
         """``standalone``, ``interior`` or ``edge``, as the engines call it."""
         return str(dict(self.entities[0][1])["mode"])
@@ -93,7 +98,7 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     carried = d.carried_by(node, model.Scheme.AMQP)
     if not carried:
         return None
-    where = layout.ENGINES[d.router.engine]
+    where = d.router.engine.record
     may_have_peers = model.may_have_peers(d)
     interior = node.router is model.RouterMode.INTERIOR
     entities: list[Entity] = [_router(d, node, host, where)]
@@ -125,7 +130,6 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     return RouterPlan(
         engine=d.router.engine,
         node=node,
-        paths=where,
         entities=tuple(entities),
         users=(*users, admin),
         admin=admin,
@@ -150,7 +154,7 @@ def _servers(d: model.Deployment, node: model.Node, may_have_peers: bool) -> typ
         yield layout.Server("router", (node.host,), (), True, ca, certificate, key)
 
 
-def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: layout.EngineLayout) -> Entity:
+def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: record.Record) -> Entity:
     # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
     mode = node.router.value if model.may_have_peers(d) else "standalone"
     return (
@@ -160,7 +164,7 @@ def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: lay
             "id": node.name,
             "workerThreads": d.router.worker_threads,
             "saslConfigDir": host.inside(where.sasl_dir),
-            "saslConfigName": where.sasl_name,
+            "saslConfigName": where.program,
         },
     )
 
@@ -191,7 +195,7 @@ def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
     return path if path in ("", tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
-def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout, external: bool) -> Entity:
+def _ssl_profile(d: model.Deployment, host: layout.Host, where: record.Record, external: bool) -> Entity:
     paths = [inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory)]
     kind, attributes = _profile(PROFILE, paths, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
     ciphers = {"ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else {}
@@ -199,7 +203,7 @@ def _ssl_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLay
     return (kind, {**attributes, **ciphers, **user})
 
 
-def _mesh_profile(d: model.Deployment, host: layout.Host, where: layout.EngineLayout) -> Entity:
+def _mesh_profile(d: model.Deployment, host: layout.Host, where: record.Record) -> Entity:
     """Return what routers show to each other: of an authority of the mesh's own, whatever clients have.
 
     With the clients' authority any client's certificate would do, and with passwords any client's password, since one

@@ -1,0 +1,11 @@
+"""The router engines, by the values of ``router.engine``: one module has all that is true of one of them."""
+
+from __future__ import annotations
+
+from om_agent.engines import embedded, qdrouterd, record, skrouterd
+
+RECORDS: dict[str, record.Record] = {
+    "qdrouterd": qdrouterd.ENGINE,
+    "skrouterd": skrouterd.ENGINE,
+    "embedded": embedded.ENGINE,
+}
