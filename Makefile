@@ -25,7 +25,7 @@ lint: ## the linters alone
 
 bench: ## routers and RabbitMQ side by side, what the agent costs, how far a mesh goes; as root, with a real router
 	@tools/bootstrap test
-	@$(PYTHON) -m tests.bench $(ARGS)
+	@$(PYTHON) -m bench $(ARGS)
 
 image: ## an overcloud image built here, and what the elements cost; as root
 	@tools/image build $(ARGS)

@@ -10,8 +10,8 @@ import typing
 import docutils.core
 import pytest
 
+from bench import agent, figures, page, plots, sides, targets, work
 from testbed import errors, workers
-from tests.bench import agent, figures, page, plots, sides, targets, work
 
 
 def sample(

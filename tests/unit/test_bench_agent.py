@@ -9,8 +9,8 @@ import pytest
 from om_agent import model, parse
 from om_agent.plan import topology
 
+from bench import agent, figures
 from tests import helpers
-from tests.bench import agent, figures
 
 
 def test_a_template_names_the_values_that_are_ours_and_keeps_the_rest() -> None:

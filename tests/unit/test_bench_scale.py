@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from tests.bench import models
+from bench import models
 
 
 def points(value: str, predict: typing.Callable[[models.Size], float], calm: float = 1.0) -> list[models.Point]:

@@ -89,7 +89,11 @@ def test_ruff_format(files: list[pathlib.Path]) -> None:
 
 
 def test_mypy() -> None:
-    check("mypy", "--no-error-summary", *[name for name in ("agent", "testbed", "tests") if (ROOT / name).is_dir()])
+    check(
+        "mypy",
+        "--no-error-summary",
+        *[name for name in ("agent", "bench", "driver", "testbed", "tests") if (ROOT / name).is_dir()],
+    )
 
 
 def test_codespell(files: list[pathlib.Path]) -> None:

@@ -23,8 +23,8 @@ from om_agent import errors as agent_errors
 from om_agent.apply import files, puppet
 from om_agent.plan import layout, services
 
+from bench import figures, machine, run
 from testbed import errors, overcloud
-from tests.bench import figures, machine, run
 
 PAIR = "agent"
 NODES = (10, 100, 1_000, 4_000, 10_000)

@@ -8,8 +8,8 @@ import functools
 import itertools
 import time
 
+from bench import figures, machine, sides
 from testbed import errors, processes, workers
-from tests.bench import figures, machine, sides
 
 _FAR_CALLERS = (1, 12)
 _CALLERS = {

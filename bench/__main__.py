@@ -16,9 +16,9 @@ import typing
 from om_agent import errors as agent_errors
 from om_agent import model
 
+from bench import agent, figures, machine, page, plots, run, scale, sides
 from testbed import console, errors, processes, rabbitmq, routers, workers
 from testbed.recovery import network
-from tests.bench import agent, figures, machine, page, plots, run, scale, sides
 
 _ENGINES = [model.Engine.QDROUTERD.value, model.Engine.SKROUTERD.value]
 _KINDS = ("calls", "far", "burst", "connections", "storm", "failover")
@@ -60,7 +60,7 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
             page.write(json.loads(args.page_of.read_text()), args.out)
             return 0
         _check(model.Engine(args.engine), args.part or _PARTS)
-        network.enter("tests.bench")
+        network.enter("bench")
         network.loopback()
         with network.directory(None) as directory, processes.Supervisor(directory / "logs") as supervisor:
             _run(out, supervisor, directory, args)

@@ -8,7 +8,7 @@ import math
 import pathlib
 import typing
 
-from tests.bench import figures, plots, sides, targets, work
+from bench import figures, plots, sides, targets, work
 
 _TITLES = {
     "one": "One router and one RabbitMQ",
@@ -60,7 +60,7 @@ def text(
         *_heading("Performance", "=", over=True),
         f"One run of ``make bench`` with {found['engine']}, {found['when']}, {found['seconds'] / 60:.0f} minutes, on",
         f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']:g} GiB, {machine['system']},",
-        f"Linux {machine['kernel']}, Python {machine['python']}{_broker(machine)}. Made by ``tests/bench``; what the",
+        f"Linux {machine['kernel']}, Python {machine['python']}{_broker(machine)}. Made by ``bench``; what the",
         "settings are is in `tuning <tuning.rst>`_.",
         "",
         "Sides did the same work in turn, in processes of their own, with the files that the agent rendered; what it",

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import math
 
-from tests.bench import figures
+from bench import figures
 
 
 @dataclasses.dataclass(frozen=True)

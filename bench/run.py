@@ -9,8 +9,8 @@ import typing
 
 from om_agent import host_facts, model
 
+from bench import figures, machine, sides, work
 from testbed import processes
-from tests.bench import figures, machine, sides, work
 
 _PAUSE_SECONDS = 0.5
 

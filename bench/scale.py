@@ -23,9 +23,9 @@ from om_agent import amqp, apply, errors, host_facts, model, plan, render, verif
 from om_agent.apply import locking
 from om_agent.plan import services, topology
 
+from bench import figures, machine, models, run
 from testbed import errors as testbed_errors
 from testbed import overcloud, processes, routers
-from tests.bench import figures, machine, models, run
 
 _KNOW_SECONDS = 120.0
 _CHANGE_SECONDS = 60.0
