@@ -11,15 +11,15 @@ import hashlib
 import hmac
 import typing
 
-from om_agent import engines, errors, fields, kinds
+from om_agent import backends, engines, errors, fields, kinds
 from om_agent.engines import record
 
 # The ports of design.md; 25672, 4369 and 15692 are RabbitMQ's own (https://www.rabbitmq.com/docs/networking#ports).
-AMQP_PORT = 31459
+AMQP_PORT = backends.RECORDS["amqp"].port
 INTER_ROUTER_PORT = 31460
 EDGE_PORT = 31461
 ROUTER_HTTP_PORT = 31462
-RABBIT_PORT = 5672
+RABBIT_PORT = backends.RECORDS["rabbit"].port
 RABBIT_DIST_PORT = 25672
 RABBIT_METRICS_PORT = 15692
 EPMD_PORT = 4369
@@ -36,6 +36,11 @@ class Scheme(enum.Enum):
 
     RABBIT = "rabbit"
     AMQP = "amqp"
+
+    @property
+    def record(self) -> backends.Record:
+        """What is true of this kind of backend and of no other."""
+        return backends.RECORDS[self.value]
 
 
 class Engine(enum.Enum):
@@ -301,6 +306,11 @@ class Deployment:
     def halves(self) -> tuple[Backend, Backend]:
         """RPC first, then notifications."""
         return (self.rpc, self.notify)
+
+    @property
+    def servers(self) -> dict[str, Router | Broker]:
+        """Settings of what runs on nodes, by what a kind of backend calls it."""
+        return {"router": self.router, "broker": self.broker}
 
     def carried_by(self, node: Node, scheme: Scheme) -> tuple[Backend, ...]:
         """Return the halves of ``scheme`` that ``node`` runs a router, interior or edge, or a broker for."""

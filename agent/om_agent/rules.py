@@ -85,23 +85,23 @@ def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     rpc, notify = d.rpc, d.notify
     if rpc.scheme is not notify.scheme:
         return
-    what = "router" if rpc.scheme is model.Scheme.AMQP else "broker"
+    record = rpc.scheme.record
     same = set(rpc.nodes) == set(notify.nodes)
     if rpc.nodes and notify.nodes and not same:
-        if rpc.scheme is model.Scheme.AMQP:
+        if record.one_network:
             yield kinds.problem("notify.nodes", "one-mesh")
         elif set(rpc.nodes) & set(notify.nodes):
             yield kinds.problem("notify.nodes", "overlap", scheme=rpc.scheme.value)
     if not same or rpc.external:
         return
-    for key in ("tls", "port") if rpc.scheme is model.Scheme.RABBIT else ("tls",):
+    for key in record.shared:
         if getattr(rpc, key) != getattr(notify, key):
-            yield kinds.problem(f"notify.{key}", "shared-differs", what=what, key=key)
+            yield kinds.problem(f"notify.{key}", "shared-differs", what=record.server, key=key)
     known = {a.username: a.password for a in reversed(rpc.accounts.values())}
     own = notify if notify in _own_accounts(d) else dataclasses.replace(notify, also_accept=())
     for path, account in own.accounts.items():
         if known.get(account.username, account.password) != account.password:
-            yield kinds.problem(f"{path}.password", "two-passwords", what=what)
+            yield kinds.problem(f"{path}.password", "two-passwords", what=record.server)
 
 
 def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
@@ -127,7 +127,8 @@ def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
     for b in d.halves:
-        what, server_tls = ("router", d.router.tls) if b.scheme is model.Scheme.AMQP else ("broker", d.broker.tls)
+        what = b.scheme.record.server
+        server_tls = d.servers[what].tls
         if b.scheme is model.Scheme.AMQP and b.tls:
             own = [(f"nodes[{i}].host", n.host) for i, n in enumerate(d.nodes) if n.router is not model.RouterMode.NONE]
             others = [(f"{b.half}.hosts[{i}]", host) for i, host in enumerate(b.hosts)]

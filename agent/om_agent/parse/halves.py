@@ -28,7 +28,7 @@ def parse_backend(section: fields.Section, other: model.Backend | None, nodes: t
     scheme = model.Scheme(
         section.word("scheme", (other.scheme if other else model.Scheme.RABBIT).value, [s.value for s in model.Scheme])
     )
-    default_port = model.RABBIT_PORT if scheme is model.Scheme.RABBIT else model.AMQP_PORT
+    default_port = scheme.record.port
     if other and other.scheme is scheme:
         default_port = other.port
     alike = other if other and other.scheme is scheme else None

@@ -13,8 +13,7 @@ from om_agent.plan import layout, policy, queues, transport_url
 OSLO = "oslo"
 PASTE = "paste"
 FAMILIES = ("debian", "redhat")
-# oslo.messaging's drivers, by the section that each reads.
-DRIVERS = {model.Scheme.AMQP: "oslo_messaging_amqp", model.Scheme.RABBIT: "oslo_messaging_rabbit"}
+DRIVERS = {scheme: scheme.record.section for scheme in model.Scheme}  # by the section that each reads
 
 # Every key of these sections that this project may ever write. In the section of a driver that a service uses, those
 # that the present deployment does not want are made absent; and all of them are in the section of a driver that this
@@ -411,11 +410,10 @@ def _delivery(d: model.Deployment) -> dict[str, str]:
 
 
 def _login(backend: model.Backend) -> dict[str, str]:
-    """Return how a service logs in, as its driver is told; that of RabbitMQ uses PLAIN unless told otherwise."""
+    """Return how a service logs in, as its driver is told."""
     shown = dict(zip(("ssl_cert_file", "ssl_key_file"), backend.client_files))
-    if backend.scheme is model.Scheme.AMQP:
-        return {"sasl_mechanisms": backend.mechanism.value, **shown}
-    return {"rabbit_login_method": backend.mechanism.value, **shown} if shown else {}
+    record = backend.scheme.record
+    return {record.mechanism: backend.mechanism.value, **shown} if shown or record.says_mechanism else {}
 
 
 def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
