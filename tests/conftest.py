@@ -10,6 +10,7 @@ import signal
 import subprocess
 import typing
 
+import hypothesis
 import pytest
 
 UNIT = pathlib.Path(__file__).parent / "unit"
@@ -23,6 +24,9 @@ ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}
 # What a developer's shell or a node may have set, and the agent or the programs it starts would listen to.
 FOREIGN_PREFIXES = ("ERL_", "FACTER_", "HEAT_", "OS_", "PN_", "PUPPET_", "RABBITMQ_", "SASL_")
 
+# On a busy machine an example takes seconds, which says nothing of the code.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 # Who starts the tests may ignore these, as behind "&" and nohup, and every program that a test starts would too.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
