@@ -111,9 +111,7 @@ def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
     if r.tls:
         yield from _tls_files(p.tls, where.directory, where.user)
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
-    database = _value_of(r.entities, "router", "saslConfigDir") + where.sasl_database[len(where.sasl_dir) :]
-    offered = {m for _, a in r.entities for m in str(a.get("saslMechanisms", "")).split()}
-    yield File(where.sasl_config, _sasl_config(database, offered))
+    yield File(where.sasl_config, _sasl_config(r.sasl_database, r.mechanisms))
     if r.mesh_password:
         shown = authority.issue(r.mesh_password, r.node)
         yield File(where.mesh("ca"), shown.ca.encode())
@@ -127,11 +125,7 @@ def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
     yield File(where.config, content, group=where.user, mode=0o640)
 
 
-def _value_of(entities: typing.Sequence[router.Entity], kind: str, key: str) -> str:
-    return str(next(a[key] for k, a in entities if k == kind))
-
-
-def _sasl_config(database: str, offered: set[str]) -> bytes:
+def _sasl_config(database: str, offered: frozenset[str]) -> bytes:
     """Return the Cyrus SASL options (https://www.cyrusimap.org/sasl/sasl/options.html); the listeners choose among the
     mechanisms."""
     always = ("PLAIN", "EXTERNAL")

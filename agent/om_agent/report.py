@@ -247,7 +247,7 @@ def _parts(p: plan.Plan, seen: observed.Seen) -> typing.Iterator[str]:
     elif p.router:
         yield "the router runs"
     if p.broker and seen.broker:
-        expected = verify.expected_members(p, p.broker)
+        expected = set(p.broker.members)
         yield f"{len(expected & set(seen.broker.running))} of {len(expected)} brokers run"
 
 
@@ -322,7 +322,7 @@ def _broker_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | N
     if not p.broker or not seen.broker:
         return None
     b = seen.broker
-    names = sorted({*verify.expected_members(p, p.broker), *b.members})
+    names = sorted({*p.broker.members, *b.members})
     return {
         "name": broker.node_name(p.node),
         "running": not b.why,

@@ -8,7 +8,6 @@ route, and a dead router's row stays for a minute. Connections are looked at onl
 from __future__ import annotations
 
 import collections
-import re
 import typing
 
 from om_agent import clients, errors, kinds, model, observed, plan
@@ -106,16 +105,13 @@ def tls_listeners(p: plan.Plan, seen: observed.Seen) -> tuple[observed.TlsListen
     if p.router and seen.mesh and seen.mesh.own.login == observed.OPEN:
         listeners = [a for kind, a in p.router.entities if kind == "listener" and a.get("sslProfile")]
         found += (
-            observed.TlsListener(
-                "router", str(a["host"]), int(a["port"]), certificate_path(p.router, str(a["sslProfile"]))
-            )
+            observed.TlsListener("router", str(a["host"]), int(a["port"]), p.router.certificates[str(a["sslProfile"])])
             for a in listeners
         )
     if p.broker and seen.broker and not seen.broker.why:
-        file = dict(p.broker.settings).get("ssl_options.certfile", "")
-        values = [v for k, v in p.broker.settings if k.startswith("listeners.ssl.")]
-        for host, _, port in (value.rpartition(":") for value in values):
-            found.append(observed.TlsListener("broker", host or p.node.address, int(port), file))
+        own = p.broker.listener
+        if own.certificate:
+            found.append(observed.TlsListener("broker", own.address or p.node.address, own.port, own.certificate))
     return tuple(found)
 
 
@@ -139,7 +135,7 @@ def _router_findings(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.It
         return
     if own.login != observed.OPEN:
         code = _CODES.get(own.login, "router-hung")
-        yield kinds.finding(at, code, unit=unit, where=where, file=certificate_path(r, router.PROFILE))
+        yield kinds.finding(at, code, unit=unit, where=where, file=r.certificates.get(router.PROFILE, ""))
         return
     product = r.engine.record.product
     if product not in own.product:
@@ -161,12 +157,6 @@ def _router_findings(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.It
     yield from _unreached(r, mesh)
     for name, count in sorted(mesh.unknown.items()):
         yield kinds.finding(at, "addresses-unknown", name=name, count=count)
-
-
-def certificate_path(r: router.RouterPlan, profile: str) -> str:
-    """Return the path of the certificate that the router shows to clients or to other routers, '' when it has none."""
-    profiles = {str(a["name"]): str(a["certFile"]) for kind, a in r.entities if kind == "sslProfile"}
-    return profiles.get(profile, "")
 
 
 def _mixed(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
@@ -261,7 +251,7 @@ def _peer(
     if peer.login == observed.LOGIN:
         return kinds.finding(at, "peer-login", name=name)
     if peer.login in (observed.CERTIFICATE, observed.CLOSED):
-        file = certificate_path(r, router.PROFILE)
+        file = r.certificates.get(router.PROFILE, "")
         return kinds.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
     if r.engine.record.product not in peer.product:
         return kinds.finding(
@@ -281,7 +271,7 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
     low = said.lower()
     if any(word in low for word in ("certificate", "ssl", "tls", "authentication", "unauthorized", "sasl")):
         why = "has expired" if "expired" in low else "was refused"
-        file = certificate_path(r, router.MESH_PROFILE)
+        file = r.certificates.get(router.MESH_PROFILE, "")
         return kinds.finding(at, "peer-credentials", name=name, who=who, why=why, file=file)
     return kinds.finding(at, "peer-unlinked", name=name)
 
@@ -294,7 +284,7 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSe
     if seen.why:
         yield kinds.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
         return
-    expected = expected_members(p, b)
+    expected = set(b.members)
     down = sorted(expected - set(seen.running))
     if down:
         yield kinds.finding(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
@@ -320,17 +310,5 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSe
     if seen.metrics:
         yield kinds.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
     ports = {port for _, port in seen.listeners}
-    for wanted in sorted(expected_ports(b) - ports):
-        yield kinds.finding(at, "broker-listener", port=wanted, unit=layout.RABBIT_UNIT)
-
-
-def expected_members(p: plan.Plan, b: broker.BrokerPlan) -> set[str]:
-    """Return the Erlang names of the cluster's nodes."""
-    key = "cluster_formation.classic_config.nodes."
-    return {v for k, v in b.settings if k.startswith(key)} or {broker.node_name(p.node)}
-
-
-def expected_ports(b: broker.BrokerPlan) -> set[int]:
-    """Return the ports at which clients are served."""
-    values = [v for k, v in b.settings if re.match(r"listeners\.(tcp|ssl)\.", k)]
-    return {int(v.rpartition(":")[2]) for v in values}
+    if b.listener.port not in ports:
+        yield kinds.finding(at, "broker-listener", port=b.listener.port, unit=layout.RABBIT_UNIT)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import typing
 
 import pytest
 from om_agent import proc
 from om_agent.apply import listening, live_broker
-from om_agent.plan import layout
+from om_agent.plan import broker, layout
 
 from tests import helpers, tls
 
@@ -128,11 +127,9 @@ def test_an_interrupted_run_is_taken_up(tmp_path: pathlib.Path) -> None:
 def test_where_it_listens() -> None:
     planned = helpers.plan_for(RAW, "ctl-0").broker
     assert planned and live_broker.listeners(planned) == (("172.17.0.11", 5672),)
-    for settings, wanted in (
-        ((("listeners.ssl.1", "fd00::1:5671"),), (("fd00::1", 5671),)),
-        ((("listeners.ssl.default", "5671"),), (("localhost", 5671),)),
-        ((("listeners.tcp.1", "10.0.0.1:5672"),), ()),
+    for listener, wanted in (
+        (broker.Listener("fd00::1", 5671, "/pem"), (("fd00::1", 5671),)),
+        (broker.Listener("", 5671, "/pem"), (("localhost", 5671),)),
+        (broker.Listener("10.0.0.1", 5672, ""), ()),
     ):
-        assert (
-            live_broker.listeners(dataclasses.replace(planned, settings=typing.cast("typing.Any", settings))) == wanted
-        )
+        assert live_broker.listeners(dataclasses.replace(planned, listener=listener)) == wanted

@@ -294,9 +294,8 @@ def _forget_certificates(control: Control) -> None:
 
 def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
     """Return address and port of every listener for clients over TLS."""
-    shown = [value for key, value in p.settings if key.startswith("listeners.ssl.")]
-    split = [value.rpartition(":") for value in shown]
-    return tuple((host or "localhost", int(port)) for host, _, port in split)
+    own = p.listener
+    return ((own.address or "localhost", own.port),) if own.certificate else ()
 
 
 def _why_it_failed(act: typing.Callable[[], object]) -> str:

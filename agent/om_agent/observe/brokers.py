@@ -16,7 +16,6 @@ from om_agent import (
     model,
     observed,
     plan,
-    verify,
 )
 from om_agent.apply import foreign_settings, live_broker, service_files
 from om_agent.observe import routers
@@ -55,7 +54,7 @@ def rabbit(
             unfit = unfit_queues(rows, p.queues.kind is model.Queues.QUORUM)
         found = parse_rabbit(own, status, "", silent)
         return dataclasses.replace(found, unfit=tuple(unfit), thin=tuple(thin_queues(rows, found.running)))
-    address = _metrics_address(p, b)
+    address = b.metrics
     at = errors.where(*address)
     try:
         text = read_metrics(address, _METRICS_SECONDS)
@@ -76,7 +75,7 @@ def _silent(
     RabbitMQ counts one that hangs among the running for a minute (Erlang's net_ticktime); 4.0.5 even tells its version.
     """
     nodes = {broker.node_name(node): node for node in d.nodes if node != p.node}
-    port = min(verify.expected_ports(b))
+    port = b.listener.port
     for name in members:
         if name in nodes and hangs((nodes[name].address, port), _ANSWER_SECONDS):
             yield name
@@ -100,20 +99,15 @@ def hangs(address: tuple[str, int], seconds: float) -> bool:
 
 def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
     """Return whether clients could connect; the kernel takes connections for a program that hangs, too."""
-    for port in verify.expected_ports(b):
-        with contextlib.suppress(OSError):
-            socket.create_connection((p.node.address, port), timeout=routers.PEER_SECONDS).close()
-            return True
-    return False
+    try:
+        socket.create_connection((p.node.address, b.listener.port), timeout=routers.PEER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 class _NoMetricsError(Exception):
     """A metrics port cannot be read; ``str()`` is a clause that says why."""
-
-
-def _metrics_address(p: plan.Plan, b: broker.BrokerPlan) -> tuple[str, int]:
-    settings = dict(b.settings)
-    return settings.get("prometheus.tcp.ip", p.node.address), int(settings["prometheus.tcp.port"])
 
 
 def read_metrics(address: tuple[str, int], seconds: float) -> str:

@@ -23,9 +23,25 @@ EXTERNAL_PLUGIN = "rabbitmq_auth_mechanism_ssl"
 
 
 @dataclasses.dataclass(frozen=True)
+class Listener:
+    """Where clients are served.
+
+    :param address: '' for every address of the node.
+    :param certificate: path, as the broker names it, of what it shows; '' without TLS.
+    """
+
+    address: str
+    port: int
+    certificate: str
+
+
+@dataclasses.dataclass(frozen=True)
 class BrokerPlan:
     """One node's broker.
 
+    :param listener: of its clients.
+    :param members: Erlang names of the cluster's nodes, this one included.
+    :param metrics: address and port of its metrics.
     :param settings: lines of rabbitmq.conf, as (key, value).
     :param environment: lines of rabbitmq-env.conf, as (variable, value); values hold no shell syntax.
     :param distribution: options of TLS between brokers, as Erlang terms; None without.
@@ -34,6 +50,9 @@ class BrokerPlan:
     :param definitions: RabbitMQ's own definitions document: users with hashed passwords, vhosts, permissions, policies.
     """
 
+    listener: Listener
+    members: tuple[str, ...]
+    metrics: tuple[str, int]
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
     distribution: str | None
@@ -55,8 +74,14 @@ def plan_broker(d: model.Deployment, node: model.Node, host: layout.Host) -> Bro
     uses_tls = d.broker.tls or d.broker.distribution_tls
     names, exact = (node.host,) if d.broker.tls else (), (node.name,) if d.broker.distribution_tls else ()
     members = tuple(by_name[n] for n in sorted(carried[0].nodes)) if d.broker.cluster else (node,)
+    listener = _listener(d, node, carried[0], host)
+    names_of_members = tuple(node_name(member) for member in members)
+    metrics = (node.address, d.broker.metrics_port)
     return BrokerPlan(
-        settings=tuple(_settings(d, node, members, carried[0], host)),
+        listener=listener,
+        members=names_of_members,
+        metrics=metrics,
+        settings=tuple(_settings(d, node, listener, names_of_members, carried[0], host)),
         environment=tuple(_environment(d, node, host)),
         distribution=_distribution(d.tls, host) if d.broker.distribution_tls else None,
         inet_hosts=tuple((n.address, n.name) for n in members if fields.is_address(n.address)),
@@ -74,14 +99,24 @@ def node_name(node: model.Node) -> str:
     return f"rabbit@{node.name}"
 
 
+def _listener(d: model.Deployment, node: model.Node, backend: model.Backend, host: layout.Host) -> Listener:
+    """Return where clients are served: RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name);
+    om_agent.rules tells of a name."""
+    certificate = dict(_files(d.tls, host))["certfile"] if d.broker.tls else ""
+    return Listener(node.address if fields.is_address(node.address) else "", backend.port, certificate)
+
+
 def _settings(
-    d: model.Deployment, node: model.Node, members: tuple[model.Node, ...], backend: model.Backend, host: layout.Host
+    d: model.Deployment,
+    node: model.Node,
+    listener: Listener,
+    members: tuple[str, ...],
+    backend: model.Backend,
+    host: layout.Host,
 ) -> typing.Iterator[tuple[str, str]]:
-    # RabbitMQ's listeners take addresses only (rabbit.schema, listeners.tcp.$name); om_agent.rules tells of a name.
+    name = "1" if listener.address else "default"
     # An IPv6 address stands without brackets: 3.10.8 refuses to boot with them.
-    own = fields.is_address(node.address)
-    name = "1" if own else "default"
-    address = f"{node.address}:{backend.port}" if own else str(backend.port)
+    address = f"{listener.address}:{listener.port}" if listener.address else str(listener.port)
     external = bool(backend.client_files)
     if d.broker.tls:
         yield ("listeners.tcp", "none")
@@ -101,15 +136,15 @@ def _settings(
     # Users come from the definitions alone; guest is never made, so nothing needs the loopback exception.
     yield ("loopback_users", "none")
     yield ("load_definitions", host.inside(layout.RABBIT_DEFINITIONS))
-    if own:
-        yield ("prometheus.tcp.ip", node.address)
+    if listener.address:
+        yield ("prometheus.tcp.ip", listener.address)
     if queues.permits_transient(d, host):
         yield ("deprecated_features.permit.transient_nonexcl_queues", "true")
     yield ("prometheus.tcp.port", str(d.broker.metrics_port))
     if len(members) > 1:
         yield ("cluster_formation.peer_discovery_backend", "classic_config")
         for i, member in enumerate(members, 1):
-            yield (f"cluster_formation.classic_config.nodes.{i}", node_name(member))
+            yield (f"cluster_formation.classic_config.nodes.{i}", member)
         yield ("cluster_partition_handling", "pause_minority" if len(members) > 2 else "ignore")
         copies = queues.members(d, host, len(members))
         if copies:

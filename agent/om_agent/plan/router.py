@@ -58,6 +58,10 @@ class RouterPlan:
     :param client_files: certificate and key that the router's clients, and so the agent, show; empty when they need
         none.
     :param requires: files that must be there before the router starts.
+    :param mode: ``standalone``, ``interior`` or ``edge``, as the engines call it.
+    :param sasl_database: path of users and passwords, as the configuration names it.
+    :param mechanisms: of SASL that its listeners offer.
+    :param certificates: path of what it shows, as the configuration names it, by `PROFILE` and `MESH_PROFILE`.
     :param mesh_password: what its certificate for other routers is made from; None when that is the operator's own, or
         there are no others.
     :param interiors: names of all interior routers, which are their ids too.
@@ -69,6 +73,10 @@ class RouterPlan:
 
     engine: model.Engine
     node: model.Node
+    mode: str
+    sasl_database: str
+    mechanisms: frozenset[str]
+    certificates: typing.Mapping[str, str]
     entities: tuple[Entity, ...]
     users: tuple[SaslUser, ...]
     admin: SaslUser
@@ -87,11 +95,6 @@ class RouterPlan:
         """Where the engine keeps its files."""
         return self.engine.record
 
-    @property
-    def mode(self) -> str:
-        """``standalone``, ``interior`` or ``edge``, as the engines call it."""
-        return str(dict(self.entities[0][1])["mode"])
-
 
 def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: topology.Mesh) -> RouterPlan | None:
     """Return the plan of the router on ``node``, or None when the node runs none."""
@@ -101,11 +104,14 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     where = d.router.engine.record
     may_have_peers = model.may_have_peers(d)
     interior = node.router is model.RouterMode.INTERIOR
-    entities: list[Entity] = [_router(d, node, host, where)]
-    if d.router.tls:
-        entities.append(_ssl_profile(d, host, where, any(b.client_files for b in carried)))
-    if may_have_peers:
-        entities.append(_mesh_profile(d, host, where))
+    # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
+    mode = node.router.value if may_have_peers else "standalone"
+    entities: list[Entity] = [_router(d, node, host, where, mode)]
+    shown = _shown_files(d, host, where)
+    if PROFILE in shown:
+        entities.append(_ssl_profile(d, shown[PROFILE], any(b.client_files for b in carried)))
+    if MESH_PROFILE in shown:
+        entities.append(_mesh_profile(shown[MESH_PROFILE]))
     by_port = {port: [b for b in carried if b.port == port] for port in (b.port for b in carried)}
     entities += [_client_listener(d, node, backends[0]) for backends in by_port.values()]
     if d.router.http_port:
@@ -130,6 +136,10 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     return RouterPlan(
         engine=d.router.engine,
         node=node,
+        mode=mode,
+        sasl_database=host.inside(where.sasl_database),
+        mechanisms=frozenset(m for _, a in entities for m in str(a.get("saslMechanisms", "")).split()),
+        certificates={profile: certificate for profile, (_, certificate, _) in shown.items()},
         entities=tuple(entities),
         users=(*users, admin),
         admin=admin,
@@ -145,6 +155,17 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     )
 
 
+def _shown_files(d: model.Deployment, host: layout.Host, where: record.Record) -> dict[str, tuple[str, ...]]:
+    """Return the paths of CA, certificate and key, as the configuration names them, by profile."""
+    found: dict[str, tuple[str, ...]] = {}
+    if d.router.tls:
+        found[PROFILE] = tuple(inside_or_given(path, d.tls, host) for path in tls_paths(d.tls, where.directory))
+    if model.may_have_peers(d):
+        own = tuple(host.inside(where.mesh(name)) for name in ("ca", "certificate", "key"))
+        found[MESH_PROFILE] = d.router.mesh_files or own
+    return found
+
+
 def _servers(d: model.Deployment, node: model.Node, may_have_peers: bool) -> typing.Iterator[layout.Server]:
     if d.router.tls:
         yield layout.server("router", d.tls, (node.host,))
@@ -154,9 +175,7 @@ def _servers(d: model.Deployment, node: model.Node, may_have_peers: bool) -> typ
         yield layout.Server("router", (node.host,), (), True, ca, certificate, key)
 
 
-def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: record.Record) -> Entity:
-    # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
-    mode = node.router.value if model.may_have_peers(d) else "standalone"
+def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: record.Record, mode: str) -> Entity:
     return (
         "router",
         {
@@ -195,22 +214,20 @@ def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
     return path if path in ("", tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
-def _ssl_profile(d: model.Deployment, host: layout.Host, where: record.Record, external: bool) -> Entity:
-    paths = [inside_or_given(p, d.tls, host) for p in tls_paths(d.tls, where.directory)]
-    kind, attributes = _profile(PROFILE, paths, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
+def _ssl_profile(d: model.Deployment, files: typing.Sequence[str], external: bool) -> Entity:
+    kind, attributes = _profile(PROFILE, files, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
     ciphers = {"ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else {}
     user = {"uidFormat": "n"} if external else {}  # who shows a certificate is who its common name says
     return (kind, {**attributes, **ciphers, **user})
 
 
-def _mesh_profile(d: model.Deployment, host: layout.Host, where: record.Record) -> Entity:
+def _mesh_profile(files: typing.Sequence[str]) -> Entity:
     """Return what routers show to each other: of an authority of the mesh's own, whatever clients have.
 
     With the clients' authority any client's certificate would do, and with passwords any client's password, since one
     Cyrus configuration serves all listeners and vhost policy does not look at connections between interiors.
     """
-    own = [host.inside(where.mesh(name)) for name in ("ca", "certificate", "key")]
-    return _profile(MESH_PROFILE, d.router.mesh_files or own, "TLSv1.3")
+    return _profile(MESH_PROFILE, files, "TLSv1.3")
 
 
 def _profile(name: str, paths: typing.Sequence[str], protocols: str) -> Entity:
