@@ -318,7 +318,9 @@ def _plain(value: typing.Any) -> typing.Any:
         return [_plain(v) for v in value]
     if isinstance(value, bool) or value is None:
         return value
-    return int(value) if isinstance(value, int) else float(value) if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else str(value)
 
 
 def _judge(said: str, proton: types.ModuleType, error: Exception, seconds: float) -> tuple[str, str]:

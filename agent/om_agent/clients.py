@@ -134,8 +134,12 @@ def limits(r: router.RouterPlan, user: str) -> Limits:
                 found["sessions"].append(min(own, int(group.get("maxSessions") or own)))
                 found["senders"].append(int(group.get("maxSenders") or 0) or None)
                 found["receivers"].append(int(group.get("maxReceivers") or 0) or None)
-    widest = {k: None if None in values else max(v for v in values if v) for k, values in found.items()}
-    return Limits(**widest)
+    return Limits(**{key: _widest(values) for key, values in found.items()})
+
+
+def _widest(limits: typing.Sequence[int | None]) -> int | None:
+    """Return the largest; None stands for no limit."""
+    return None if None in limits else max(limit for limit in limits if limit)
 
 
 def client_findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:

@@ -11,7 +11,7 @@ import time
 import typing
 
 from om_agent import amqp, clients, errors, model, plan, proc
-from om_agent.plan import layout, router
+from om_agent.plan import layout, router, services
 
 STILL_SECONDS = 10.0  # both engines call a delivery stuck after as long
 PAUSE = 1.0
@@ -137,8 +137,7 @@ def units(d: model.Deployment, p: plan.Plan, host: layout.Host) -> tuple[clients
         unit: file.path
         for file in p.config_files
         for unit in file.units
-        if unit.rpartition("openstack-")[2] in SERVING
-        and any(s.key == "transport_url" and s.value for s in file.settings)
+        if unit.rpartition("openstack-")[2] in SERVING and _has_transport(file)
     }
     systemctl = proc.find("systemctl")
     if not (host.manage_services and files and systemctl and not d.rpc.external):
@@ -151,6 +150,10 @@ def units(d: model.Deployment, p: plan.Plan, host: layout.Host) -> tuple[clients
     except errors.ProcessFailed:
         return ()
     return tuple(_running(done.stdout, files, time.monotonic()))
+
+
+def _has_transport(file: services.ConfigFile) -> bool:
+    return any(setting.key == "transport_url" and setting.value for setting in file.settings)
 
 
 def _running(told: str, files: typing.Mapping[str, str], now: float) -> typing.Iterator[clients.Unit]:
@@ -182,7 +185,11 @@ def unconnected_to(port: int, asked: typing.Iterable[clients.Unit]) -> tuple[cli
     So it is seen of brokers: rabbitmqctl would ask all members of the cluster, and wait half a minute for one that is
     not well. A process whose files this user may not see is taken to have one.
     """
-    return tuple(unit for unit in asked if not any(_is_connected(pid, port) for pid in unit.pids))
+    return tuple(unit for unit in asked if not _has_connection(unit, port))
+
+
+def _has_connection(unit: clients.Unit, port: int) -> bool:
+    return any(_is_connected(pid, port) for pid in unit.pids)
 
 
 def _is_connected(pid: int, port: int) -> bool:

@@ -134,7 +134,9 @@ def one_line(value: object) -> str:
 
 def printable(text: str) -> str:
     """Return ``text`` with everything escaped that would do something to a terminal, or not be seen there."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def quoted(name: object) -> str:

@@ -202,7 +202,9 @@ def truth(value: object) -> bool | None:
     if isinstance(value, int):
         return bool(value) if value in (0, 1) else None
     word = value.lower() if isinstance(value, str) else None
-    return True if word in _TRUE else False if word in _FALSE else None
+    if word in _TRUE:
+        return True
+    return False if word in _FALSE else None
 
 
 def type_name(value: object) -> str:

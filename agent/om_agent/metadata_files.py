@@ -82,11 +82,17 @@ def parse_text(data: bytes, path: str) -> object:
     return _shallow(_parse_yaml(text, path), path)
 
 
+def _values(value: object) -> typing.Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _shallow(value: object, path: str) -> object:
     """Return ``value``, unless what walks through it might come to the end of Python's stack."""
     level = [value]
     for _ in range(_MAX_DEPTH):
-        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x if isinstance(x, list) else ())]
+        level = [inner for outer in level for inner in _values(outer)]
         if not level:
             return value
     raise errors.InvalidInput([kinds.problem(path, "too-deep")])

@@ -74,7 +74,7 @@ def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
             {
                 "source": link.source,
                 "target": link.target,
-                "kind": "uplink" if link.uplink else "inter-site" if link.sites else "inter-router",
+                "kind": _kind(link),
                 "cost": link.cost,
                 **({"state": live.links.get((link.source, link.target))} if live else {}),
             }
@@ -159,9 +159,17 @@ def _interior(node: model.Node, cut: tuple[str, ...], uplinks: int, live: Live |
     return _box(node.name, "\n".join(label), _RISK if cut else _INTERIOR, state, tooltip)
 
 
+def _kind(link: topology.Link) -> str:
+    if link.uplink:
+        return "uplink"
+    return "inter-site" if link.sites else "inter-router"
+
+
 def _edges(name: str, names: list[str], live: Live | None) -> str:
     told = [live.routers.get(n, "") if live else "" for n in names]
-    state = DOWN if DOWN in told else UP if set(told) == {UP} else ""
+    state = UP if set(told) == {UP} else ""
+    if DOWN in told:
+        state = DOWN
     label = name if len(names) == 1 else _count(len(names), "edge router")
     label += f"\n{told.count(DOWN)} down" if len(names) > 1 and state == DOWN else ""
     return _box(name, label, _EDGE, state, errors.listed(names, _NAMES))

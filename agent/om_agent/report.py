@@ -375,7 +375,9 @@ def status_text(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> str:
 def _span(seconds: int) -> str:
     days, rest = divmod(seconds, 86400)
     hours, minutes, rest = rest // 3600, rest % 3600 // 60, rest % 60
-    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def capacity_text(sizes: typing.Sequence[capacity.Size]) -> str:

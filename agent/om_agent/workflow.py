@@ -245,7 +245,8 @@ def _check_identity(
     :raises om_agent.errors.InvalidInput: when the node has to be named.
     """
     named = asked or (d.node and not isinstance(d.node, fields.Guess))
-    units_to_stop = [u for u in state.units if u not in {unit.name for unit in rendered.units}]
+    wanted = {unit.name for unit in rendered.units}
+    units_to_stop = [unit for unit in state.units if unit not in wanted]
     if named or not state.units or _is_same_node(d, rendered.node, state, units_to_stop):
         return
     names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -91,6 +92,22 @@ def functions(path: pathlib.Path) -> list[tuple[int, str]]:
 def test_a_module_is_short_enough_to_be_read(module: str) -> None:
     assert len(SOURCES[module].read_text().splitlines()) <= MOST_LINES
     assert [one for one in functions(SOURCES[module]) if one[0] > MOST_LINES_OF_A_FUNCTION] == []
+
+
+def nested(path: pathlib.Path, *kinds: type[ast.AST]) -> list[int]:
+    """The lines on which one of these expressions holds another."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [typing.cast("ast.expr", node).lineno for node in found if inside(node, kinds)]
+
+
+def inside(node: ast.AST, kinds: tuple[type[ast.AST], ...]) -> bool:
+    return any(isinstance(below, kinds) for below in ast.walk(node) if below is not node)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_one_thought_a_line(module: str) -> None:
+    assert nested(SOURCES[module], ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp) == []
+    assert nested(SOURCES[module], ast.IfExp) == []
 
 
 def test_every_module_has_a_place() -> None:

@@ -184,7 +184,8 @@ def _give_up(
             units = [u for u in units if u != layout.RABBIT_UNIT]
         if (began or left or stuck) and host.manage_services:
             wrong = [work.router.plan.paths.unit] if work.router and left else []
-            systemd.bring_back(root, units if began else [*wrong, *([layout.RABBIT_UNIT] if stuck else [])])
+            wrong += [layout.RABBIT_UNIT] if stuck else []
+            systemd.bring_back(root, units if began else wrong)
 
 
 def _finish(

@@ -155,9 +155,13 @@ def called(key: Key) -> str:
     return f"{what} {' in '.join(names[::-1] if parts[0] == 'vhost' else names)}"
 
 
+def _without_tags(row: typing.Mapping[str, typing.Any]) -> dict[str, typing.Any]:
+    return {key: value for key, value in row.items() if key != _TAGS}
+
+
 def _rows(definitions: Definitions) -> dict[Key, dict[str, typing.Any]]:
     return {
-        (kind, *(str(row[name]) for name in names)): {k: v for k, v in row.items() if k != _TAGS}
+        (kind, *map(str, map(row.__getitem__, names))): _without_tags(row)
         for kind, (_, names) in _KEYS.items()
         for row in definitions.get(kind, ())
     }

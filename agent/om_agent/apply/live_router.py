@@ -104,7 +104,7 @@ def decide(
     if old is None:
         return Verdict(why="the file that it runs with is not there or damaged")
     profiles = {router.PROFILE: p.paths.tls, router.MESH_PROFILE: p.paths.mesh}
-    tls = {name: {path(part) for part in ("ca", "certificate", "key")} for name, path in profiles.items()}
+    tls = {name: set(map(path, ("ca", "certificate", "key"))) for name, path in profiles.items()}
     others = [path for path in changed if path not in {p.paths.config}.union(*tls.values())]
     found = router_difference.difference(old, p.entities)
     if others or found.obstacles:

@@ -60,7 +60,9 @@ def difference(old: typing.Sequence[router.Entity], new: typing.Sequence[router.
         if was == to_be:
             continue
         differs = tuple(a for a in dict.fromkeys((*(to_be or ()), *(was or ()))) if _differs(a, was, to_be))
-        sign = "-" if to_be is None else "+" if was is None else "~"
+        sign = "+" if was is None else "~"
+        if to_be is None:
+            sign = "-"
         attributes = to_be if to_be is not None else was or {}
         step = Step(sign, kind, name, attributes, differs if sign == "~" else ())
         if sign == "~" and not differs:

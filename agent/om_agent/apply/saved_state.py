@@ -69,8 +69,7 @@ def _written_drivers(root: pathlib.Path) -> dict[str, list[str]]:
     target = "" if root == pathlib.Path("/") else str(root)
     found = {}
     for path, wanted in data.get("om_messaging::config_files", {}).items():
-        sections = wanted["settings"].items()
-        written = [name for name, keys in sections if any(value is not None for value in keys.values())]
+        written = [name for name, keys in wanted["settings"].items() if set(keys.values()) - {None}]
         found[path.removeprefix(target)] = [name for name in written if name in services.DRIVERS.values()]
     return found
 

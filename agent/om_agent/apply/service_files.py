@@ -61,7 +61,9 @@ def key_changes(file: services.ConfigFile, root: pathlib.Path) -> list[results.C
         if not ini.holds(keys, section, key, value, file.format):
             found = keys.get((ini.section_name(section, file.format), key), [])
             old = [f"{v.text} ..." if v.continued else v.text for v in found]
-            action = "remove" if value is None else "change" if old else "create"
+            action = "change" if old else "create"
+            if value is None:
+                action = "remove"
             changes.append(results.Change(action, file.path, f"[{section}] {key}", "; ".join(old), value or ""))
     if content is not None and path.lstat().st_mode & 0o7777 != file.mode:
         changes.append(results.Change("change", file.path, f"mode 0{file.mode:o}"))

@@ -95,11 +95,15 @@ def _check_distinct(
     return told
 
 
+def _spelled(node: model.Node, keys: typing.Sequence[str]) -> dict[str, str]:
+    return {key: fields.host_key(getattr(node, key)) for key in keys}
+
+
 def _check_crossed(top: fields.Section, nodes: typing.Sequence[model.Node]) -> None:
     """Note each pair of nodes one of which has what leads to the other as its host or address: a connector, or a
     broker that joins the cluster, would reach the wrong one of the two."""
     keys = ("name", "address", "host")
-    spelled = [{key: fields.host_key(getattr(node, key)) for key in keys} for node in nodes]
+    spelled = [_spelled(node, keys) for node in nodes]
     owners: dict[tuple[str, str], int] = {}
     for i, values in enumerate(spelled):
         for key, value in values.items():

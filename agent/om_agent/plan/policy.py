@@ -64,11 +64,15 @@ def entities(
     return found
 
 
+def _accepts(backend: model.Backend, user: str) -> bool:
+    return any(account.username == user for account in backend.accounts.values())
+
+
 def _by_halves(backends: typing.Sequence[model.Backend]) -> dict[tuple[model.Backend, ...], list[str]]:
     """Return who uses just these halves, by name: so nothing changes when two users change places."""
     found: dict[tuple[model.Backend, ...], list[str]] = {(b,): [] for b in backends}
     for user in sorted({a.username for b in backends for a in b.accounts.values()}):
-        own = tuple(b for b in backends if user in [a.username for a in b.accounts.values()])
+        own = tuple(b for b in backends if _accepts(b, user))
         found.setdefault(own, []).append(user)
     return {own: users for own, users in found.items() if users}
 

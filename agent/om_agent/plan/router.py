@@ -112,7 +112,9 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
         entities.append(_ssl_profile(d, shown[PROFILE], any(b.client_files for b in carried)))
     if MESH_PROFILE in shown:
         entities.append(_mesh_profile(shown[MESH_PROFILE]))
-    by_port = {port: [b for b in carried if b.port == port] for port in (b.port for b in carried)}
+    by_port: dict[int, list[model.Backend]] = {}
+    for backend in carried:
+        by_port.setdefault(backend.port, []).append(backend)
     entities += [_client_listener(d, node, backends[0]) for backends in by_port.values()]
     if d.router.http_port:
         entities.append(_http_listener(d, node))

@@ -86,11 +86,13 @@ def interior_links(d: model.Deployment) -> tuple[Link, ...]:
     """Return the connections between interior routers: of each pair the one whose name sorts later opens it."""
     sites = _by_site(d, model.RouterMode.INTERIOR)
     found = []
-    for nodes in sites.values():
-        pairs = _site_pairs([n.name for n in nodes], d.router.max_links)
+    names = {}
+    for site, nodes in sites.items():
+        names[site] = [n.name for n in nodes]
+        pairs = _site_pairs(names[site], d.router.max_links)
         found += [Link(max(pair), min(pair)) for pair in pairs]
     for site_link in d.site_links:
-        a, b = (_gateways(site_link.between, [n.name for n in sites.get(s, ())]) for s in site_link.between)
+        a, b = (_gateways(site_link.between, names.get(site, [])) for site in site_link.between)
         for one, other in zip(_stretch(a, b), _stretch(b, a)):
             found.append(Link(max(one, other), min(one, other), site_link.cost, sites=site_link.between))
     return tuple(sorted(found))
@@ -160,7 +162,9 @@ def _gateways(link: tuple[str, str], names: list[str]) -> list[str]:
 
 def _stretch(gateways: list[str], others: list[str]) -> list[str]:
     """Return the gateways of one side, a lone one once for each of the other side's."""
-    return gateways * len(others) if len(gateways) == 1 else gateways if others else []
+    if len(gateways) == 1:
+        return gateways * len(others)
+    return gateways if others else []
 
 
 # -- edges -----------------------------------------------------------------------------------------------------------
@@ -210,7 +214,10 @@ def spread(edges: typing.Sequence[str], interiors: typing.Sequence[str], wanted:
     names = sorted(edges)  # below, an edge is its place here, and an interior its place in ``order``
     weigh = _weigher([_hash(name) for name in names])
     having = [dict(enumerate(weigh(_hash(name)))) for name in order[:wanted]]
-    held = [{place: own[edge] for place, own in enumerate(having)} for edge in range(len(names))]
+    held: list[dict[int, int]] = [{} for _ in names]
+    for place, weights_of_all in enumerate(having):
+        for edge, weight in weights_of_all.items():
+            held[edge][place] = weight
     least = [min(own.values()) + _FAR for own in held]
     for count, new in enumerate(order[wanted:], wanted + 1):
         weights = weigh(_hash(new))
@@ -237,7 +244,12 @@ def spread(edges: typing.Sequence[str], interiors: typing.Sequence[str], wanted:
             held[edge][len(having)] = weight
             least[edge] = min(held[edge].values()) + _FAR
         having.append(moved)
-    return {name: tuple(order[p] for p in sorted(own, key=lambda p: (own[p], p))) for name, own in zip(names, held)}
+    return {name: _nearest_first(order, own) for name, own in zip(names, held)}
+
+
+def _nearest_first(order: typing.Sequence[str], weights: typing.Mapping[int, int]) -> tuple[str, ...]:
+    """Return interiors by the weights of their places."""
+    return tuple(order[place] for place in sorted(weights, key=lambda place: (weights[place], place)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
