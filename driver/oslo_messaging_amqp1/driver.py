@@ -20,7 +20,7 @@ import oslo_messaging
 from oslo_messaging._drivers import base, common
 from oslo_serialization import jsonutils
 
-from oslo_messaging_amqp1 import address, engine, errors, frames, messages, options, sasl, session, transport
+from oslo_messaging_amqp1 import address, engine, errors, frames, log, messages, options, sasl, session, transport
 
 LOG = logging.getLogger(__name__)
 
@@ -449,7 +449,8 @@ class Driver(base.BaseDriver):
         """Count a message that nobody listened to."""
         self._dropped[where] += 1
         if self._dropped[where] == 1:
-            LOG.warning("A message to %s was dropped: nobody listens there. More of them are only counted.", where)
+            said = "A message to %s was dropped: nobody listens there. More of them are only counted."
+            log.later(LOG, logging.WARNING, said, where)
 
     def send_notification(
         self,
@@ -568,7 +569,7 @@ class Driver(base.BaseDriver):
                 return
             waiter.give(_DONE)
             if outcome is not session.Outcome.ACCEPTED:
-                LOG.debug("An answer was not delivered to %s: %s", where, outcome.value)
+                log.later(LOG, logging.DEBUG, "An answer was not delivered to %s: %s", where, outcome.value)
 
         deadline = time.monotonic() + timeout
         delivery = session.Delivery(lambda _: payload, done, deadline, "rpc-reply" in self._pre_settled)

@@ -5,8 +5,9 @@ and runs what is due later. All state is under one lock, which nobody holds whil
 
 What is written is collected, since each system call lets another thread of Python run. One thread writes at a time and
 takes along what others added meanwhile. After the engine's thread has handed over several messages or answers, those
-who got them are likely to send at once: only the last one writes. Should fewer send than expected, the engine's thread
-writes after `_SOON_SECONDS`.
+who got them are likely to send at once: only the last one writes. That lasts for `_SOON_SECONDS`. After that each one
+writes what is there, and so does the engine's thread. When the engine's thread came too late, because others keep the
+interpreter busy, nothing is held back for `_CALM_SECONDS`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import threading
 import time
 import typing
 
-from oslo_messaging_amqp1 import errors, session, transport
+from oslo_messaging_amqp1 import errors, log, session, transport
 
 LOG = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ _EXPIRE_SECONDS = 1.0  # between two looks for messages that waited too long
 _STEADY_SECONDS = 5.0  # a connection that stood so long was a good one: the next failure is the first again
 _MAX_WAIT = 60.0
 _SOON_SECONDS = 0.001  # for what may be written together with what is about to follow
+_LATE_SECONDS = 0.02
+_CALM_SECONDS = 1.0
+_MAX_PENDING = 128 * _HIGH_WATER  # of one message and what the peer made this side answer
 _WRITER_SECONDS = 1.0  # for another thread to leave a socket that never blocks
 
 _Reply = tuple[typing.Union[int, bytes], typing.Callable[[], None]]
@@ -99,8 +103,10 @@ class Engine:
         self._session: session.Session | None = None
         self._transport: transport.Transport | None = None
         self._writing: transport.Transport | None = None  # to which some thread writes now
-        self._promised = False  # whether the engine's thread writes within _SOON_SECONDS
+        self._promised_until = 0.0  # when the engine's thread writes what others held back; 0 when they may not
         self._expected = 0  # who are likely to send before that
+        self._held = False  # whether somebody held something back
+        self._calm_until = 0.0
         self._reading = False  # whether what came is being read now
         self._calls: list[typing.Callable[[], None]] = []  # for when it is read
         self._trouble = "no connection was tried yet"
@@ -253,7 +259,8 @@ class Engine:
         """Ask for no further messages from these links; those on their way still come."""
         with self._lock:
             for receiver in receivers:
-                if self._session is not None:
+                # After a fork, a server of the parent's is none of this engine's.
+                if self._session is not None and receiver in self._receivers:
                     self._session.stop(receiver)
             out = self._output()
         self._write(out)
@@ -286,7 +293,9 @@ class Engine:
         with self._lock:
             if arrival.session is self._session:
                 self._settle(arrival, state)
-                if not (answered and self._promised) and self._is_last():
+                if answered and time.monotonic() < self._promised_until:
+                    self._held = True
+                elif self._is_last():
                     out = self._output()
         self._write(out)
 
@@ -338,7 +347,7 @@ class Engine:
             and (sender.credit > 0 or sender.attached is None or now - sender.attached < _CREDIT_SECONDS)
             for sender in self._senders.values()
         )
-        unwritten = self._transport.pending > 0 or self._writing is not None or self._promised
+        unwritten = self._transport.pending > 0 or self._writing is not None or self._held
         return waiting or unwritten or not self._session.quiet
 
     def _detach(self, receiver: session.Receiver) -> None:
@@ -397,7 +406,8 @@ class Engine:
     def _is_last(self) -> bool:
         """Return whether to write now, after something was added: others may be expected to add more at once."""
         self._expected -= 1
-        return not self._promised or self._expected <= 0
+        self._held = self._expected > 0 and time.monotonic() < self._promised_until
+        return not self._held
 
     def _output(self) -> bytes:
         """Return what is to be written, for `_write`, which the caller is then obliged to call after the lock; b'' when
@@ -411,43 +421,49 @@ class Engine:
         except errors.ConnectionLost:
             self._wake()  # the engine's thread meets the same error and cleans up
             return b""
+        self._held = False
         if data:
             self._writing = wire
         return data
+
+    def _leave(self, wire: transport.Transport) -> None:
+        """Let others write; to another connection they do already."""
+        if self._writing is wire:
+            self._writing = None
 
     # -- not under the lock
 
     def _write(self, data: bytes) -> None:
         """Write what `_output` returned, and what was added until that is done."""
         wire = self._writing
-        if not data or wire is None:
-            return
-        try:
-            while data:
-                wire.send(data)
-                with self._lock:
-                    self._writing = None
-                    data = self._output() if wire is self._transport else b""
-        except errors.ConnectionLost:
-            self._wake()  # the engine's thread meets the same error and cleans up
-        finally:
-            if data:
-                with self._lock:
-                    self._writing = None
-        if wire.pending:
-            self._wake()
+        if data and wire is not None:
+            self._write_all(wire, data)
 
     def _write_pending(self, wire: transport.Transport) -> None:
-        """Write what the socket did not take before."""
+        """Write what the socket did not take before, and what was added until that is done."""
         with self._lock:
             if self._writing is not None:
                 return
             self._writing = wire
+        self._write_all(wire, b"")
+
+    def _write_all(self, wire: transport.Transport, data: bytes) -> None:
+        mine = True
         try:
-            wire.send(b"")
+            while mine:
+                wire.send(data)
+                with self._lock:
+                    self._leave(wire)
+                    data = self._output() if wire is self._transport else b""
+                    mine = bool(data)
+        except errors.ConnectionLost:
+            self._wake()  # the engine's thread meets the same error and cleans up
         finally:
-            with self._lock:
-                self._writing = None
+            if mine:
+                with self._lock:
+                    self._leave(wire)
+        if wire.pending:
+            self._wake()
 
     # -- under the lock
 
@@ -462,7 +478,7 @@ class Engine:
         """The peer attached a link, gave it credit, or ended it for ``reason``."""
         if reason:
             address = link.address or "its reply address"
-            LOG.warning("AMQP link for %s ended: %s; it is tried again", address, reason)
+            log.later(LOG, logging.WARNING, "AMQP link for %s ended: %s; it is tried again", address, reason)
             self._later(self._settings.link_retry, lambda: self._attach_again(link))
             if link is self._replies:
                 self._on_lost(f"the reply address is gone: {reason}")
@@ -532,9 +548,8 @@ class Engine:
                 self._serve(wire, rest)
             except errors.AmqpError as error:
                 self._failed(error, host)
-            except Exception:  # a defect: the services of this process must not lose their messaging for good
-                # Not an error: a log handler that sends errors as notifications would wait for this thread.
-                LOG.warning("AMQP connection ended by a defect; connecting again", exc_info=True)
+            except Exception as error:  # a defect: the services of this process must not lose their messaging for good
+                log.later(LOG, logging.WARNING, "AMQP connection ended by a defect; connecting again", exc_info=error)
                 self._failed(errors.ConnectionLost("the connection ended by a defect"), host)
             if time.monotonic() - began > _STEADY_SECONDS and not self._trouble_is_of_login:
                 failures = self._redirects = 0
@@ -590,7 +605,8 @@ class Engine:
             ended, self._session = self._session, None
             wire, self._transport = self._transport, None
             self._trouble_is_of_login = isinstance(error, errors.HandshakeError)
-            self._promised = False
+            self._promised_until = 0.0
+            self._held = False
             self._answers.clear()
             if ended is not None:
                 ended.lost(self._trouble)
@@ -607,7 +623,7 @@ class Engine:
             wire.close()
         if not self._closing and self._trouble != self._logged:
             self._logged = self._trouble
-            LOG.warning("AMQP connection: %s; trying again", self._trouble)
+            log.later(LOG, logging.WARNING, "AMQP connection: %s; trying again", self._trouble)
 
     def _serve(self, wire: transport.Transport, rest: bytes) -> None:
         """Run one connection until it ends, which an exception says."""
@@ -628,15 +644,18 @@ class Engine:
             out = b""
             try:
                 with self._lock:
-                    self._promised = False
+                    held = self._held
                     if data:
                         self._take(now, wire.decrypt(data))
+                    if wire.ended:
+                        raise errors.ConnectionLost(wire.ended)
                     self._look_at_clock(now, wire, began)
-                    self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
-                    self._promised = self._expected > 0
-                    if now.urgent or not self._promised:
+                    self._promise(held)
+                    if now.urgent or held or not self._promised_until:
                         out = self._output()
                 self._write(out)
+                if wire.pending > _MAX_PENDING:
+                    raise errors.ConnectionLost("the peer does not read what it makes this side send")
                 if wire.pending:
                     self._write_pending(wire)
             finally:  # what came before the connection's end as well
@@ -655,9 +674,26 @@ class Engine:
                     if now is self._session:
                         for arrival, state, _ in answers:
                             self._settle(arrival, state)
+                        self._held = True
         finally:
             for call in calls:
                 call()
+        if not self._promised_until:
+            with self._lock:
+                out = self._output()
+            self._write(out)
+
+    def _promise(self, held: bool) -> None:
+        """Let those who get what came hold back what they send, if they are likely to send at once.
+
+        :param held: whether somebody held something back until now.
+        """
+        moment = time.monotonic()
+        if held and moment > self._promised_until + _LATE_SECONDS:
+            self._calm_until = moment + _CALM_SECONDS
+        self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
+        promised = self._expected > 0 and moment >= self._calm_until
+        self._promised_until = moment + _SOON_SECONDS if promised else 0.0
 
     def _hand_over(self, now: session.Session) -> None:
         """Hand the messages that came to those who take them."""
@@ -666,8 +702,8 @@ class Engine:
             incoming, arrival = self._arrived.popleft()
             try:
                 incoming(arrival)
-            except Exception:  # a service's defect, or one of oslo.messaging: the others get their messages
-                LOG.warning("A message could not be handed to its server", exc_info=True)
+            except Exception as error:  # a service's defect, or one of oslo.messaging: the others get their messages
+                log.later(LOG, logging.WARNING, "A message could not be handed to its server", exc_info=error)
 
     def _take(self, now: session.Session, data: bytes) -> None:
         """Take what the peer sent."""
@@ -716,8 +752,8 @@ class Engine:
             due = min(due, wire.last_sent + now.idle_timeout / 2)
         if not now.began:
             due = min(due, time.monotonic() + 1)
-        if self._promised:
-            due = min(due, time.monotonic() + _SOON_SECONDS)
+        if self._promised_until:
+            due = min(due, self._promised_until)
         return max(0.0, due - time.monotonic() + 0.001)
 
     def _run_timers(self) -> None:
@@ -728,8 +764,8 @@ class Engine:
                 call = heapq.heappop(self._timers)[2]
                 try:
                     call()
-                except Exception:  # a defect: this thread must not end, whatever was due
-                    LOG.warning("What was due in the AMQP engine failed", exc_info=True)
+                except Exception as error:  # a defect: this thread must not end, whatever was due
+                    log.later(LOG, logging.WARNING, "What was due in the AMQP engine failed", exc_info=error)
             self._pump()
             out = self._output()
         self._write(out)

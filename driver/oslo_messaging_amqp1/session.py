@@ -324,11 +324,11 @@ class Session:
 
     def transmit(self, sender: Sender, delivery: Delivery) -> None:
         """Send a delivery; `can_send` was true."""
+        payload = delivery.build(self.reply_address if delivery.needs_reply else "")  # first: it may raise
         number = self._next_delivery
         self._next_delivery = (number + 1) & _SERIAL
         sender.credit -= 1
         sender.count = (sender.count + 1) & _SERIAL
-        payload = delivery.build(self.reply_address if delivery.needs_reply else "")
         delivery.sent = True
         assert sender.handle is not None
         room = self._max_frame - _TRANSFER_OVERHEAD

@@ -72,6 +72,7 @@ class Transport:
     time calls `send`; one thread at a time calls `receive`.
 
     :ivar pending: bytes that the socket did not take yet.
+    :ivar ended: why nothing more can be decrypted; '' as long as it can.
     """
 
     def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: typing.Sequence[ssl.MemoryBIO]):
@@ -81,6 +82,7 @@ class Transport:
         self._plain: list[bytes] = []
         self._out: collections.deque[memoryview] = collections.deque()
         self.pending = 0
+        self.ended = ""
         self.last_sent = time.monotonic()
 
     def fileno(self) -> int:
@@ -160,7 +162,10 @@ class Transport:
         return data
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the plain bytes of what was received; without TLS these are the same."""
+        """Return the plain bytes of what was received; without TLS these are the same.
+
+        When the peer ends TLS, or breaks it, `ended` says so: what came before that is returned.
+        """
         if self._tls is None:
             return data
         self._bios[0].write(data)
@@ -169,12 +174,13 @@ class Transport:
             while self._bios[0].pending or self._tls.pending():
                 chunk = self._tls.read(_RECORD_SIZE)  # takes so much memory for a moment, whatever there is
                 if not chunk:
-                    raise errors.ConnectionLost("the peer ended TLS")
+                    self.ended = "the peer ended TLS"
+                    break
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
+            self.ended = f"TLS failed: {_reason(error)}"
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def close(self) -> None:
@@ -209,7 +215,10 @@ def connect(host: str, port: int, login: Login, seconds: float) -> tuple[Transpo
         wire.exchange_header(frames.AMQP_HEADER)
         sock.setblocking(False)
         made = Transport(sock, wire.tls, wire.bios)
-        return made, wire.rest + made.decrypt(b"")  # what came in one piece with the end of the login
+        rest = wire.rest + made.decrypt(b"")  # what came in one piece with the end of the login
+        if made.ended:
+            raise errors.ConnectionLost(made.ended)
+        return made, rest
     except errors.HandshakeError as error:
         sock.close()
         raise errors.HandshakeError(f"{where}: {error}", error.condition) from None
@@ -222,13 +231,16 @@ def connect(host: str, port: int, login: Login, seconds: float) -> tuple[Transpo
 
 
 def _reach(host: str, port: int, deadline: float) -> socket.socket:
-    """Return a socket to the first address of ``host`` that answers; all of them share the time."""
+    """Return a socket to the first address of ``host`` that answers; all of them and the login share the time."""
     failure: OSError = OSError("the name has no address")
     # By position: eventlet 0.33, which Debian 12 has, gives the fourth argument another name.
-    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, where) in zip(range(len(found), 0, -1), found):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            # An address that swallows packets leaves time for the others, and for the login.
+            share = (deadline - time.monotonic()) / (left + 1)
+            sock.settimeout(max(0.001, share))
             sock.connect(where)
             return sock
         except OSError as error:

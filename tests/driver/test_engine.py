@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import logging
 import os
 import pathlib
 import resource
@@ -708,8 +709,7 @@ def test_what_came_over_tls_in_any_pieces(tmp_path: pathlib.Path, piece: int) ->
         there.write(b"x")
         with contextlib.suppress(ssl.SSLWantReadError):
             there.unwrap()
-        with pytest.raises(errors.ConnectionLost, match="TLS"):
-            wire.decrypt(bios[1].read())
+        assert (wire.decrypt(bios[1].read()), wire.ended) == (b"x", "the peer ended TLS")
 
 
 def tls_context(directory: pathlib.Path) -> ssl.SSLContext:
@@ -800,3 +800,106 @@ def test_an_answer_that_cannot_be_taken_keeps_no_caller_waiting(peers: Peers) ->
     sent = Sent(found)  # over the next connection
     sent.send()
     until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+
+
+def test_a_server_of_another_engine_is_not_stopped(peers: Peers) -> None:
+    """After a fork a server of the parent's has a link number that means another link here."""
+    found = peers.connect(peers.serve(accept_everything).port)
+    foreign = session.Receiver("foreign", "foreign", 10, lambda arrival: None)
+    foreign.handle, foreign.source = 0, "foreign"
+    own = found.subscribe("own", 10, lambda arrival: None)
+    assert found.attached([own], time.monotonic() + 5)
+    found.stop([foreign])
+    assert not foreign.stopped and not own.stopped
+
+
+def test_what_others_add_while_the_rest_is_written_is_written_too(peers: Peers) -> None:
+    """The socket took the rest at once; nothing else would have somebody write again."""
+    found = peers.connect(peers.serve(accept_everything).port)
+    sent = Sent(found)
+    sent.send()
+    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    wire = found._transport
+    assert wire is not None
+    send = wire.send
+
+    def late(data: bytes) -> None:
+        send(data)
+        if not data:
+            sent.send()
+
+    wire.send = late  # type: ignore[method-assign]
+    begun = time.monotonic()
+    found._write_pending(wire)
+    until(lambda: len(sent.outcomes) == 2)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_after_a_late_turn_nothing_is_held_back_for_a_while(peers: Peers) -> None:
+    """Threads that keep the interpreter busy keep the engine's thread from writing what was held back."""
+    settled: list[int] = []
+    arrivals: list[session.Arrival] = []
+    found = peers.connect(peers.serve(three_requests(settled)).port)
+    found.subscribe("address", 10, arrivals.append)
+    until(lambda: len(arrivals) == 3)
+    with found._lock:
+        found._promised_until = time.monotonic() - 1
+        found._arrived.append((arrivals.append, arrivals[0]))
+        found._promise(held=True)
+        assert not found._promised_until
+        found._arrived.clear()
+        assert found._is_last()
+
+
+def test_a_dead_address_leaves_time_for_the_next_and_for_the_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = peer.Server(accept_everything)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as one, socket.socket() as two:
+        for each in (one, two):  # nobody accepts: a further connection gets no answer
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        time.sleep(0.1)
+        places = [full.getsockname(), ("127.0.0.1", server.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        wire, _ = transport.connect("host", 5672, NOBODY, 3)
+        wire.close()
+    server.close()
+
+
+class Notifying(logging.Handler):
+    """Sends what is logged, as oslo.messaging's LoggingNotificationHandler does, and waits for the outcome."""
+
+    def __init__(self, connection: engine.Engine) -> None:
+        super().__init__()
+        self._engine = connection
+        self.outcomes: list[session.Outcome] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != engine.LOG.name:
+            return
+        told = threading.Event()
+
+        def done(outcome: session.Outcome, reason: str) -> None:
+            self.outcomes.append(outcome)
+            told.set()
+
+        self._engine.send("log", session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 10))
+        told.wait(10)
+
+
+def test_a_log_handler_may_send_over_the_connection_that_was_lost(peers: Peers) -> None:
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        accept_everything(connection)
+
+    found = peers.connect(peers.serve(serve).port)
+    handler = Notifying(found)
+    engine.LOG.addHandler(handler)
+    try:
+        until(lambda: not found.trouble)
+        connections[0].shutdown(socket.SHUT_RDWR)
+        until(lambda: handler.outcomes == [session.Outcome.ACCEPTED])
+    finally:
+        engine.LOG.removeHandler(handler)
