@@ -7,8 +7,10 @@ skupper-router 3.4.2 the same.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import gc
 import secrets
 import time
 import types
@@ -345,6 +347,10 @@ def _load() -> tuple[types.ModuleType, types.ModuleType, types.ModuleType]:
         import proton
         import proton.reactor
         import proton.utils
+
+        # What a connection leaves that was given up in the middle of a request, Python's last collection frees in an
+        # order that proton 0.40 does not survive (SIGSEGV, run). What was made before that is left alone.
+        atexit.register(gc.freeze)
     except ModuleNotFoundError:
         raise errors.NotReady([kinds.problem("proton", "no-proton")]) from None
     except ImportError as e:

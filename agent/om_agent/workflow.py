@@ -13,6 +13,7 @@ import typing
 from om_agent import (
     apply,
     connections,
+    engines,
     errors,
     fields,
     host_facts,
@@ -237,7 +238,7 @@ def local_node(d: model.Deployment, asked: str | None) -> model.Node:
 
 
 def _check_identity(
-    d: model.Deployment, rendered: render.Rendered, state: saved_state.State, asked: str | None
+    d: model.Deployment, rendered: render.Rendered, state: saved_state.State, asked: str | None, root: pathlib.Path
 ) -> None:
     """Refuse to stop, or to run under another name, a router or broker that this node ran before, when all that makes
     this host that node is its host name.
@@ -247,13 +248,33 @@ def _check_identity(
     named = asked or (d.node and not isinstance(d.node, fields.Guess))
     wanted = {unit.name for unit in rendered.units}
     units_to_stop = [unit for unit in state.units if unit not in wanted]
-    if named or not state.units or _is_same_node(d, rendered.node, state, units_to_stop):
+    if named or not state.units:
+        return
+    if isinstance(d.node, fields.Unlisted):
+        kept = [unit for unit in units_to_stop if _others_keep(d, unit, root)]
+        if kept:
+            told = {"name": errors.quoted(rendered.node), "units": " and ".join(kept)}
+            raise errors.InvalidInput([kinds.problem("node", "dropped-node", **told)])
+    if _is_same_node(d, rendered.node, state, units_to_stop):
         return
     names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}
     what = f"would stop {' and '.join(units_to_stop)}" if units_to_stop else "would run it under another name"
     raise errors.InvalidInput(
         [kinds.problem("node", "other-node", units=" and ".join(state.units), what=what, **names)]
     )
+
+
+def _others_keep(d: model.Deployment, unit: str, root: pathlib.Path) -> bool:
+    """Return whether other nodes go on with what this unit was here: an interior router or a broker.
+
+    An edge router serves its own node alone: it goes when the metadata has no use for it.
+    """
+    if unit == layout.RABBIT_UNIT:
+        return any(b.scheme is model.Scheme.RABBIT and b.nodes for b in d.halves)
+    configs = [engine.config for engine in engines.RECORDS.values() if engine.unit == unit]
+    entities = [live_router.entities(files.read(files.on_disk(root, path))) for path in configs]
+    modes = [attributes.get("mode") for found in entities for kind, attributes in found or () if kind == "router"]
+    return "edge" not in modes and bool(model.interiors(d))
 
 
 def _is_same_node(
@@ -278,7 +299,7 @@ def prepare(raw: object, options: Options) -> Prepared:
     host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options)
     planned = plan.build(d, local_node(d, options.node), known, host)
     rendered = render.render(planned, host)
-    _check_identity(d, rendered, state, options.node)
+    _check_identity(d, rendered, state, options.node, options.root)
     found = (*planned.findings, *foreign_settings.overrides(rendered, host, options.root))
     return Prepared(d, dataclasses.replace(planned, findings=found), host, rendered)
 

@@ -68,6 +68,35 @@ def test_what_ran_is_not_stopped_by_a_guess(node: helpers.Machine, command: str,
     assert node.tree() == before and state(node)["units"] == ["qdrouterd", "rabbitmq-server"]
 
 
+@pytest.mark.parametrize("command", ["plan", "apply"])
+@pytest.mark.parametrize("names", [["other"], [f"{HOST}x", "other"], ["172.17.0.11", "172.17.0.12"]])
+def test_a_name_that_is_misspelt_or_left_out_stops_nothing(
+    node: helpers.Machine, command: str, names: list[str]
+) -> None:
+    """Where the host's own name is the node's, too."""
+    short = {key: [HOST, "other"] for key in HIERA if key.endswith("_node_names")}
+    assert apply(node, {**HIERA, **short})[0] == 0
+    before = node.tree()
+    wrong: dict[str, typing.Any] = dict.fromkeys(short, names)
+    wrong["oslo_messaging_rpc_node_ips"] = [f"172.17.0.{21 + number}" for number in range(len(names))]
+    code, said = apply(node, {**HIERA, **wrong}, command=command)
+    assert code == 2 and f'the metadata names no "{HOST}" any more' in said and "would stop" in said, said
+    assert node.tree() == before and state(node)["units"] == ["qdrouterd", "rabbitmq-server"]
+    assert apply(node, {**HIERA, **wrong}, "--node", HOST)[0] == 0
+    assert not (node.root / "etc/rabbitmq/rabbitmq.conf").exists()
+
+
+def test_an_edge_that_the_metadata_has_no_use_for_is_stopped(node: helpers.Machine) -> None:
+    """Every compute goes back to RabbitMQ like this."""
+    edge = {"oslo_messaging_rpc_edge_node_names": [HOST], "oslo_messaging_rpc_edge_node_ips": ["172.17.0.31"]}
+    assert apply(node, {**GONE, **edge})[0] == 0
+    assert (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()
+    rabbit = {key: value for key, value in GONE.items() if "_port" not in key and key != "oslo_messaging_router"}
+    code, said = apply(node, {**rabbit, "oslo_messaging_rpc_scheme": "rabbit"})
+    assert code == 0, said
+    assert not (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()
+
+
 def test_a_client_by_name_may_stop_them(node: helpers.Machine) -> None:
     assert apply(node, HIERA)[0] == 0
     assert apply(node, GONE, "--node", HOST + "x")[0] == 2

@@ -676,10 +676,12 @@ def test_state_comes_back(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": 1, "units": [], "sasl": {}}', b"\xff"])
-def test_a_state_that_is_not_one_counts_as_none(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_a_state_that_is_not_one_is_told_of(tmp_path: pathlib.Path, content: bytes) -> None:
+    """It says which router or broker ran here, and who this node was."""
     files.state_dir(tmp_path).mkdir(parents=True)
     (files.state_dir(tmp_path) / "state.json").write_bytes(content)
-    assert saved_state.load_state(tmp_path) == saved_state.State()
+    with pytest.raises(errors.NotReady, match=r"state\.json: what the agent noted of this node's last apply"):
+        saved_state.load_state(tmp_path)
     assert saved_state.load_state(tmp_path / "nowhere") == saved_state.State()
 
 

@@ -7,6 +7,7 @@ import json
 import pathlib
 import secrets
 
+from om_agent import errors, kinds
 from om_agent.apply import files
 from om_agent.plan import layout, services
 
@@ -39,9 +40,19 @@ class State:
 
 
 def load_state(root: pathlib.Path) -> State:
-    """Return what the last apply left; an unreadable state counts as none, since apply compares with the disk."""
+    """Return what the last apply left; nothing where there was none, or where this user may not read it.
+
+    :raises om_agent.errors.NotReady: when it is damaged.
+    """
+    path = files.on_disk(root, PATH)
     try:
-        raw = json.loads(files.read(files.on_disk(root, PATH)) or b"")
+        content = files.read(path)
+    except OSError:
+        return State()
+    if content is None:
+        return State()
+    try:
+        raw = json.loads(content)
         sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
         drivers = raw["drivers"] if "drivers" in raw else _written_drivers(root)
         return State(
@@ -55,7 +66,7 @@ def load_state(root: pathlib.Path) -> State:
             queue_options=tuple(map(str, raw.get("queue_options", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return State()
+        raise errors.NotReady([kinds.problem(str(path), "damaged-state")]) from None
 
 
 def _by_path(raw: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:

@@ -58,6 +58,10 @@ KINDS = {
         "the file has {count} names (hard links), and what is written to one could not be taken back from the others",
         "Put a copy in its place (cp -p), under this name alone",
     ),
+    "damaged-state": kind.Kind(
+        "what the agent noted of this node's last apply cannot be read, so it does not know which router or broker ran",
+        "Move the file away and run om-agent apply. Then stop by hand what this node runs no more",
+    ),
     "large-file": kind.Kind(
         "the file is larger than {limit} MiB, which no service's configuration is",
         "Look what fills it, and put the service's configuration in its place",

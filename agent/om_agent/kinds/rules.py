@@ -24,6 +24,11 @@ KINDS = {
         "See that the host name and the names of the metadata are right. If this is meant, name the node with "
         "--node or the key node (hiera: oslo_messaging_node)",
     ),
+    "dropped-node": kind.Kind(
+        "the metadata names no {name} any more, and applying it here would stop {units}, which other nodes keep",
+        "See that the name of every node is spelt in the metadata as the node is called. If this node is to stop them, "
+        "name it with --node or the key node (hiera: oslo_messaging_node)",
+    ),
     "no-carrier": kind.Kind(
         "no node carries {half}: there is no node of role controller",
         "Give a node the role controller, name nodes in {half}.nodes, or external hosts in {half}.hosts",

@@ -39,7 +39,7 @@ def mesh(
     :param units: of services, that should be connected.
     """
     try:
-        with live_router.connect(r, live_router.read_drained_port(root)) as client:
+        with live_router.connect(r, live_router.read_drained_port(root)) as client, _management():
             own = _router(client)
             if r.engine.record.product not in own.product:
                 return observed.MeshSeen(own)
@@ -59,6 +59,18 @@ def mesh(
     found = observed.MeshSeen(own, drift, views, links=links, services=services, unknown=unknown)
     missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
     return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
+
+
+@contextlib.contextmanager
+def _management() -> typing.Iterator[None]:
+    """Call what cannot be read no answer: whoever listens there may say anything.
+
+    :raises om_agent.errors.Unreachable: then.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise errors.Unreachable("What it answers is not what a router's management says.") from None
 
 
 def _services(
