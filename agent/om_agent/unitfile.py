@@ -33,6 +33,9 @@ _INI = re.compile(r"--ini(?:-paste)?(?:=|\s+)[\"']?([^\s\"';]+)")
 _UWSGI_NAME = re.compile(r"[\w-]+")
 _UWSGI_VARIABLE = re.compile(r"([%$])\(([\w-]+)\)")
 _ENV = re.compile(r"--env(?:=|\s+)[\"']?(\w+=[^\s\"']*)")
+# What env(1) sets before the program that it starts.
+_ENV_PROGRAM = re.compile(r"(?:^|/)env[ \t]+((?:[A-Za-z_]\w*=(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'])*[ \t]+)+)")
+_SPECIFIER = re.compile(r"%([pniN%])")
 _WSGI = re.compile("wsgi|gunicorn|apache|httpd")  # what runs a WSGI program, in its command line
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 _MAX_EXPANDED = 128 * 1024  # characters; the kernel takes no longer argument (MAX_ARG_STRLEN, execve(2))
@@ -96,12 +99,14 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
     }
     for path in (*([file] if file else []), *_dropins(names, directories, root)):
         for key, value in _DIRECTIVE.findall(_text(path, root)):
+            value = _specified(value, unit)
             if not value.strip():  # which forgets what was said before
                 for said in forgotten[key]:
                     said.clear()
             elif key == "ExecStart":
                 started.append(value)
                 told.update(_at(dict(one.split("=", 1) for one in _ENV.findall(value)), path, root))
+                told.update(_at(_assigned(" ".join(_ENV_PROGRAM.findall(value))), path, root))
             elif key == "Environment":
                 given.update(_at(_assigned(value), path, root))
             elif key == "UnsetEnvironment":
@@ -112,6 +117,13 @@ def read(unit: str, root: pathlib.Path) -> Service | None:
     known = {name: one for name, one in known.items() if not {name, f"{name}={one.value}"} & unset}
     command = expand(" ".join(started), {name: one.value for name, one in known.items()})
     return Service(command, {**known, **told})
+
+
+def _specified(text: str, unit: str) -> str:
+    """Return a line with what stands for the unit's own name (systemd.unit(5), Specifiers)."""
+    prefix, _, instance = unit.partition("@")
+    values = {"p": prefix, "i": instance, "n": f"{unit}.service", "N": unit, "%": "%"}
+    return _SPECIFIER.sub(lambda match: values[match.group(1)], text)
 
 
 def _for_all_units(root: pathlib.Path) -> dict[str, Assigned]:

@@ -608,6 +608,29 @@ def test_a_file_beside_the_own_one_that_is_too_large(tmp_path: pathlib.Path) -> 
     assert [s.path for s in sources.other_files("/etc/x/x.conf", ["x"], tmp_path)] == ["/srv/big.conf"]
 
 
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("ExecStart=/usr/bin/env OS_DEFAULT__X=1 A=b /usr/bin/nova-compute", "1"),
+        ("ExecStart=env OS_DEFAULT__X='a b' nova-compute", "a b"),
+        ("ExecStart=/usr/bin/nova-compute env OS_DEFAULT__X=1", None),
+        ("EnvironmentFile=-/etc/default/%p\nExecStart=/usr/bin/x", "file"),
+        ("EnvironmentFile=-/etc/default/%N\nExecStart=/usr/bin/x", "file"),
+        ("EnvironmentFile=-/etc/default/%%p\nExecStart=/usr/bin/x", None),
+    ],
+)
+def test_env_and_the_units_own_name(tmp_path: pathlib.Path, said: str, value: str | None) -> None:
+    _write(tmp_path, {"etc/systemd/system/x.service": f"[Service]\n{said}\n"})
+    _write(tmp_path, {"etc/default/x": "OS_DEFAULT__X=file\n"})
+    assert [v.value for v in sources.variables(["x"], tmp_path)] == ([] if value is None else [value])
+
+
+def test_the_units_own_name_in_a_path(tmp_path: pathlib.Path) -> None:
+    _write(tmp_path, {"etc/systemd/system/x.service": "[Service]\nExecStart=/usr/bin/x --config-file /srv/%p.conf\n"})
+    _write(tmp_path, {"srv/x.conf": URL})
+    assert "/srv/x.conf" in [s.path for s in sources.other_files("/etc/x/x.conf", ["x"], tmp_path)]
+
+
 @pytest.mark.parametrize("lines", [1, 1001])
 def test_a_thousand_environment_files_are_read_at_most(tmp_path: pathlib.Path, lines: int) -> None:
     pattern = "/etc/x.d/*" if lines == 1 else "/etc/x.d/0001"
