@@ -1,4 +1,4 @@
-"""Keep one connection to the routers alive, and links on it; the only module with a thread.
+"""Keep one connection to the routers alive, and links on it; the only module with a thread that stays.
 
 Whoever sends writes to the socket in his own thread: nothing is handed over. One thread per engine reads, reconnects
 and runs what is due later. All state is under one lock, which nobody holds while waiting or in a system call.
