@@ -689,9 +689,9 @@ def test_what_came_over_tls_in_any_pieces(tmp_path: pathlib.Path, piece: int) ->
     context.load_cert_chain(paths[0], paths[1])
     bios = [ssl.MemoryBIO() for _ in range(4)]
     there = context.wrap_bio(bios[0], bios[1], server_side=True)
-    here = ssl.create_default_context(cadata=tls.authority().pem).wrap_bio(
-        bios[2], bios[3], server_hostname="127.0.0.1"
-    )
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=tls.authority().pem)
+    here = client.wrap_bio(bios[2], bios[3], server_hostname="127.0.0.1")
     for side in (here, there, here, there):
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
