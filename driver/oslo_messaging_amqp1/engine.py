@@ -127,6 +127,7 @@ class Engine:
         self._wake_write.setblocking(False)
         self._poller = _Poller()
         self._connected = threading.Condition(self._lock)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="amqp1", daemon=True)
         self._thread.start()
 
@@ -316,7 +317,7 @@ class Engine:
         self._write(out)
         self._wake()
         if threading.current_thread() is not self._thread:
-            self._thread.join(_CLOSE_SECONDS)
+            self._over.wait(_CLOSE_SECONDS)  # eventlet's join raises its own Timeout on Python 3.13
 
     def abandon(self) -> None:
         """Give up this process's copies of the descriptors: after a fork the connection is the parent's.
@@ -569,6 +570,7 @@ class Engine:
                     sender.queue.popleft().done(session.Outcome.LOST, "the driver was shut down")
             self._wake_read.close()
             self._wake_write.close()
+        self._over.set()
 
     def _choose_host(self) -> Host:
         if self._redirect is not None:
