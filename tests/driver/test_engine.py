@@ -795,9 +795,12 @@ def test_an_answer_that_cannot_be_taken_keeps_no_caller_waiting(peers: Peers) ->
         raise ValueError("no answer")
 
     found._on_reply = refuse
+    until(lambda: not found.trouble)
+    first = found._session
     found.send("address", session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 10))
     until(lambda: outcomes == [session.Outcome.ACCEPTED])
-    sent = Sent(found)  # over the next connection
+    until(lambda: found._session is not first and not found.trouble)
+    sent = Sent(found)
     sent.send()
     until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
 
