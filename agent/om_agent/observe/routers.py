@@ -63,9 +63,9 @@ def mesh(
 
 @contextlib.contextmanager
 def _management() -> typing.Iterator[None]:
-    """Call what cannot be read no answer: whoever listens there may say anything.
+    """Treat an answer that cannot be read as no answer. Another program may listen there.
 
-    :raises om_agent.errors.Unreachable: then.
+    :raises om_agent.errors.Unreachable: for such an answer.
     """
     try:
         yield

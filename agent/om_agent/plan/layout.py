@@ -1,4 +1,4 @@
-"""Where things are on a node, beside what `om_agent.engines` knows of routers.
+"""Paths, users and units on a node; those of routers are in `om_agent.engines`.
 
 Source of RabbitMQ's paths: Debian's package rabbitmq-server.
 """
