@@ -39,4 +39,4 @@ services-test: ## real nova, neutron and cinder of Debian over a router and over
 clean: ## remove .venv, .venv-heat, images and caches, which is all that these targets leave in the tree
 	@rm -rf .venv .venv-heat build/image .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 	    */*.egg-info driver/alias/*.egg-info
-	@find agent driver testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find agent bench devrouter driver testbed tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -118,7 +118,7 @@ def digest(name: str, release: str, engine: str) -> str:
     packages = os.environ.get("DIB_DISPATCH_ROUTER_PACKAGES_DIR")
     for path in sorted(pathlib.Path(packages).glob("*")) if packages else ():
         found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    for top in ("elements", "tests/image/elements", "agent", "puppet") if used else ():
+    for top in ("elements", "tests/image/elements", "agent", "devrouter", "puppet") if used else ():
         for path in sorted((ROOT / top).rglob("*")):
             parts = path.relative_to(ROOT).parts
             if path.is_file() and not any(p.startswith(".") or p.endswith((".egg-info", "__pycache__")) for p in parts):

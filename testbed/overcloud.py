@@ -168,7 +168,8 @@ def wanted_sockets(cloud: Overcloud) -> dict[sockets.Address, str]:
 def python_environment() -> dict[str, str]:
     """Return what lets a Python child find this package, om_agent and om_devrouter wherever they are."""
     given = os.environ.get("PYTHONPATH")
-    paths = [str(TREE), str(pathlib.Path(om_agent.__file__).resolve().parents[1]), *([given] if given else [])]
+    agent_directory = pathlib.Path(om_agent.__file__).resolve().parents[1]
+    paths = [str(TREE), str(TREE / "devrouter"), str(agent_directory), *([given] if given else [])]
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 

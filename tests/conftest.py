@@ -15,8 +15,9 @@ import pytest
 
 UNIT = pathlib.Path(__file__).parent / "unit"
 
-# Files of these may run beside any other file. Those of tests/integration use networks of their own in 127.0.0.0/8.
-BESIDE_OTHERS = {UNIT, UNIT.parent / "scenario", UNIT.parent / "integration"}
+# Files of these may run at the same time as any other file. Those of tests/devrouter and tests/integration that start
+# programs use networks of their own in 127.0.0.0/8.
+BESIDE_OTHERS = {UNIT, UNIT.parent / "scenario", UNIT.parent / "devrouter", UNIT.parent / "integration"}
 
 # The router programs by engine, each with the variable that names one which is not on PATH.
 ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}

@@ -16,7 +16,7 @@ import subprocess
 import pytest
 
 from tests import environments
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 PROGRAM = pathlib.Path(__file__).with_name("functional_suite.py")
 # What the suite imports, as it was tried.

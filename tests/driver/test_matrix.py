@@ -18,7 +18,7 @@ import typing
 import pytest
 
 from tests import environments, tls
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 SERVICE = pathlib.Path(__file__).with_name("service.py")
 EVERYTHING = {"call": True, "cast": True, "fanout": True, "notification": True}

@@ -14,7 +14,7 @@ import urllib.parse
 import pytest
 
 from tests import helpers, tls
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
 cfg = pytest.importorskip("oslo_config.cfg", reason="oslo.config is not installed")

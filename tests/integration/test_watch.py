@@ -16,7 +16,7 @@ import typing
 import pytest
 from om_agent import watch
 
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 # The times of a test's patience; where nothing may happen a silence of a second is no proof, so it is PATIENT there.
 QUICK = watch.Pace(pause=0.1, alone=0.1, trust=0.3, seconds=0.5, times=3, slack=0.5, grace=0.5, kills=2, per=3600.0)

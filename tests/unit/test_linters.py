@@ -92,7 +92,7 @@ def test_mypy() -> None:
     check(
         "mypy",
         "--no-error-summary",
-        *[name for name in ("agent", "bench", "driver", "testbed", "tests") if (ROOT / name).is_dir()],
+        *[name for name in ("agent", "bench", "devrouter", "driver", "testbed", "tests") if (ROOT / name).is_dir()],
     )
 
 

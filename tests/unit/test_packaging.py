@@ -1,4 +1,4 @@
-"""The wheel holds everything that a node needs, and the commands start from it."""
+"""The wheels hold everything that a node needs, and the commands start from them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 MODULE = pathlib.Path("puppet/modules/om_messaging")
 # Of the puppet module, what only its own tests and tools need.
 NOT_SHIPPED = {"Gemfile", "Rakefile", "spec"}
+UNWANTED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
 def run(*command: str | pathlib.Path, **environment: str) -> str:
@@ -35,42 +36,73 @@ def run(*command: str | pathlib.Path, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Built from a copy, since setuptools leaves its build directory in the tree it builds from."""
+def build(work: pathlib.Path, tree: pathlib.Path) -> pathlib.Path:
+    """Build the wheel of a copied tree; setuptools leaves its build directory in the tree that it builds from."""
     pytest.importorskip("setuptools")
-    work = tmp_path_factory.mktemp("wheel")
-    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("agent", "puppet"):
-        shutil.copytree(ROOT / name, work / "tree" / name, ignore=unwanted)
-    for name in ("LICENSE", "README.rst", "pyproject.toml", "setup.cfg"):
-        shutil.copy(ROOT / name, work / "tree")
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", work, work / "tree")
+    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", work, tree)
     (built,) = work.glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The agent's."""
+    work = tmp_path_factory.mktemp("wheel")
+    for name in ("agent", "puppet"):
+        shutil.copytree(ROOT / name, work / "tree" / name, ignore=UNWANTED)
+    for name in ("LICENSE", "README.rst", "pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, work / "tree")
+    return build(work, work / "tree")
+
+
+@pytest.fixture(scope="module")
+def router_wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The development router's."""
+    work = tmp_path_factory.mktemp("router-wheel")
+    shutil.copytree(ROOT / "devrouter", work / "tree", ignore=UNWANTED)
+    return build(work, work / "tree")
+
+
 def names(wheel: pathlib.Path) -> set[str]:
+    """The files of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
 
-def test_wheel_is_for_every_platform(wheel: pathlib.Path) -> None:
+def commands(wheel: pathlib.Path) -> dict[str, str]:
+    """The commands of a wheel."""
+    (entry_points,) = (name for name in names(wheel) if name.endswith(".dist-info/entry_points.txt"))
+    parser = configparser.ConfigParser()
+    with zipfile.ZipFile(wheel) as archive:
+        parser.read_string(archive.read(entry_points).decode())
+    return dict(parser["console_scripts"])
+
+
+def test_wheels_are_for_every_platform(wheel: pathlib.Path, router_wheel: pathlib.Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
+    assert router_wheel.name.endswith("-py3-none-any.whl")
 
 
-@pytest.mark.parametrize("package", ["om_agent", "om_devrouter"])
-def test_package_and_its_data(names: set[str], package: str) -> None:
-    sources = [
-        path for path in (ROOT / "agent" / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    ]
-    assert sources
-    assert {path.relative_to(ROOT / "agent").as_posix() for path in sources} - names == set()
+def sources(package: pathlib.Path) -> set[str]:
+    """The files of a package, as a wheel names them."""
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(package.parent).as_posix() for path in files}
 
 
-def test_puppet_module(names: set[str]) -> None:
+def test_package_and_its_data(wheel: pathlib.Path) -> None:
+    wanted = sources(ROOT / "agent/om_agent")
+    assert "om_agent/data/services.yaml" in wanted
+    assert wanted - names(wheel) == set()
+    assert not any("devrouter" in name for name in names(wheel))
+
+
+def test_package_of_the_router(router_wheel: pathlib.Path) -> None:
+    outside = {name for name in names(router_wheel) if ".dist-info/" not in name}
+    assert outside == sources(ROOT / "devrouter/om_devrouter") != set()
+
+
+def test_puppet_module(wheel: pathlib.Path) -> None:
     files = [path.relative_to(ROOT / MODULE) for path in (ROOT / MODULE).rglob("*") if path.is_file()]
     shipped = {
         path.as_posix()
@@ -78,31 +110,44 @@ def test_puppet_module(names: set[str]) -> None:
         if not NOT_SHIPPED.intersection(path.parts) and not any(part.startswith(".") for part in path.parts)
     }
     assert "metadata.json" in shipped
-    (prefix,) = {name.partition(".data/")[0] for name in names if ".data/" in name}
+    (prefix,) = {name.partition(".data/")[0] for name in names(wheel) if ".data/" in name}
     directory = f"{prefix}.data/data/share/om-dual-backends/{MODULE.as_posix()}/"
-    packed = {name[len(directory) :] for name in names if name.startswith(directory)}
+    packed = {name[len(directory) :] for name in names(wheel) if name.startswith(directory)}
     assert packed == shipped, "each directory of the module has a line in [options.data_files] of setup.cfg"
 
 
-def test_licence_and_entry_points(wheel: pathlib.Path, names: set[str]) -> None:
-    (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
-    (licence,) = (name for name in names if name.endswith("/LICENSE"))
+def test_licence(wheel: pathlib.Path) -> None:
+    (licence,) = (name for name in names(wheel) if name.endswith("/LICENSE"))
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-        parser = configparser.ConfigParser()
-        parser.read_string(archive.read(entry_points).decode())
-    assert dict(parser["console_scripts"]) == {
-        "om-agent": "om_agent.cli:main",
-        "om-devrouter": "om_devrouter.cli:main",
-    }
 
 
-def test_installed_commands_start(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_each_wheel_has_its_command(wheel: pathlib.Path, router_wheel: pathlib.Path) -> None:
+    assert commands(wheel) == {"om-agent": "om_agent.cli:main"}
+    assert commands(router_wheel) == {"om-devrouter": "om_devrouter.cli:main"}
+
+
+def pinned(config: pathlib.Path, section: str, option: str) -> str:
+    """The version of python-qpid-proton that a setup.cfg names."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(config)
+    (line,) = [x for x in parser[section][option].splitlines() if x.startswith("python-qpid-proton")]
+    return line
+
+
+def test_the_router_needs_the_proton_of_the_tests() -> None:
+    """The element om-agent compiles for an image what the router's wheel asks for."""
+    tested = pinned(ROOT / "setup.cfg", "options.extras_require", "messaging")
+    assert pinned(ROOT / "devrouter/setup.cfg", "options", "install_requires") == tested
+    assert "==" in tested
+
+
+def test_installed_commands_start(wheel: pathlib.Path, router_wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """In an environment of their own, with PyYAML and the rest of this one's packages but not this tree."""
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv/bin/python"
     options = ("--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, router_wheel)
     module = tmp_path / "venv/share/om-dual-backends/puppet/modules/om_messaging"
     assert (module / "metadata.json").is_file()
     packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()

@@ -116,7 +116,7 @@ class Router:
 
     def start(self) -> None:
         self.stopped = False
-        environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / "agent"), PYTHONDONTWRITEBYTECODE="1")
+        environment = dict(os.environ, PYTHONPATH=str(REPOSITORY / "devrouter"), PYTHONDONTWRITEBYTECODE="1")
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [*command(self.engine), "-c", str(self.directory / "router.json")],

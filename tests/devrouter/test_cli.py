@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 ROUTER = ["router", {"mode": "standalone", "id": "ctl-0"}]
 PASSWORD = "s3cret-in-the-file"
@@ -28,7 +28,7 @@ def run(directory: pathlib.Path, content: object) -> subprocess.CompletedProcess
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return subprocess.run(
         [sys.executable, "-m", "om_devrouter", "-c", str(path)],
-        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "agent")),
+        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "devrouter")),
         capture_output=True,
         text=True,
         timeout=20,
@@ -80,7 +80,7 @@ def test_it_refuses_a_port_in_use(tmp_path: pathlib.Path) -> None:
 def test_it_refuses_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "om_devrouter", "-c", str(tmp_path / "none.json")],
-        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "agent")),
+        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "devrouter")),
         capture_output=True,
         text=True,
         timeout=20,

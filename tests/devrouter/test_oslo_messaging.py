@@ -13,7 +13,7 @@ import typing
 
 import pytest
 
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 pytest.importorskip("pyngus", reason="pyngus, the AMQP 1.0 driver's engine, is not installed")
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
@@ -94,7 +94,8 @@ class Bus:
 
     def transport(self, get: typing.Any) -> typing.Any:
         cfg.CONF([], project="devrouter")
-        transport = get(cfg.CONF, url=self._url, allowed_remote_exmods=[__name__, "tests.integration.test_devrouter"])
+        modules = [__name__, "tests.devrouter.test_oslo_messaging"]
+        transport = get(cfg.CONF, url=self._url, allowed_remote_exmods=modules)
         self._stack.callback(transport.cleanup)
         return transport
 

@@ -16,7 +16,7 @@ import typing
 
 import pytest
 
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 proton = support.proton
 Delivery = proton.Delivery

@@ -18,7 +18,7 @@ import urllib.request
 
 import pytest
 
-from tests.integration import test_devrouter_support as support
+from tests.devrouter import support
 
 proton = support.proton
 Delivery = proton.Delivery
