@@ -17,7 +17,7 @@ CONVERGE_SECONDS = 30.0
 RPC = "openstack.org/om/rpc/"
 NOTIFY = "openstack.org/om/notify/"
 
-_VARIABLES = {model.Engine.QDROUTERD: "OM_QDROUTERD", model.Engine.SKROUTERD: "OM_SKROUTERD"}
+VARIABLES = {model.Engine.QDROUTERD: "OM_QDROUTERD", model.Engine.SKROUTERD: "OM_SKROUTERD"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def find(engine: model.Engine) -> tuple[str, ...] | None:
     """Return the command that runs an engine, or None when this machine has none."""
     if engine is model.Engine.EMBEDDED:
         return (sys.executable, "-m", "om_devrouter")
-    found = overcloud.find_program(engine.value, _VARIABLES[engine])
+    found = overcloud.find_program(engine.value, VARIABLES[engine])
     return (found,) if found else None
 
 
@@ -54,7 +54,7 @@ class Router:
         engine = self._deployment.router.engine
         command = find(engine)
         if not command:
-            raise errors.TestbedError(f"{engine.value} is neither on PATH nor named by {_VARIABLES[engine]}.")
+            raise errors.TestbedError(f"{engine.value} is neither on PATH nor named by {VARIABLES[engine]}.")
         argv = [*within, *self.host.within, *command, "-c", str(self.host.path(engine.record.config))]
         environment = dict(layout.ROUTER_ENVIRONMENT)
         if engine is model.Engine.EMBEDDED:

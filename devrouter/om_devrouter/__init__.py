@@ -13,3 +13,6 @@ and ``management`` are pure; proton is used by ``security``, ``inlink``, ``outli
 """
 
 __version__ = "0.1.0"
+
+#: How the router names itself to clients, and in messages.
+PRODUCT = "om-devrouter"

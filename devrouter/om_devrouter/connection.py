@@ -99,7 +99,7 @@ class Connection(router.Peer):
         self.connection.container = router_id
         self.connection.offered_capabilities = [proton.symbol("ANONYMOUS-RELAY")]
         self.connection.properties = {
-            proton.symbol("product"): "om-devrouter",
+            proton.symbol("product"): om_devrouter.PRODUCT,
             proton.symbol("version"): om_devrouter.__version__,
         }
 
