@@ -14,7 +14,7 @@ from om_agent.plan import layout, queues
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, workers
 from testbed.recovery import network
-from tests import tls
+from tests.support import tls
 
 _PASSWORDS = {"rpc": "bench-rpc-secret", "notify": "bench-notify-secret"}
 _TOPIC = "compute"

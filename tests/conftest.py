@@ -12,15 +12,15 @@ import typing
 
 import hypothesis
 import pytest
+from om_agent import model
+
+from testbed import errors, routers
 
 UNIT = pathlib.Path(__file__).parent / "unit"
 
 # Files of these may run at the same time as any other file. Those of tests/devrouter and tests/integration that start
 # programs use networks of their own in 127.0.0.0/8.
 BESIDE_OTHERS = {UNIT, UNIT.parent / "scenario", UNIT.parent / "devrouter", UNIT.parent / "integration"}
-
-# The router programs by engine, each with the variable that names one which is not on PATH.
-ENGINES = {"qdrouterd": "OM_QDROUTERD", "skrouterd": "OM_SKROUTERD"}
 
 # What a developer's shell or a node may have set, and the agent or the programs it starts would listen to.
 FOREIGN_PREFIXES = ("ERL_", "FACTER_", "HEAT_", "OS_", "PN_", "PUPPET_", "RABBITMQ_", "SASL_")
@@ -35,15 +35,17 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
-def find_engine(name: str) -> str | None:
-    """The path of a router program, from its variable or from PATH; /usr/sbin is not on every user's PATH."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-    return shutil.which(os.environ.get(ENGINES[name]) or name, path=path)
+def describe(engine: model.Engine) -> str:
+    """Say which program of an engine the tests will start."""
+    try:
+        found = routers.find(engine)
+    except errors.TestbedError as e:
+        return f"{engine.value} not found ({e})"
+    return f"{engine.value} {found[0] if found else 'not found'}"
 
 
 def pytest_report_header() -> str:
-    found = {name: find_engine(name) for name in ENGINES}
-    return "router engines: " + ", ".join(f"{name} {path or 'not found'}" for name, path in found.items())
+    return "router engines: " + ", ".join(map(describe, routers.VARIABLES))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -18,23 +18,23 @@ import urllib.request
 
 import pytest
 
-from tests.devrouter import support
+from tests.support import engines
 
-proton = support.proton
+proton = engines.proton
 Delivery = proton.Delivery
 CAPACITY = 100
 MEBIBYTE = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
-    with support.running(request.param, tmp_path_factory.mktemp(request.param), http=True) as started:
+) -> collections.abc.Iterator[engines.Router]:
+    with engines.running(request.param, tmp_path_factory.mktemp(request.param), http=True) as started:
         yield started
 
 
-@pytest.fixture(params=support.ENGINES)
+@pytest.fixture(params=engines.ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -42,25 +42,25 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def container() -> typing.Any:
     """What makes the connections of a test work together."""
-    return support.proton_reactor.Container()
+    return engines.proton_reactor.Container()
 
 
 @pytest.fixture
-def producer(router: support.Router, container: typing.Any) -> collections.abc.Iterator[typing.Any]:
-    with support.connected(router, container=container) as connection:
+def producer(router: engines.Router, container: typing.Any) -> collections.abc.Iterator[typing.Any]:
+    with engines.connected(router, container=container) as connection:
         yield connection
 
 
 @pytest.fixture
-def consumer(router: support.Router, container: typing.Any) -> collections.abc.Iterator[typing.Any]:
-    with support.connected(router, container=container) as connection:
+def consumer(router: engines.Router, container: typing.Any) -> collections.abc.Iterator[typing.Any]:
+    with engines.connected(router, container=container) as connection:
         yield connection
 
 
 _count = iter(range(1_000_000))
 
 
-def fresh(prefix: str = support.BALANCED) -> str:
+def fresh(prefix: str = engines.BALANCED) -> str:
     """An address that no other test uses."""
     return f"{prefix}/{next(_count)}"
 
@@ -139,10 +139,10 @@ def test_a_presettled_delivery_arrives_settled(producer: typing.Any, consumer: t
 
 
 def test_what_a_dead_consumer_held_is_modified_and_failed(
-    router: support.Router, container: typing.Any, producer: typing.Any
+    router: engines.Router, container: typing.Any, producer: typing.Any
 ) -> None:
     address = fresh()
-    with support.connected(router, container=container) as dying:
+    with engines.connected(router, container=container) as dying:
         # Credit by hand: what proton is told to prefetch, it asks for again and again.
         receiver = dying.create_receiver(address, credit=0)
         receiver.link.flow(1)
@@ -234,7 +234,7 @@ def test_a_dynamic_source_gets_an_address_of_its_own(producer: typing.Any, consu
 
 
 def test_closest_takes_turns(producer: typing.Any, consumer: typing.Any) -> None:
-    address = fresh(support.CLOSEST)
+    address = fresh(engines.CLOSEST)
     receivers = [consumer.create_receiver(address, credit=100, name=str(number)) for number in range(2)]
     sender = producer.create_sender(address)
     wait_credit(producer, sender)
@@ -260,7 +260,7 @@ def test_balanced_prefers_whoever_is_less_busy(producer: typing.Any, consumer: t
 
 
 def test_multicast_is_settled_when_every_consumer_has(producer: typing.Any, consumer: typing.Any) -> None:
-    address = fresh(support.MULTICAST)
+    address = fresh(engines.MULTICAST)
     receivers = [consumer.create_receiver(address, credit=10, name=str(number)) for number in range(3)]
     sender = producer.create_sender(address)
     wait_credit(producer, sender)
@@ -279,14 +279,14 @@ def test_multicast_is_settled_when_every_consumer_has(producer: typing.Any, cons
 
 
 def test_presettled_multicast_to_a_slow_consumer_is_dropped_and_counted(
-    router: support.Router, producer: typing.Any, consumer: typing.Any
+    router: engines.Router, producer: typing.Any, consumer: typing.Any
 ) -> None:
-    address = fresh(support.MULTICAST)
+    address = fresh(engines.MULTICAST)
     quick = consumer.create_receiver(address, credit=1000, name="quick")
     slow = consumer.create_receiver(address, credit=0, name="slow")
     sender = producer.create_sender(address)
-    with support.connected(router) as connection:
-        before = support.Management(connection, router.engine).counters()
+    with engines.connected(router) as connection:
+        before = engines.Management(connection, router.engine).counters()
     total, sent = 250, 0
     while sent < total:
         wait_credit(producer, sender)
@@ -295,8 +295,8 @@ def test_presettled_multicast_to_a_slow_consumer_is_dropped_and_counted(
             sent += 1
         drive(producer, 0.05)
     assert [quick.receive(timeout=5).body for _ in range(total)] == list(range(total))
-    with support.connected(router) as connection:
-        after = support.Management(connection, router.engine).counters()
+    with engines.connected(router) as connection:
+        after = engines.Management(connection, router.engine).counters()
     dropped = after["droppedPresettledDeliveries"] - before["droppedPresettledDeliveries"]
     slow.link.flow(1000)
     drive(consumer, 0.3)
@@ -333,11 +333,11 @@ def test_a_message_is_passed_on_while_it_still_arrives(producer: typing.Any, con
 
 
 def test_a_message_whose_producer_vanishes_is_aborted(
-    router: support.Router, container: typing.Any, consumer: typing.Any
+    router: engines.Router, container: typing.Any, consumer: typing.Any
 ) -> None:
     address = fresh()
     receiver = consumer.create_receiver(address, credit=2)
-    with support.connected(router, container=container) as vanishing:
+    with engines.connected(router, container=container) as vanishing:
         sender = vanishing.create_sender(address)
         wait_credit(vanishing, sender)
         start_streaming(vanishing, sender, proton.Message(body=b"x" * MEBIBYTE).encode()[:500_000])
@@ -346,17 +346,17 @@ def test_a_message_whose_producer_vanishes_is_aborted(
 
 
 def test_a_slow_consumer_holds_back_a_large_message(
-    router: support.Router, container: typing.Any, consumer: typing.Any
+    router: engines.Router, container: typing.Any, consumer: typing.Any
 ) -> None:
     """Many times what the router is willing to hold, sent to somebody who does not read, and then does."""
     address, size = fresh(), 12 * MEBIBYTE
     receiver = consumer.create_receiver(address, credit=0)
-    with support.connected(router, timeout=30, container=container) as producer:
+    with engines.connected(router, timeout=30, container=container) as producer:
         sender = producer.create_sender(address)
         wait_credit(producer, sender)
         delivery = sender.link.send(proton.Message(body=b"y" * size))
         drive(producer, 0.5)
-        if router.engine == support.DEVROUTER:
+        if router.engine == engines.DEVROUTER:
             # What it did not read is still the producer's.
             assert sender.link.session.outgoing_bytes > size // 2
         receiver.link.flow(1)
@@ -367,10 +367,10 @@ def test_a_slow_consumer_holds_back_a_large_message(
 
 
 def test_the_cost_of_a_large_message_grows_with_its_size_only(tmp_path: pathlib.Path) -> None:
-    with support.running(support.DEVROUTER, tmp_path) as router:
+    with engines.running(engines.DEVROUTER, tmp_path) as router:
         costs = []
         for size in (2 * MEBIBYTE, 8 * MEBIBYTE):
-            with support.connected(router, timeout=30) as both:
+            with engines.connected(router, timeout=30) as both:
                 address = fresh()
                 receiver, sender = both.create_receiver(address, credit=1), both.create_sender(address)
                 wait_credit(both, sender)
@@ -387,17 +387,17 @@ def test_the_cost_of_a_large_message_grows_with_its_size_only(tmp_path: pathlib.
 
 def test_a_silent_peer_is_dropped(engine: str, tmp_path: pathlib.Path) -> None:
     quick = {"idleTimeoutSeconds": 1}
-    with support.running(engine, tmp_path, listener=quick) as router, support.connected(router) as connection:
+    with engines.running(engine, tmp_path, listener=quick) as router, engines.connected(router) as connection:
         connection.create_receiver(fresh())
         # Nobody drives this connection now, so it sends no heartbeats.
         time.sleep(2.5)
-        with support.connected(router) as other:
-            rows = support.Management(other, engine).query("connection")
+        with engines.connected(router) as other:
+            rows = engines.Management(other, engine).query("connection")
             assert [row["container"] for row in rows] == [other.conn.container]
 
 
-def test_heartbeats_are_sent_as_the_peer_asks(router: support.Router) -> None:
-    with support.connected(router, heartbeat=1) as connection:
+def test_heartbeats_are_sent_as_the_peer_asks(router: engines.Router) -> None:
+    with engines.connected(router, heartbeat=1) as connection:
         drive(connection, 3)
         assert connection.create_receiver(fresh()) is not None
 
@@ -405,8 +405,8 @@ def test_heartbeats_are_sent_as_the_peer_asks(router: support.Router) -> None:
 # Management and monitoring.
 
 
-def test_management_answers_with_the_schemas_names(router: support.Router, consumer: typing.Any) -> None:
-    management = support.Management(consumer, router.engine)
+def test_management_answers_with_the_schemas_names(router: engines.Router, consumer: typing.Any) -> None:
+    management = engines.Management(consumer, router.engine)
     address = fresh()
     consumer.create_receiver(address)
     row = management.query("router")[0]
@@ -424,12 +424,12 @@ def test_management_answers_with_the_schemas_names(router: support.Router, consu
     assert (link["linkDir"], link["linkType"], link["capacity"]) == ("out", "endpoint", CAPACITY)
 
 
-def test_the_columns_are_those_of_qdrouterd(router: support.Router, consumer: typing.Any) -> None:
-    if router.engine == support.SKROUTERD:
+def test_the_columns_are_those_of_qdrouterd(router: engines.Router, consumer: typing.Any) -> None:
+    if router.engine == engines.SKROUTERD:
         pytest.skip("skrouterd has a schema of its own")
     from om_devrouter import schema
 
-    management = support.Management(consumer, router.engine)
+    management = engines.Management(consumer, router.engine)
     for entity, columns in schema.COLUMNS.items():
         reply = management.request(
             {
@@ -443,8 +443,8 @@ def test_the_columns_are_those_of_qdrouterd(router: support.Router, consumer: ty
         assert reply.body["attributeNames"] == list(columns), entity
 
 
-def test_a_query_can_be_cut_to_columns_and_rows(router: support.Router, consumer: typing.Any) -> None:
-    management = support.Management(consumer, router.engine)
+def test_a_query_can_be_cut_to_columns_and_rows(router: engines.Router, consumer: typing.Any) -> None:
+    management = engines.Management(consumer, router.engine)
     everything = [row["name"] for row in management.query("router.address", ["name"])]
     assert management.query("router.address", ["name"], offset=1, count=2) == [
         {"name": name} for name in everything[1:3]
@@ -452,25 +452,25 @@ def test_a_query_can_be_cut_to_columns_and_rows(router: support.Router, consumer
 
 
 @pytest.mark.parametrize("correlation_id", ["text", 7, b"bytes", None], ids=repr)
-def test_the_correlation_id_comes_back(router: support.Router, consumer: typing.Any, correlation_id: object) -> None:
-    reply = support.Management(consumer, router.engine).request(
+def test_the_correlation_id_comes_back(router: engines.Router, consumer: typing.Any, correlation_id: object) -> None:
+    reply = engines.Management(consumer, router.engine).request(
         {
             "operation": "QUERY",
             "type": "org.amqp.management",
             "name": "self",
-            "entityType": support.TYPE_PREFIXES[router.engine] + "router.address",
+            "entityType": engines.BY_PROGRAM[router.engine].record.prefix + "router.address",
         },
         {"attributeNames": ["name"]},
         correlation_id,
     )
-    if router.engine != support.DEVROUTER and not isinstance(correlation_id, str):
+    if router.engine != engines.DEVROUTER and not isinstance(correlation_id, str):
         return  # the real ones lose some of these types, some of the time
     found = reply.correlation_id
     assert (bytes(found) if isinstance(found, memoryview) else found) == correlation_id
 
 
-def test_what_is_not_a_query_is_not_implemented(router: support.Router, consumer: typing.Any) -> None:
-    management = support.Management(consumer, router.engine)
+def test_what_is_not_a_query_is_not_implemented(router: engines.Router, consumer: typing.Any) -> None:
+    management = engines.Management(consumer, router.engine)
     reply = management.request({"operation": "FROBNICATE", "type": "org.amqp.management", "name": "self"})
     assert reply.properties["statusCode"] == 501
     assert reply.properties["statusDescription"]
@@ -478,10 +478,10 @@ def test_what_is_not_a_query_is_not_implemented(router: support.Router, consumer
 
 def test_the_counters_count_as_qdrouterd_does(engine: str, tmp_path: pathlib.Path) -> None:
     """The same deliveries through each engine leave the same numbers."""
-    with support.running(engine, tmp_path) as router, support.connected(router) as both:
-        management = support.Management(both, engine)
+    with engines.running(engine, tmp_path) as router, engines.connected(router) as both:
+        management = engines.Management(both, engine)
         before = management.counters()
-        address, group, nobody = fresh(), fresh(support.MULTICAST), fresh()
+        address, group, nobody = fresh(), fresh(engines.MULTICAST), fresh()
         receiver = both.create_receiver(address, credit=100)
         members = [both.create_receiver(group, credit=100, name=str(number)) for number in range(2)]
         sender, caster, relay = both.create_sender(address), both.create_sender(group), both.create_sender(None)
@@ -512,16 +512,16 @@ def test_the_counters_count_as_qdrouterd_does(engine: str, tmp_path: pathlib.Pat
     assert changed == [5, 3, 3, 1, 6, 1]
 
 
-def test_the_status_pages(router: support.Router) -> None:
+def test_the_status_pages(router: engines.Router) -> None:
     base = f"http://{router.host}:{router.http_port}"
     try:
         with urllib.request.urlopen(f"{base}/healthz", timeout=5) as page:
             assert page.status == 200
     except urllib.error.URLError:
-        if router.engine == support.SKROUTERD:
+        if router.engine == engines.SKROUTERD:
             pytest.skip("this skrouterd was built without an http server")
         raise
-    if router.engine != support.SKROUTERD:
+    if router.engine != engines.SKROUTERD:
         with urllib.request.urlopen(f"{base}/metrics", timeout=5) as page:
             text = page.read().decode()
         assert "# TYPE qdr_connections_total gauge" in text
@@ -559,14 +559,14 @@ def sasl(secrets: pathlib.Path) -> dict[str, object]:
     return {"saslConfigDir": str(secrets), "saslConfigName": "qdrouterd"}
 
 
-def profile(secrets: pathlib.Path, **more: object) -> support.Entity:
+def profile(secrets: pathlib.Path, **more: object) -> engines.Entity:
     files = {"certFile": "cert", "privateKeyFile": "key", "caCertFile": "cert"}
     return "sslProfile", {"name": "tls", **{name: str(secrets / file) for name, file in files.items()}, **more}
 
 
-def refused(router: support.Router, **options: object) -> bool:
+def refused(router: engines.Router, **options: object) -> bool:
     try:
-        with support.connected(router, timeout=3, **options) as connection:
+        with engines.connected(router, timeout=3, **options) as connection:
             connection.create_receiver(fresh())
     except proton.ProtonException:
         return True
@@ -576,9 +576,9 @@ def refused(router: support.Router, **options: object) -> bool:
 def test_plain_asks_for_the_right_password(engine: str, tmp_path: pathlib.Path, secrets: pathlib.Path) -> None:
     listener = {"authenticatePeer": True, "saslMechanisms": "PLAIN"}
     plain: dict[str, object] = {"allowed_mechs": "PLAIN", "allow_insecure_mechs": True}
-    with support.running(engine, tmp_path, listener=listener, router=sasl(secrets)) as router:
-        with support.connected(router, user="rpc@overcloud", password="right", **plain) as connection:
-            row = support.Management(connection, engine).query("connection")[0]
+    with engines.running(engine, tmp_path, listener=listener, router=sasl(secrets)) as router:
+        with engines.connected(router, user="rpc@overcloud", password="right", **plain) as connection:
+            row = engines.Management(connection, engine).query("connection")[0]
             assert (row["user"], row["isAuthenticated"], row["sasl"]) == ("rpc@overcloud", True, "PLAIN")
         assert refused(router, user="rpc@overcloud", password="wrong", **plain)
         assert refused(router, user="nobody@overcloud", password="right", **plain)
@@ -589,19 +589,19 @@ def test_plain_asks_for_the_right_password(engine: str, tmp_path: pathlib.Path, 
 def test_required_tls_refuses_plaintext(engine: str, tmp_path: pathlib.Path, secrets: pathlib.Path) -> None:
     listener = {"sslProfile": "tls", "requireSsl": True}
     more = [profile(secrets, protocols="TLSv1.2 TLSv1.3")]
-    with support.running(engine, tmp_path, listener=listener, more=more) as router:
+    with engines.running(engine, tmp_path, listener=listener, more=more) as router:
         domain = proton.SSLDomain(proton.SSLDomain.MODE_CLIENT)
         domain.set_trusted_ca_db(str(secrets / "cert"))
         domain.set_peer_authentication(proton.SSLDomain.VERIFY_PEER)
-        with support.connected(router, ssl_domain=domain) as connection:
-            row = support.Management(connection, engine).query("connection")[0]
+        with engines.connected(router, ssl_domain=domain) as connection:
+            row = engines.Management(connection, engine).query("connection")[0]
             assert (row["isEncrypted"], row["ssl"]) == (True, True)
             assert row["sslProto"] in ("TLSv1.2", "TLSv1.3")
         assert refused(router)
 
 
 def test_optional_tls_takes_both(engine: str, tmp_path: pathlib.Path, secrets: pathlib.Path) -> None:
-    with support.running(engine, tmp_path, listener={"sslProfile": "tls"}, more=[profile(secrets)]) as router:
+    with engines.running(engine, tmp_path, listener={"sslProfile": "tls"}, more=[profile(secrets)]) as router:
         domain = proton.SSLDomain(proton.SSLDomain.MODE_CLIENT)
         domain.set_peer_authentication(proton.SSLDomain.ANONYMOUS_PEER)
         assert not refused(router, ssl_domain=domain)
@@ -615,7 +615,7 @@ def test_only_the_configured_tls_protocols_are_spoken(
 
     listener = {"sslProfile": "tls", "requireSsl": True}
     more = [profile(secrets, protocols="TLSv1.3")]
-    with support.running(engine, tmp_path, listener=listener, more=more) as router:
+    with engines.running(engine, tmp_path, listener=listener, more=more) as router:
         spoken: dict[ssl.TLSVersion, str | None] = {}
         where, name = (router.host, router.port), "localhost"
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -631,8 +631,8 @@ def test_only_the_configured_tls_protocols_are_spoken(
 
 def test_an_ipv6_listener(engine: str, tmp_path: pathlib.Path) -> None:
     try:
-        support.free_port("::1")
+        engines.free_port("::1")
     except OSError:
         pytest.skip("this machine has no IPv6 loopback")
-    with support.running(engine, tmp_path, host="::1") as router:
+    with engines.running(engine, tmp_path, host="::1") as router:
         assert not refused(router)

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.devrouter import support
+from tests.support import engines
 
 ROUTER = ["router", {"mode": "standalone", "id": "ctl-0"}]
 PASSWORD = "s3cret-in-the-file"
@@ -28,7 +28,7 @@ def run(directory: pathlib.Path, content: object) -> subprocess.CompletedProcess
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return subprocess.run(
         [sys.executable, "-m", "om_devrouter", "-c", str(path)],
-        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "devrouter")),
+        env=dict(os.environ, PYTHONPATH=str(engines.REPOSITORY / "devrouter")),
         capture_output=True,
         text=True,
         timeout=20,
@@ -80,7 +80,7 @@ def test_it_refuses_a_port_in_use(tmp_path: pathlib.Path) -> None:
 def test_it_refuses_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "om_devrouter", "-c", str(tmp_path / "none.json")],
-        env=dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "devrouter")),
+        env=dict(os.environ, PYTHONPATH=str(engines.REPOSITORY / "devrouter")),
         capture_output=True,
         text=True,
         timeout=20,
@@ -92,8 +92,8 @@ def test_it_refuses_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_within_a_second(tmp_path: pathlib.Path, number: int) -> None:
-    with support.running(support.DEVROUTER, tmp_path, http=True) as router:
-        with support.connected(router) as connection:
+    with engines.running(engines.DEVROUTER, tmp_path, http=True) as router:
+        with engines.connected(router) as connection:
             connection.create_receiver("a", credit=10)
             began = time.monotonic()
             assert router.stop(number) == 0
@@ -104,7 +104,7 @@ def test_a_signal_stops_it_within_a_second(tmp_path: pathlib.Path, number: int) 
 
 
 def test_it_survives_nonsense(tmp_path: pathlib.Path) -> None:
-    with support.running(support.DEVROUTER, tmp_path) as router:
+    with engines.running(engines.DEVROUTER, tmp_path) as router:
         for junk in (
             b"GET / HTTP/1.1\r\n\r\n",
             b"AMQP\x00\x01\x00\x00" + b"\xff" * 4000,
@@ -113,13 +113,13 @@ def test_it_survives_nonsense(tmp_path: pathlib.Path) -> None:
         ):
             with socket.create_connection((router.host, router.port), timeout=5) as sock:
                 sock.sendall(junk)
-        with support.connected(router) as connection:
+        with engines.connected(router) as connection:
             sender = connection.create_sender(None)
             delivery = sender.link.delivery("junk")
             sender.link.stream(b"this is no message")
             sender.link.advance()
             connection.wait(lambda: delivery.settled, timeout=5)
-            assert delivery.remote_state == support.proton.Delivery.REJECTED
+            assert delivery.remote_state == engines.proton.Delivery.REJECTED
             sender = connection.create_sender("$management")
             delivery = sender.link.delivery("more junk")
             sender.link.stream(b"nor is this")
@@ -130,7 +130,7 @@ def test_it_survives_nonsense(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("policy", [False, True])
 @pytest.mark.parametrize("place", ["hostname", "container", "source", "target", "link"])
 def test_it_survives_names_that_are_not_utf8(tmp_path: pathlib.Path, place: str, policy: bool) -> None:
-    proton = support.proton
+    proton = engines.proton
     mark, closed = "ZZZZZZ", proton.Endpoint.REMOTE_CLOSED
     connection, transport = proton.Connection(), proton.Transport()
     connection.hostname = mark if place == "hostname" else "v"
@@ -145,9 +145,9 @@ def test_it_survives_names_that_are_not_utf8(tmp_path: pathlib.Path, place: str,
         link.open()
     group = {"users": "*", "remoteHosts": "*", "sources": "*", "targets": "*", "allowDynamicSource": True}
     group["allowAnonymousSender"] = True
-    more: list[support.Entity] = [("vhost", {"hostname": "$default", "groups": {"g": group}})]
+    more: list[engines.Entity] = [("vhost", {"hostname": "$default", "groups": {"g": group}})]
     more += [("policy", {"enableVhostPolicy": policy}), ("log", {"module": "DEFAULT", "enable": "debug+"})]
-    with support.running(support.DEVROUTER, tmp_path, more=more) as router:
+    with engines.running(engines.DEVROUTER, tmp_path, more=more) as router:
         with socket.create_connection((router.host, router.port), timeout=5) as sock:
             sock.sendall(transport.peek(transport.pending()).replace(mark.encode(), b"\xff\xfe" * 3))
             sock.settimeout(0.5)
@@ -156,24 +156,24 @@ def test_it_survives_names_that_are_not_utf8(tmp_path: pathlib.Path, place: str,
                     transport.push(sock.recv(4096))
             except (OSError, proton.TransportException):
                 pass
-            with support.connected(router, virtual_host="v") as other:
+            with engines.connected(router, virtual_host="v") as other:
                 # While the first connection may still be there.
-                management = support.Management(other, router.engine)
+                management = engines.Management(other, router.engine)
                 for entity in ("connection", "router.link", "router.address", "vhostStats"):
                     assert management.query(entity)
         assert "Traceback" not in router.log
 
 
 def test_memory_does_not_grow_with_links_and_messages(tmp_path: pathlib.Path) -> None:
-    with support.running(support.DEVROUTER, tmp_path) as router:
+    with engines.running(engines.DEVROUTER, tmp_path) as router:
         sizes = []
         for _ in range(3):
             for _ in range(6):
-                with support.connected(router) as connection:
+                with engines.connected(router) as connection:
                     receiver = connection.create_receiver("a", credit=50)
                     sender = connection.create_sender("a")
                     for _ in range(40):
-                        sender.link.send(support.proton.Message(body=b"x" * 10_000)).settle()
+                        sender.link.send(engines.proton.Message(body=b"x" * 10_000)).settle()
                     for _ in range(40):
                         receiver.receive(timeout=5)
                     for index in range(10):

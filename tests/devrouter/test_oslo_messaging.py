@@ -13,7 +13,7 @@ import typing
 
 import pytest
 
-from tests.devrouter import support
+from tests.support import engines, waiting
 
 pytest.importorskip("pyngus", reason="pyngus, the AMQP 1.0 driver's engine, is not installed")
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
@@ -25,18 +25,18 @@ MEBIBYTE = 1024 * 1024
 QUICK = "link_retry_delay=1&connection_retry_interval=1&connection_retry_backoff=0"
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
-    with support.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
+) -> collections.abc.Iterator[engines.Router]:
+    with engines.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started
 
 
-@pytest.fixture(params=support.ENGINES)
-def own_router(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> collections.abc.Iterator[support.Router]:
+@pytest.fixture(params=engines.ENGINES)
+def own_router(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> collections.abc.Iterator[engines.Router]:
     """A router that the test may stop."""
-    with support.running(request.param, tmp_path) as started:
+    with engines.running(request.param, tmp_path) as started:
         yield started
 
 
@@ -75,7 +75,7 @@ class Endpoint:
 class Bus:
     """The clients and servers of one test, on transports that end with it."""
 
-    def __init__(self, router: support.Router, query: str = QUICK, user: str = "") -> None:
+    def __init__(self, router: engines.Router, query: str = QUICK, user: str = "") -> None:
         self._url = f"amqp://{user}{router.url}/?{query}"
         self._stack = contextlib.ExitStack()
         self._servers: list[typing.Any] = []
@@ -127,15 +127,15 @@ def wait_until_attached(client: typing.Any, endpoints: list[Endpoint]) -> None:
         client.cast({}, "note", value=None)
         return all(e.attached for e in endpoints)
 
-    support.wait_for(reached, 30)
+    waiting.until(reached, 30)
 
 
 def wait_for_notes(endpoint: Endpoint, count: int) -> None:
-    support.wait_for(lambda: len(endpoint.seen) == count)
+    waiting.until(lambda: len(endpoint.seen) == count)
 
 
 @pytest.fixture
-def bus(router: support.Router) -> collections.abc.Iterator[Bus]:
+def bus(router: engines.Router) -> collections.abc.Iterator[Bus]:
     with Bus(router) as made:
         yield made
 
@@ -251,14 +251,14 @@ def test_notifications_arrive_and_are_acknowledged(bus: Bus) -> None:
         )
         for number in range(20):
             notifier.info({}, "event", {"number": number})
-        support.wait_for(lambda: len(seen) == 20)
+        waiting.until(lambda: len(seen) == 20)
     finally:
         listener.stop()
         listener.wait()
     assert seen == [("event", {"number": number}) for number in range(20)]
 
 
-def test_a_server_restarts(router: support.Router) -> None:
+def test_a_server_restarts(router: engines.Router) -> None:
     with Bus(router) as steady:
         client = steady.client("restart", timeout=15)
         for name in ("first", "second", "third"):
@@ -267,7 +267,7 @@ def test_a_server_restarts(router: support.Router) -> None:
                 assert client.call({}, "who") == name
 
 
-def test_a_client_restarts(router: support.Router) -> None:
+def test_a_client_restarts(router: engines.Router) -> None:
     with Bus(router) as steady:
         steady.server("again", "one")
         for number in range(5):
@@ -275,7 +275,7 @@ def test_a_client_restarts(router: support.Router) -> None:
                 assert passing.client("again").call({}, "echo", value=number) == number
 
 
-@pytest.mark.parametrize("engine", support.ENGINES)
+@pytest.mark.parametrize("engine", engines.ENGINES)
 def test_every_pattern_passes_the_agents_policy(engine: str, tmp_path: pathlib.Path) -> None:
     """The policy that the agent renders for services (om_agent.plan.policy), for the one user of these tests."""
     own = "openstack.org/om/rpc/#"
@@ -289,11 +289,11 @@ def test_every_pattern_passes_the_agents_policy(engine: str, tmp_path: pathlib.P
         "sourcePattern": own,
         "targetPattern": f"{own},amqp:/_topo/*/#/temp/*,amqp:/_edge/#/temp/*",
     }
-    more: list[support.Entity] = [
+    more: list[engines.Entity] = [
         ("policy", {"enableVhostPolicy": True, "maxConnections": 65535}),
         ("vhost", {"hostname": "client-rpc", "allowUnknownUser": False, "groups": {"rpc": group}}),
     ]
-    with support.running(engine, tmp_path, listener={"policyVhost": "client-rpc"}, more=more) as router:
+    with engines.running(engine, tmp_path, listener={"policyVhost": "client-rpc"}, more=more) as router:
         with Bus(router) as bus:
             endpoints = [bus.server("policy", name)[0] for name in ("one", "two")]
             client = bus.client("policy", timeout=20)
@@ -303,7 +303,7 @@ def test_every_pattern_passes_the_agents_policy(engine: str, tmp_path: pathlib.P
         assert "DENY" not in router.log
 
 
-def test_the_router_restarts_under_load(own_router: support.Router) -> None:
+def test_the_router_restarts_under_load(own_router: engines.Router) -> None:
     """Calls in flight may time out; those made later, on the same transports, must all succeed again."""
     outcomes: list[tuple[float, bool]] = []
     done = threading.Event()
@@ -330,7 +330,7 @@ def test_the_router_restarts_under_load(own_router: support.Router) -> None:
             own_router.stop(signal.SIGKILL)
             own_router.start()
             restarted = time.monotonic()
-            support.wait_for(lambda: any(good and when > restarted for when, good in outcomes[before:]), 15)
+            waiting.until(lambda: any(good and when > restarted for when, good in outcomes[before:]), 15)
             # Whoever was in flight has by now given up or succeeded.
             time.sleep(4)
             settled = len(outcomes)

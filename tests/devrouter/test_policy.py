@@ -16,9 +16,9 @@ import typing
 
 import pytest
 
-from tests.devrouter import support
+from tests.support import engines, waiting
 
-proton = support.proton
+proton = engines.proton
 Delivery = proton.Delivery
 
 LINK = ("amqp:unauthorized-access", "link disallowed by local policy")
@@ -35,11 +35,11 @@ EVERYTHING: dict[str, object] = {
     "targets": "*",
 }
 NOTHING: dict[str, object] = {"remoteHosts": "*"}
-ENABLED: support.Entity = ("policy", {"enableVhostPolicy": True})
+ENABLED: engines.Entity = ("policy", {"enableVhostPolicy": True})
 
 # What the agent renders (om_agent.plan.policy).
 RPC = "openstack.org/om/rpc"
-AGENTS: tuple[support.Entity, ...] = (
+AGENTS: tuple[engines.Entity, ...] = (
     ("policy", {"enableVhostPolicy": True, "maxConnections": 65535}),
     (
         "vhost",
@@ -143,16 +143,16 @@ NAMES: dict[str, tuple[dict[str, str], dict[str, bool]]] = {
 }
 
 
-def vhost(hostname: str, groups: dict[str, dict[str, object]], **more: object) -> support.Entity:
+def vhost(hostname: str, groups: dict[str, dict[str, object]], **more: object) -> engines.Entity:
     return "vhost", {"hostname": hostname, "groups": groups, **more}
 
 
-def all_of(hostname: str, **more: object) -> support.Entity:
+def all_of(hostname: str, **more: object) -> engines.Entity:
     """A vhost that allows its one user everything but what ``more`` says."""
     return vhost(hostname, {"all": {"users": "*", **EVERYTHING, **more}})
 
 
-def vhosts() -> list[support.Entity]:
+def vhosts() -> list[engines.Entity]:
     found = [
         vhost(f"names-{name}", {"g": {"users": "anonymous", "remoteHosts": "*", **rules}})
         for name, (rules, _) in NAMES.items()
@@ -195,23 +195,23 @@ def vhosts() -> list[support.Entity]:
     return found
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
+) -> collections.abc.Iterator[engines.Router]:
     directory = tmp_path_factory.mktemp(request.param)
-    with support.running(request.param, directory, more=[ENABLED, *vhosts()]) as started:
+    with engines.running(request.param, directory, more=[ENABLED, *vhosts()]) as started:
         yield started
 
 
-@pytest.fixture(params=support.ENGINES)
+@pytest.fixture(params=engines.ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def at(router: support.Router, name: str | None, **options: object) -> typing.Any:
+def at(router: engines.Router, name: str | None, **options: object) -> typing.Any:
     """A connection to a vhost."""
-    return support.connected(router, **({} if name is None else {"virtual_host": name}), **options)
+    return engines.connected(router, **({} if name is None else {"virtual_host": name}), **options)
 
 
 Condition = typing.Optional[tuple[str, str]]
@@ -222,7 +222,7 @@ def condition_of(endpoint: typing.Any) -> Condition:
     return (found.name, found.description) if found is not None else None
 
 
-def refused_connection(router: support.Router, name: str | None, **options: object) -> Condition:
+def refused_connection(router: engines.Router, name: str | None, **options: object) -> Condition:
     """The condition with which a connection is refused; None when it is not."""
     with at(router, name, **options) as connection:
         # The close of a refusal comes after an open that looks like any other.
@@ -285,7 +285,7 @@ def receiver(connection: typing.Any, source: str | None, dynamic: bool = False) 
 def _no_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     """BlockingConnection would raise for what these tests want to look at."""
     for name in ("on_link_remote_close", "on_connection_remote_close"):
-        monkeypatch.setattr(support.proton_utils.BlockingConnection, name, lambda self, event: None)
+        monkeypatch.setattr(engines.proton_utils.BlockingConnection, name, lambda self, event: None)
 
 
 # The agent's own policy.
@@ -306,11 +306,11 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return directory
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def agents_router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, secrets: pathlib.Path
-) -> collections.abc.Iterator[support.Router]:
-    with support.running(
+) -> collections.abc.Iterator[engines.Router]:
+    with engines.running(
         request.param,
         tmp_path_factory.mktemp(request.param),
         listener={"authenticatePeer": True, "saslMechanisms": "PLAIN", "policyVhost": "client-rpc"},
@@ -329,7 +329,7 @@ def login(user: str) -> dict[str, object]:
     }
 
 
-def test_a_service_keeps_to_its_own_addresses(agents_router: support.Router) -> None:
+def test_a_service_keeps_to_its_own_addresses(agents_router: engines.Router) -> None:
     topo = "amqp:/_topo/0/ctl-0"
     with at(agents_router, None, **login("rpc")) as connection:
         allowed = [f"{RPC}/anycast/x", f"{RPC}/multicast/a.b/c", RPC, f"{topo}/temp.x+Y_9", "amqp:/_edge/e.1/temp/x"]
@@ -355,7 +355,7 @@ def test_a_service_keeps_to_its_own_addresses(agents_router: support.Router) -> 
         assert condition_of(sender(connection, dynamic.remote_source.address)) is None
 
 
-def test_dynamic_addresses_have_one_shape(agents_router: support.Router) -> None:
+def test_dynamic_addresses_have_one_shape(agents_router: engines.Router) -> None:
     with at(agents_router, None, **login("rpc")) as connection:
         for _ in range(20):
             name = receiver(connection, None, dynamic=True).remote_source.address
@@ -368,19 +368,19 @@ def proton_word() -> str:
     return "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+_"
 
 
-def test_the_operator_may_do_everything(agents_router: support.Router) -> None:
+def test_the_operator_may_do_everything(agents_router: engines.Router) -> None:
     with at(agents_router, None, **login("router-admin")) as connection:
-        assert support.Management(connection, agents_router.engine).query("router")[0]["id"] == "ctl-0"
+        assert engines.Management(connection, agents_router.engine).query("router")[0]["id"] == "ctl-0"
         assert condition_of(sender(connection, None)) is None
         assert condition_of(sender(connection, "openstack.org/om/notify/anycast/x")) is None
 
 
-def test_another_user_is_not_let_in(agents_router: support.Router) -> None:
+def test_another_user_is_not_let_in(agents_router: engines.Router) -> None:
     assert refused_connection(agents_router, None, **login("notify")) == CONNECTION
     # The listener says which vhost it is, whatever the peer says.
     assert refused_connection(agents_router, "elsewhere", **login("rpc")) is None
-    if agents_router.engine == support.DEVROUTER:
-        support.wait_for(lambda: "user 'notify@overcloud'" in agents_router.log)
+    if agents_router.engine == engines.DEVROUTER:
+        waiting.until(lambda: "user 'notify@overcloud'" in agents_router.log)
         assert "DENY connection: user in no group" in agents_router.log
         assert "right" not in agents_router.log
 
@@ -388,7 +388,7 @@ def test_another_user_is_not_let_in(agents_router: support.Router) -> None:
 @pytest.mark.parametrize(
     ("user_id", "refused"), [(None, False), (b"", False), (b"rpc@overcloud", False), (b"rpc", True), (b"x" * 300, True)]
 )
-def test_nobody_sends_in_anothers_name(agents_router: support.Router, user_id: bytes | None, refused: bool) -> None:
+def test_nobody_sends_in_anothers_name(agents_router: engines.Router, user_id: bytes | None, refused: bool) -> None:
     address = f"{RPC}/anycast/user/{next(_names)}"
     with at(agents_router, None, **login("rpc")) as connection:
         taking, sending = connection.create_receiver(address, credit=5), connection.create_sender(address)
@@ -432,11 +432,11 @@ def test_nobody_sends_in_anothers_name(agents_router: support.Router, user_id: b
         ("\u00fc", False),
     ],
 )
-def test_who_is_let_in(router: support.Router, name: str, allowed: bool) -> None:
+def test_who_is_let_in(router: engines.Router, name: str, allowed: bool) -> None:
     assert refused_connection(router, name) == (None if allowed else CONNECTION)
 
 
-def test_a_refused_connection_is_opened_before_it_is_closed(router: support.Router) -> None:
+def test_a_refused_connection_is_opened_before_it_is_closed(router: engines.Router) -> None:
     """What the peer had sent in the same breath is not answered."""
     connection, transport = proton.Connection(), proton.Transport()
     connection.hostname = "unknown"
@@ -457,7 +457,7 @@ def test_a_refused_connection_is_opened_before_it_is_closed(router: support.Rout
     assert session.state & proton.Endpoint.REMOTE_UNINIT and link.state & proton.Endpoint.REMOTE_UNINIT
 
 
-def test_a_user_is_in_the_group_that_names_it(router: support.Router) -> None:
+def test_a_user_is_in_the_group_that_names_it(router: engines.Router) -> None:
     for name, expected in (("own-group-first", None), ("taken-in", LINK), ("nothing", LINK)):
         with at(router, name) as connection:
             assert condition_of(sender(connection, "a")) == expected, name
@@ -465,24 +465,24 @@ def test_a_user_is_in_the_group_that_names_it(router: support.Router) -> None:
 
 @pytest.mark.parametrize("default", ["$default", "fallback", "", "missing", None])
 def test_the_default_vhost(engine: str, tmp_path: pathlib.Path, default: str | None) -> None:
-    policy: support.Entity = (
+    policy: engines.Entity = (
         "policy",
         {"enableVhostPolicy": True, **({"defaultVhost": default} if default is not None else {})},
     )
-    more: list[support.Entity] = [policy, all_of("own", maxSenders=3), all_of("fallback"), all_of("$default")]
-    with support.running(engine, tmp_path, more=more) as router:
+    more: list[engines.Entity] = [policy, all_of("own", maxSenders=3), all_of("fallback"), all_of("$default")]
+    with engines.running(engine, tmp_path, more=more) as router:
         expected = CONNECTION if default in ("", "missing") else None
         assert refused_connection(router, "nobody-defines-it") == expected
         assert refused_connection(router, "own") is None
 
 
 def test_without_vhost_policy_nothing_is_refused(engine: str, tmp_path: pathlib.Path) -> None:
-    more: list[support.Entity] = [
+    more: list[engines.Entity] = [
         ("policy", {"enableVhostPolicy": False}),
         vhost("v", {"g": {"users": "x", **NOTHING}}),
     ]
     with (
-        support.running(engine, tmp_path, listener={"policyVhost": "v"}, more=more) as router,
+        engines.running(engine, tmp_path, listener={"policyVhost": "v"}, more=more) as router,
         at(router, "v") as connection,
     ):
         assert condition_of(sender(connection, "a")) is None
@@ -493,7 +493,7 @@ def test_without_vhost_policy_nothing_is_refused(engine: str, tmp_path: pathlib.
 
 
 @pytest.mark.parametrize("name", ["max-2", "per-user", "per-host", "group-user", "group-host"])
-def test_connections_are_counted(router: support.Router, name: str) -> None:
+def test_connections_are_counted(router: engines.Router, name: str) -> None:
     limit = 2 if name == "max-2" else 1
     for _ in range(2):
         with contextlib.ExitStack() as stack:
@@ -502,7 +502,7 @@ def test_connections_are_counted(router: support.Router, name: str) -> None:
             for _ in range(2):
                 assert refused_connection(router, name) == CONNECTION
         # Those that were let in have left.
-        support.wait_for(lambda: refused_connection(router, name) is None)
+        waiting.until(lambda: refused_connection(router, name) is None)
         time.sleep(0.1)
 
 
@@ -516,18 +516,18 @@ def test_the_routers_own_limit_hangs_up(engine: str, tmp_path: pathlib.Path) -> 
         except ConnectionResetError:
             return True
 
-    with support.running(engine, tmp_path, more=[("policy", {"maxConnections": 2})]) as router:
+    with engines.running(engine, tmp_path, more=[("policy", {"maxConnections": 2})]) as router:
         with at(router, None) as one, at(router, None):
             with socket.create_connection((router.host, router.port), timeout=5) as third:
                 third.sendall(b"AMQP\x03\x01\x00\x00")
                 assert ended(third)
-            counts = support.Management(one, engine).query("policy")[0]
+            counts = engines.Management(one, engine).query("policy")[0]
             assert (counts["connectionsCurrent"], counts["connectionsDenied"], counts["totalDenials"]) == (2, 1, 1)
-        support.wait_for(lambda: refused_connection(router, None) is None)
+        waiting.until(lambda: refused_connection(router, None) is None)
 
 
 @pytest.mark.parametrize("make", [sender, receiver])
-def test_links_are_counted(router: support.Router, make: typing.Any) -> None:
+def test_links_are_counted(router: engines.Router, make: typing.Any) -> None:
     with at(router, "links-2") as connection:
         links = [make(connection, "a") for _ in range(3)]
         assert [condition_of(link) for link in links] == [None, None, LINK_LIMIT]
@@ -539,7 +539,7 @@ def test_links_are_counted(router: support.Router, make: typing.Any) -> None:
         assert [condition_of(make(connection, "a")) for _ in range(3)] == [None] * 3
 
 
-def test_the_links_of_a_session_end_with_it(router: support.Router) -> None:
+def test_the_links_of_a_session_end_with_it(router: engines.Router) -> None:
     with at(router, "links-2") as connection:
         for _ in range(3):
             assert condition_of(sender(connection, "a")) is condition_of(receiver(connection, "a")) is None
@@ -549,13 +549,13 @@ def test_the_links_of_a_session_end_with_it(router: support.Router) -> None:
             del connection.plain_session
 
 
-def test_the_frame_size_is_the_groups(router: support.Router) -> None:
+def test_the_frame_size_is_the_groups(router: engines.Router) -> None:
     for name, size in (("all", 16384), ("frame", 4096)):
         with at(router, name) as connection:
             assert connection.conn.transport.remote_max_frame_size == size
 
 
-def test_sessions_are_bounded(router: support.Router) -> None:
+def test_sessions_are_bounded(router: engines.Router) -> None:
     with at(router, "sessions") as connection:
         assert connection.conn.transport.remote_channel_max == 1
         for _ in range(3):
@@ -575,7 +575,7 @@ def test_sessions_are_bounded(router: support.Router) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_and_patterns(router: support.Router, name: str) -> None:
+def test_names_and_patterns(router: engines.Router, name: str) -> None:
     expected = NAMES[name][1]
     with at(router, f"names-{name}") as connection:
         for make in (sender, receiver):
@@ -584,7 +584,7 @@ def test_names_and_patterns(router: support.Router, name: str) -> None:
             assert found == {address: None if allowed else LINK for address, allowed in wanted.items()}, make
 
 
-def test_a_denied_link_has_no_ends(router: support.Router) -> None:
+def test_a_denied_link_has_no_ends(router: engines.Router) -> None:
     with at(router, "nothing") as connection:
         for link in (sender(connection, "a"), receiver(connection, "a"), receiver(connection, None, dynamic=True)):
             assert condition_of(link) == LINK
@@ -595,7 +595,7 @@ def test_a_denied_link_has_no_ends(router: support.Router) -> None:
 
 
 @pytest.mark.parametrize("name", ["all", "no-dynamic", "no-anonymous", "nothing"])
-def test_links_without_an_address(router: support.Router, name: str) -> None:
+def test_links_without_an_address(router: engines.Router, name: str) -> None:
     with at(router, name) as connection:
         refused = name in ("no-dynamic", "nothing")
         assert condition_of(receiver(connection, None, dynamic=True)) == (LINK if refused else None)
@@ -608,13 +608,13 @@ def test_links_without_an_address(router: support.Router, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["some-targets", "target-pattern"])
-def test_an_anonymous_link_is_watched_message_by_message(router: support.Router, name: str) -> None:
+def test_an_anonymous_link_is_watched_message_by_message(router: engines.Router, name: str) -> None:
     address, other = f"a/{next(_names)}", f"c/{next(_names)}"
     with at(router, "all") as taking, at(router, name) as connection:
         receivers = [taking.create_receiver(found, credit=300) for found in (address, other)]
         sending = connection.create_sender(None)
         connection.wait(lambda: sending.link.credit > 0, timeout=5)
-        management = support.Management(taking, router.engine)
+        management = engines.Management(taking, router.engine)
         before = management.counters()
         for _ in range(120):
             connection.wait(lambda: sending.link.credit > 0, timeout=5)
@@ -637,7 +637,7 @@ def test_an_anonymous_link_is_watched_message_by_message(router: support.Router,
 
 
 @pytest.mark.parametrize("name", ["all", "some-targets"])
-def test_a_message_without_a_destination(router: support.Router, name: str) -> None:
+def test_a_message_without_a_destination(router: engines.Router, name: str) -> None:
     with at(router, name) as connection:
         sending = connection.create_sender(None)
         connection.wait(lambda: sending.link.credit > 0, timeout=5)
@@ -650,7 +650,7 @@ def test_a_message_without_a_destination(router: support.Router, name: str) -> N
         assert found == [(Delivery.REJECTED, "amqp:precondition-failed"), (Delivery.RELEASED, None)]
 
 
-def test_a_message_in_anothers_name_where_that_is_allowed(router: support.Router) -> None:
+def test_a_message_in_anothers_name_where_that_is_allowed(router: engines.Router) -> None:
     with at(router, "proxy") as connection:
         taking, sending = connection.create_receiver("p", credit=5), connection.create_sender("p")
         connection.wait(lambda: sending.link.credit > 0, timeout=5)
@@ -664,10 +664,10 @@ def test_a_message_in_anothers_name_where_that_is_allowed(router: support.Router
 def test_denials_are_counted_as_qdrouterd_does(engine: str, tmp_path: pathlib.Path) -> None:
     limited = vhost("v", {"g": {"users": "anonymous", **EVERYTHING, "sources": "a", "targets": "a"}}, maxConnections=2)
     with (
-        support.running(engine, tmp_path, more=[ENABLED, limited, all_of("all")]) as router,
+        engines.running(engine, tmp_path, more=[ENABLED, limited, all_of("all")]) as router,
         at(router, "all") as operator,
     ):
-        management = support.Management(operator, engine)
+        management = engines.Management(operator, engine)
         with at(router, "v") as one, at(router, "v"):
             assert refused_connection(router, "v") == CONNECTION
             for name in ("a", "b", "c"):

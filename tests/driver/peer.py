@@ -7,7 +7,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 import typing
 
 from oslo_messaging_amqp1 import codec, errors, frames
@@ -179,13 +178,6 @@ def redirected(host: str, port: int) -> bytes:
     info = {codec.symbol("network-host"): codec.string(host), codec.symbol("port"): codec.uint(port)}
     fault = codec.composite(frames.ERROR, (codec.symbol("amqp:connection:redirect"), None, codec.mapping(info)))
     return frames.frame(codec.composite(frames.CLOSE, (fault,)))
-
-
-def until(check: collections.abc.Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.01)
 
 
 def accept_everything(connection: socket.socket) -> None:

@@ -16,7 +16,7 @@ import pytest
 from oslo_messaging_amqp1 import driver, frames, messages
 
 from tests.driver import peer
-from tests.driver.peer import until
+from tests.support import waiting
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
 cfg = pytest.importorskip("oslo_config.cfg", reason="oslo.config is not installed")
@@ -135,17 +135,17 @@ def test_a_listener_that_stops_handles_what_came_and_leaves_the_rest(stack: cont
     """With its links detached at once, the router would tell the senders of what is handled that it failed."""
     router = Router()
     server = Server(connect(stack, router), 0.05, batch)
-    until(lambda: len(router.links) == 3)
+    waiting.until(lambda: len(router.links) == 3)
     handle = router.links[ADDRESS]
     router.send(*(peer.transfer(handle, number, request(str(number))) for number in range(5)))
-    until(lambda: server.handled)
+    waiting.until(lambda: server.handled)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
-    until(lambda: [seen.fields[6] for seen in router.seen if seen.code == frames.FLOW][-3:] == [0, 0, 0])
+    waiting.until(lambda: [seen.fields[6] for seen in router.seen if seen.code == frames.FLOW][-3:] == [0, 0, 0])
     router.send(peer.transfer(handle, 5, request("5")))  # it was on its way
     stopping.join(10)
     assert server.handled == ["0", "1", "2", "3", "4", "5"]
-    until(lambda: router.codes().count(frames.DETACH) == 3)
+    waiting.until(lambda: router.codes().count(frames.DETACH) == 3)
     accepted = [seen.fields[1] for seen in router.seen if seen.code == frames.DISPOSITION]
     assert max(accepted) == 5
     detached = [at for at, seen in enumerate(router.seen) if (seen.code, seen.fields[0]) == (frames.DETACH, handle)]
@@ -160,12 +160,12 @@ def test_a_stopped_listener_leaves_before_its_slow_handler_ends(stack: contextli
     """A router may send to a link that gives no credit: the requests would wait for the handler."""
     router = Router()
     server = Server(connect(stack, router), 2)
-    until(lambda: len(router.links) == 3)
+    waiting.until(lambda: len(router.links) == 3)
     router.send(peer.transfer(router.links[ADDRESS], 0, request("slow")))
-    until(lambda: server.handled)
+    waiting.until(lambda: server.handled)
     start = time.monotonic()
     server.listener.stop()
-    until(lambda: router.codes().count(frames.DETACH) == 3)
+    waiting.until(lambda: router.codes().count(frames.DETACH) == 3)
     assert time.monotonic() - start < 1.5
     server.stop()
 
@@ -174,15 +174,15 @@ def test_what_waits_when_its_connection_ends_is_not_handled(stack: contextlib.Ex
     """The router tells its sender that it failed, or sends it to somebody else."""
     router = Router()
     server = Server(connect(stack, router), 0.5)
-    until(lambda: len(router.links) == 3)
+    waiting.until(lambda: len(router.links) == 3)
     handle = router.links[ADDRESS]
     router.send(*(peer.transfer(handle, number, request(str(number))) for number in range(3)))
-    until(lambda: server.handled)
+    waiting.until(lambda: server.handled)
     router.links.clear()  # those of the new connection are waited for
     router.drop()
-    until(lambda: router.server.connections == 2 and len(router.links) == 3)
+    waiting.until(lambda: router.server.connections == 2 and len(router.links) == 3)
     router.send(peer.transfer(router.links[ADDRESS], 0, request("again")))
-    until(lambda: "again" in server.handled)
+    waiting.until(lambda: "again" in server.handled)
     assert server.handled == ["0", "again"]
     server.stop()
 
@@ -190,10 +190,10 @@ def test_what_waits_when_its_connection_ends_is_not_handled(stack: contextlib.Ex
 def test_what_came_settled_is_handled_although_the_connection_ends_right_after_it(stack: contextlib.ExitStack) -> None:
     router = Router()
     server = Server(connect(stack, router, "connection_retry_interval=60&connection_retry_interval_max=60"))
-    until(lambda: len(router.links) == 3)
+    waiting.until(lambda: len(router.links) == 3)
     last = peer.transfer(router.links[ADDRESS], 0, request("last"), settled=True)
     router.send(last, frames.frame(frames.close("amqp:connection:forced", "shutting down")))
-    until(lambda: server.handled == ["last"])  # and not with the next connection only
+    waiting.until(lambda: server.handled == ["last"])  # and not with the next connection only
     server.stop()
 
 
@@ -216,13 +216,13 @@ def test_what_no_server_can_read_is_rejected_and_the_next_one_is_handled(
 ) -> None:
     router = Router()
     server = Server(connect(stack, router), batch=batch)
-    until(lambda: len(router.links) == 3)
+    waiting.until(lambda: len(router.links) == 3)
     bodies = ["", "[]", "{", "1", "[" * 10_000, json.dumps({"context": {}})]
     unreadable = [messages.encode("to", body) for body in bodies] + [b"garbage", b"\x00\x45\x45"]
     handle = router.links[ADDRESS]
     router.send(*(peer.transfer(handle, number, message) for number, message in enumerate(unreadable)))
     router.send(peer.transfer(handle, len(unreadable), request("good")))
-    until(lambda: "good" in server.handled)
+    waiting.until(lambda: "good" in server.handled)
     server.stop()
 
 
@@ -241,7 +241,7 @@ def test_a_defect_of_a_server_leaves_the_others_their_messages(
     listener = made.listen(TARGET, 1, None)
     listener.start(handle)
     router.send(*(peer.transfer(router.links[ADDRESS], number, request(str(number))) for number in range(2)))
-    until(lambda: handled == ["0", "1"])
+    waiting.until(lambda: handled == ["0", "1"])
     assert "could not be handed to its server" in caplog.text
     listener.stop()
 
@@ -259,7 +259,7 @@ def test_a_call_whose_reply_address_goes_away_fails_at_once(stack: contextlib.Ex
 
     caller = threading.Thread(target=call)
     caller.start()
-    until(lambda: frames.TRANSFER in router.codes())
+    waiting.until(lambda: frames.TRANSFER in router.codes())
     start = time.monotonic()
     router.send(peer.detached(router.links[None], "amqp:resource-deleted", "gone"))
     caller.join(10)
@@ -294,7 +294,7 @@ def test_a_cast_in_the_background_is_counted_whatever_becomes_of_it(
 
     made = connect(stack, Router(serve))
     made.send(TARGET, {}, {"method": "x"})
-    until(lambda: sum(made._dropped.values()) == 1)
+    waiting.until(lambda: sum(made._dropped.values()) == 1)
     made.cleanup()
     assert "1 messages to 1 addresses were dropped" in caplog.text
 

@@ -18,9 +18,9 @@ import typing
 import pytest
 from oslo_messaging_amqp1 import codec, engine, errors, frames, sasl, session, transport
 
-from tests import tls
 from tests.driver import peer
-from tests.driver.peer import accept_everything, until
+from tests.driver.peer import accept_everything
+from tests.support import tls, waiting
 
 PAYLOAD = b"\x00\x53\x77\xa1\x01x"
 NOBODY = transport.Login(sasl.Credentials("", ""))
@@ -83,7 +83,7 @@ def test_it_sends_and_is_told_the_outcome(peers: Peers) -> None:
     sent = Sent(peers.connect(peers.serve(accept_everything).port))
     for _ in range(100):
         sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED] * 100)
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED] * 100)
 
 
 def test_it_goes_round_the_hosts(peers: Peers) -> None:
@@ -93,7 +93,7 @@ def test_it_goes_round_the_hosts(peers: Peers) -> None:
         sent = Sent(peers.connect(port, peers.serve(accept_everything).port))
         outcomes = sent.outcomes
         sent.send()
-        until(outcomes.copy)
+        waiting.until(outcomes.copy)
         assert outcomes == [session.Outcome.ACCEPTED]
 
 
@@ -112,7 +112,7 @@ def test_an_address_of_ipv6_is_told_from_its_port(closing: list[typing.Any], lis
         told.add(connection.trouble)
         return any(text.startswith(where) and "not answered yet" not in text for text in told)
 
-    until(has_failed)
+    waiting.until(has_failed)
     assert all(text.startswith(where) for text in told - {"", "no connection was tried yet"})
 
 
@@ -138,7 +138,7 @@ def test_what_waits_survives_a_reconnection_and_what_is_under_way_is_lost(peers:
     sent = Sent(peers.connect(peers.serve(serve).port))
     sent.send()
     sent.send()  # for which there is no credit
-    until(lambda: len(sent.outcomes) == 2)
+    waiting.until(lambda: len(sent.outcomes) == 2)
     assert sent.outcomes == [session.Outcome.LOST, session.Outcome.ACCEPTED]
 
 
@@ -151,8 +151,8 @@ def silent(connection: socket.socket) -> None:
 def test_a_silent_peer_is_given_up(peers: Peers) -> None:
     server = peers.serve(silent)
     found = peers.connect(server.port, idle=0.3)
-    until(lambda: server.connections >= 2)
-    until(lambda: "silent for 0.3 s" in found.trouble)
+    waiting.until(lambda: server.connections >= 2)
+    waiting.until(lambda: "silent for 0.3 s" in found.trouble)
 
 
 def test_signs_of_life(peers: Peers) -> None:
@@ -167,7 +167,7 @@ def test_signs_of_life(peers: Peers) -> None:
             heard.append(time.monotonic())
 
     peers.connect(peers.serve(serve).port, idle=0)
-    until(lambda: len(heard) >= 12)
+    waiting.until(lambda: len(heard) >= 12)
     assert max(b - a for a, b in zip(heard[2:], heard[3:])) < 0.5
 
 
@@ -246,7 +246,7 @@ def refuses(connection: socket.socket) -> None:
 )
 def test_peers_that_are_none(peers: Peers, serve: collections.abc.Callable[[socket.socket], None], said: str) -> None:
     found = peers.connect(peers.serve(serve).port)
-    until(lambda: said in found.trouble)
+    waiting.until(lambda: said in found.trouble)
     assert "127.0.0.1" in found.trouble
 
 
@@ -254,7 +254,7 @@ def test_a_peer_that_says_nothing_ends_with_the_deadline(peers: Peers, monkeypat
     monkeypatch.setattr(engine, "_HANDSHAKE_SECONDS", 0.3)
     server = peers.serve(lambda _: time.sleep(5))
     found = peers.connect(server.port)
-    until(lambda: server.connections >= 2)
+    waiting.until(lambda: server.connections >= 2)
     assert "the peer did not answer in time" in found.trouble or "no answer in time" in found.trouble
 
 
@@ -267,7 +267,7 @@ def test_one_byte_at_a_time_ends_with_the_deadline(peers: Peers, monkeypatch: py
             time.sleep(0.2)
 
     found = peers.connect(peers.serve(serve).port)
-    until(lambda: "in time" in found.trouble, 3)
+    waiting.until(lambda: "in time" in found.trouble, 3)
 
 
 def test_an_endless_message_takes_bounded_memory(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_an_endless_message_takes_bounded_memory(peers: Peers, monkeypatch: pyte
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = peers.connect(server.port)
     found.subscribe("address", 10, lambda *_: None)
-    until(lambda: server.connections >= 2)
+    waiting.until(lambda: server.connections >= 2)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60 * 1024
 
 
@@ -309,14 +309,14 @@ def test_a_peer_that_reads_nothing_makes_senders_wait(peers: Peers) -> None:
     found = peers.connect(peers.serve(serve).port, idle=0)
     sent = Sent(found)
     sent.send()
-    until(lambda: found._transport is not None and found._senders["address"].credit > 0)
+    waiting.until(lambda: found._transport is not None and found._senders["address"].credit > 0)
     deliveries = [sent.send(bytes(100_000)) for _ in range(200)]
-    waiting = [delivery for delivery in deliveries if not delivery.sent]
+    unsent = [delivery for delivery in deliveries if not delivery.sent]
     assert found._transport is not None
     assert found._transport.pending < 2 * 2**20
-    assert len(waiting) > 100
-    assert found.cancel(waiting[0])
-    assert not found.cancel(waiting[0])
+    assert len(unsent) > 100
+    assert found.cancel(unsent[0])
+    assert not found.cancel(unsent[0])
     assert not found.cancel(deliveries[0])
 
 
@@ -329,8 +329,8 @@ def test_a_router_that_closes_is_left_and_come_back_to(peers: Peers) -> None:
 
     server = peers.serve(serve)
     found = peers.connect(server.port)
-    until(lambda: server.connections >= 3)
-    until(lambda: "drained" in found.trouble)
+    waiting.until(lambda: server.connections >= 3)
+    waiting.until(lambda: "drained" in found.trouble)
 
 
 def test_a_router_that_closes_at_once_is_not_stormed(peers: Peers) -> None:
@@ -363,7 +363,7 @@ def test_threads_and_descriptors_do_not_stay(peers: Peers) -> None:
         found = peers.connect(server.port)
         assert found.product(time.monotonic() + 5) == "test-router"
         found.close()
-    until(lambda: threading.active_count() <= before + 5)  # the peer's own threads
+    waiting.until(lambda: threading.active_count() <= before + 5)  # the peer's own threads
     assert not [thread for thread in threading.enumerate() if thread.name == "amqp1"]
 
 
@@ -379,8 +379,8 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(peers: Peers) -> None
 
     server = peers.serve(serve)
     found = peers.connect(server.port, idle=0.4)
-    until(lambda: server.connections >= 2)
-    until(lambda: "silent for 0.4 s" in found.trouble)
+    waiting.until(lambda: server.connections >= 2)
+    waiting.until(lambda: "silent for 0.4 s" in found.trouble)
 
 
 def test_a_redirected_connection(peers: Peers) -> None:
@@ -394,7 +394,7 @@ def test_a_redirected_connection(peers: Peers) -> None:
     first = peers.serve(serve)
     sent = Sent(peers.connect(first.port, retry=60))
     sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
     assert [first.connections, other.connections] == [1, 1]
 
 
@@ -406,7 +406,7 @@ def test_redirections_that_do_not_end(peers: Peers) -> None:
 
     server = peers.serve(serve)
     found = peers.connect(server.port, retry=60)
-    until(lambda: server.connections == 5)
+    waiting.until(lambda: server.connections == 5)
     time.sleep(0.3)
     assert server.connections == 5
     assert f"to 127.0.0.1, port {server.port}" in found.trouble
@@ -427,7 +427,7 @@ def test_a_redirection_to_nowhere(peers: Peers) -> None:
 
     sent = Sent(peers.connect(peers.serve(serve).port))
     sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
 
 
 def test_the_peer_is_told_why_its_connection_is_closed(peers: Peers) -> None:
@@ -440,7 +440,7 @@ def test_the_peer_is_told_why_its_connection_is_closed(peers: Peers) -> None:
             last.append(seen)
 
     peers.connect(peers.serve(serve).port)
-    until(lambda: last and last[-1].code == frames.CLOSE)
+    waiting.until(lambda: last and last[-1].code == frames.CLOSE)
     assert frames.fault(last[-1].fields[0]).text == (
         "amqp:decode-error: a message came over a link that does not exist"
     )
@@ -498,9 +498,9 @@ def test_settled_messages_reach_a_slow_peer_before_the_end(peers: Peers) -> None
     found = peers.connect(peers.serve(serve).port)
     assert found.product(time.monotonic() + 5) == "test-router"
     found.send("address", session.Delivery(lambda _: bytes(size), lambda *_: None, time.monotonic() + 10, settled=True))
-    until(lambda: found._senders["address"].credit == 9)
+    waiting.until(lambda: found._senders["address"].credit == 9)
     found.close()
-    until(lambda: sum(got) == size)
+    waiting.until(lambda: sum(got) == size)
 
 
 def test_a_peer_that_does_not_say_goodbye(peers: Peers) -> None:
@@ -509,7 +509,7 @@ def test_a_peer_that_does_not_say_goodbye(peers: Peers) -> None:
     start = time.monotonic()
     found.close()
     assert time.monotonic() - start < 1.5
-    until(lambda: not found._thread.is_alive())
+    waiting.until(lambda: not found._thread.is_alive())
 
 
 def releasing(count: list[int]) -> collections.abc.Callable[[socket.socket], None]:
@@ -541,13 +541,13 @@ def test_what_comes_back_is_sent_again_until_its_deadline_or_until_nobody_wants_
 
     delivery = session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 0.55)
     found.send("address", delivery)
-    until(lambda: outcomes == [session.Outcome.EXPIRED])
+    waiting.until(lambda: outcomes == [session.Outcome.EXPIRED])
     assert 3 <= len(count) <= 6  # every 0.1 s
     outcomes.clear()
     delivery = session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 10)
     found.send("address", delivery)
     found.cancel(delivery)  # its caller has gone
-    until(lambda: outcomes == [session.Outcome.EXPIRED])
+    waiting.until(lambda: outcomes == [session.Outcome.EXPIRED])
 
 
 def test_a_limited_number_of_messages_waits_to_be_sent_again(peers: Peers) -> None:
@@ -566,9 +566,9 @@ def test_a_limited_number_of_messages_waits_to_be_sent_again(peers: Peers) -> No
 
     for _ in range(20):
         send()
-    until(lambda: len(outcomes) == 15)
+    waiting.until(lambda: len(outcomes) == 15)
     found.close()
-    until(lambda: outcomes == [session.Outcome.EXPIRED] * 15 + [session.Outcome.LOST] * 5)
+    waiting.until(lambda: outcomes == [session.Outcome.EXPIRED] * 15 + [session.Outcome.LOST] * 5)
 
 
 def no_credit(connection: socket.socket) -> None:
@@ -586,7 +586,7 @@ def test_links_without_credit_take_no_time(peers: Peers) -> None:
     found = peers.connect(peers.serve(no_credit).port)
     for number in range(100):
         found.send(f"address {number}", session.Delivery(lambda _: PAYLOAD, lambda *_: None, time.monotonic() + 10))
-    until(lambda: all(sender.attached is not None for sender in found._senders.values()))
+    waiting.until(lambda: all(sender.attached is not None for sender in found._senders.values()))
     assert not found._waiting
 
 
@@ -665,7 +665,7 @@ def test_an_address_that_cannot_be_sent_is_its_callers_mistake(peers: Peers) -> 
         found.send("\ud800", delivery)
     sent = Sent(found)
     sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
 
 
 def test_a_defect_in_what_is_due_does_not_end_the_thread(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
@@ -675,7 +675,7 @@ def test_a_defect_in_what_is_due_does_not_end_the_thread(peers: Peers, caplog: p
     found = peers.connect(1)  # nobody is there: what is due is done between two attempts
     with found._lock:
         found._later(0.0, defect)
-    until(lambda: "ZeroDivisionError" in caplog.text)
+    waiting.until(lambda: "ZeroDivisionError" in caplog.text)
     assert found._thread.is_alive()
 
 
@@ -741,10 +741,10 @@ def test_garbage_within_tls_ends_the_connection_and_not_the_thread(peers: Peers,
     settings = engine.Settings((engine.Host("127.0.0.1", server.port, login),), "me", retry=(0.05, 0.0, 0.05))
     found = engine.Engine(settings, unread)
     try:
-        until(lambda: "TLS failed" in found.trouble)
+        waiting.until(lambda: "TLS failed" in found.trouble)
         sent = Sent(found)
         sent.send()
-        until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+        waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
     finally:
         found.close()
 
@@ -776,10 +776,10 @@ def test_what_waits_for_others_is_written_without_them(peers: Peers, handled: in
     arrivals: list[session.Arrival] = []
     found = peers.connect(peers.serve(three_requests(settled)).port)
     found.subscribe("address", 10, arrivals.append)
-    until(lambda: len(arrivals) == 3)
+    waiting.until(lambda: len(arrivals) == 3)
     for arrival in arrivals[:handled]:
         found.settle(arrival, frames.ACCEPTED, answered)
-    until(lambda: settled == list(range(handled)))
+    waiting.until(lambda: settled == list(range(handled)))
 
 
 def test_an_answer_that_cannot_be_taken_keeps_no_caller_waiting(peers: Peers) -> None:
@@ -795,14 +795,14 @@ def test_an_answer_that_cannot_be_taken_keeps_no_caller_waiting(peers: Peers) ->
         raise ValueError("no answer")
 
     found._on_reply = refuse
-    until(lambda: not found.trouble)
+    waiting.until(lambda: not found.trouble)
     first = found._session
     found.send("address", session.Delivery(lambda _: PAYLOAD, done, time.monotonic() + 10))
-    until(lambda: outcomes == [session.Outcome.ACCEPTED])
-    until(lambda: found._session is not first and not found.trouble)
+    waiting.until(lambda: outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: found._session is not first and not found.trouble)
     sent = Sent(found)
     sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
 
 
 def test_a_server_of_another_engine_is_not_stopped(peers: Peers) -> None:
@@ -821,7 +821,7 @@ def test_what_others_add_while_the_rest_is_written_is_written_too(peers: Peers) 
     found = peers.connect(peers.serve(accept_everything).port)
     sent = Sent(found)
     sent.send()
-    until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
+    waiting.until(lambda: sent.outcomes == [session.Outcome.ACCEPTED])
     wire = found._transport
     assert wire is not None
     send = wire.send
@@ -834,7 +834,7 @@ def test_what_others_add_while_the_rest_is_written_is_written_too(peers: Peers) 
     wire.send = late  # type: ignore[method-assign]
     begun = time.monotonic()
     found._write_pending(wire)
-    until(lambda: len(sent.outcomes) == 2)
+    waiting.until(lambda: len(sent.outcomes) == 2)
     assert time.monotonic() - begun < 0.5
 
 
@@ -844,7 +844,7 @@ def test_after_a_late_turn_nothing_is_held_back_for_a_while(peers: Peers) -> Non
     arrivals: list[session.Arrival] = []
     found = peers.connect(peers.serve(three_requests(settled)).port)
     found.subscribe("address", 10, arrivals.append)
-    until(lambda: len(arrivals) == 3)
+    waiting.until(lambda: len(arrivals) == 3)
     with found._lock:
         found._promised_until = time.monotonic() - 1
         found._arrived.append((arrivals.append, arrivals[0]))
@@ -901,8 +901,8 @@ def test_a_log_handler_may_send_over_the_connection_that_was_lost(peers: Peers) 
     handler = Notifying(found)
     engine.LOG.addHandler(handler)
     try:
-        until(lambda: not found.trouble)
+        waiting.until(lambda: not found.trouble)
         connections[0].shutdown(socket.SHUT_RDWR)
-        until(lambda: handler.outcomes == [session.Outcome.ACCEPTED])
+        waiting.until(lambda: handler.outcomes == [session.Outcome.ACCEPTED])
     finally:
         engine.LOG.removeHandler(handler)

@@ -15,8 +15,7 @@ import subprocess
 
 import pytest
 
-from tests import environments
-from tests.devrouter import support
+from tests.support import engines, environments
 
 PROGRAM = pathlib.Path(__file__).with_name("functional_suite.py")
 # What the suite imports, as it was tried.
@@ -39,12 +38,12 @@ SECONDS = 900
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow, pytest.mark.router]
 
 
-@pytest.fixture(scope="module", params=[support.QDROUTERD, support.SKROUTERD])
+@pytest.fixture(scope="module", params=[engines.QDROUTERD, engines.SKROUTERD])
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
-    support.command(request.param)
-    with support.running(request.param, tmp_path_factory.mktemp(request.param), listener=LISTENER) as started:
+) -> collections.abc.Iterator[engines.Router]:
+    engines.command(request.param)
+    with engines.running(request.param, tmp_path_factory.mktemp(request.param), listener=LISTENER) as started:
         yield started
 
 
@@ -76,7 +75,7 @@ def run(command: list[str], directory: pathlib.Path, environment: dict[str, str]
 
 @pytest.mark.parametrize("part", ["batch", "others"])
 def test_functional_suite(
-    router: support.Router, cell: tuple[str, str], part: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    router: engines.Router, cell: tuple[str, str], part: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     python, scheme = cell
     url = f"{scheme}://{router.url}/"

@@ -14,7 +14,7 @@ import typing
 
 import pytest
 
-from tests.devrouter import support
+from tests.support import engines, waiting
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
 cfg = pytest.importorskip("oslo_config.cfg", reason="oslo.config is not installed")
@@ -25,11 +25,11 @@ MEBIBYTE = 1024 * 1024
 QUERY = "link_retry_delay=1&connection_retry_interval=1&connection_retry_backoff=0"
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
-    with support.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
+) -> collections.abc.Iterator[engines.Router]:
+    with engines.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started
 
 
@@ -85,7 +85,7 @@ class Listener:
 class Bus:
     """The clients and servers of one test, on transports that end with it."""
 
-    def __init__(self, router: support.Router, client: str = OWN, server: str = OWN, query: str = QUERY) -> None:
+    def __init__(self, router: engines.Router, client: str = OWN, server: str = OWN, query: str = QUERY) -> None:
         self._router, self._query = router, query
         self._schemes = {"client": client, "server": server}
         self._stack = contextlib.ExitStack()
@@ -147,18 +147,11 @@ class Bus:
         return oslo_messaging.Notifier(transport, "publisher", driver=driver, topics=[topic])
 
 
-def until(check: collections.abc.Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.02)
-
-
 PAIRS = [(OWN, OWN), (OWN, IN_TREE), (IN_TREE, OWN)]
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]}-to-{pair[1]}")
-def bus(request: pytest.FixtureRequest, router: support.Router) -> collections.abc.Iterator[Bus]:
+def bus(request: pytest.FixtureRequest, router: engines.Router) -> collections.abc.Iterator[Bus]:
     with Bus(router, *request.param) as made:
         yield made
 
@@ -196,12 +189,12 @@ def test_casts_and_fanouts(bus: Bus) -> None:
     client.call({}, "who")
     for number in range(50):
         client.cast({}, "note", value=number)
-    until(lambda: sum(len(server.seen) for server in servers) == 50)
+    waiting.until(lambda: sum(len(server.seen) for server in servers) == 50)
     for number in range(50):
         client.prepare(fanout=True).cast({}, "note", value=f"all {number}")
-    until(lambda: all(len([v for v in server.seen if str(v).startswith("all")]) == 50 for server in servers))
+    waiting.until(lambda: all(len([v for v in server.seen if str(v).startswith("all")]) == 50 for server in servers))
     client.prepare(server="two").cast({}, "note", value="for two")
-    until(lambda: "for two" in servers[1].seen)
+    waiting.until(lambda: "for two" in servers[1].seen)
     assert "for two" not in servers[0].seen
 
 
@@ -211,7 +204,7 @@ def test_a_long_call_is_monitored(bus: Bus) -> None:
     assert client.call({}, "slow", seconds=4) == "one"
 
 
-def test_a_monitored_call_to_nobody(router: support.Router) -> None:
+def test_a_monitored_call_to_nobody(router: engines.Router) -> None:
     with Bus(router) as bus:
         start = time.monotonic()
         with pytest.raises(oslo_messaging.MessagingTimeout):
@@ -225,7 +218,7 @@ def test_notifications(bus: Bus, driver: str) -> None:
     notifier = bus.notifier(f"notes-{driver}", driver)
     for number in range(20):
         notifier.info({}, "happened", {"number": number, "text": "ü"})
-    until(lambda: len(listener.seen) == 20)
+    waiting.until(lambda: len(listener.seen) == 20)
     assert sorted(listener.seen, key=str) == sorted(
         (("happened", {"number": number, "text": "ü"}) for number in range(20)), key=str
     )
@@ -234,14 +227,14 @@ def test_notifications(bus: Bus, driver: str) -> None:
 def test_a_notification_is_requeued(bus: Bus) -> None:
     listener = bus.listener("again", allow_requeue=True)
     bus.notifier("again").error({}, "failed", {"a": 1})
-    until(lambda: len(listener.seen) == 2)
+    waiting.until(lambda: len(listener.seen) == 2)
     assert listener.seen == [("failed", {"a": 1})] * 2
 
 
 # -- what services take for granted, which the in-tree driver does not give
 
 
-def test_nobody_listens(router: support.Router) -> None:
+def test_nobody_listens(router: engines.Router) -> None:
     """As over RabbitMQ: a cast or fanout returns at once, a call waits for its timeout and not longer."""
     with Bus(router) as bus:
         client = bus.client("nobody", timeout=1)
@@ -259,7 +252,7 @@ def test_nobody_listens(router: support.Router) -> None:
         assert 0.95 < time.monotonic() - start < 1.5
 
 
-def test_a_consumer_that_comes_later(router: support.Router) -> None:
+def test_a_consumer_that_comes_later(router: engines.Router) -> None:
     with Bus(router) as bus:
         client = bus.client("later", timeout=20)
         client.cast({}, "note", value="early")
@@ -270,10 +263,10 @@ def test_a_consumer_that_comes_later(router: support.Router) -> None:
         server = bus.server("later", "one")
         caller.join(20)
         assert answers == ["one"]
-        until(lambda: server.seen == ["early"])
+        waiting.until(lambda: server.seen == ["early"])
 
 
-def test_deadlines_are_exact(router: support.Router) -> None:
+def test_deadlines_are_exact(router: engines.Router) -> None:
     with Bus(router) as bus:
         bus.server("deadline", "one")
         client = bus.client("deadline")
@@ -285,7 +278,7 @@ def test_deadlines_are_exact(router: support.Router) -> None:
             assert 0 <= time.monotonic() - start - timeout < 0.25  # a busy machine; alone it is below 0.05
 
 
-def test_many_callers_at_once(router: support.Router) -> None:
+def test_many_callers_at_once(router: engines.Router) -> None:
     with Bus(router) as bus:
         for name in ("one", "two"):
             bus.server("many", name)
@@ -306,7 +299,7 @@ def test_many_callers_at_once(router: support.Router) -> None:
         assert not any(caller.is_alive() for caller in callers)
 
 
-def test_a_server_that_stops_loses_no_call_and_makes_none_twice(router: support.Router) -> None:
+def test_a_server_that_stops_loses_no_call_and_makes_none_twice(router: engines.Router) -> None:
     with Bus(router) as bus:
         endpoints = [bus.server("stops", name) for name in ("one", "two")]
         client = bus.client("stops", timeout=20)
@@ -336,7 +329,7 @@ def test_a_server_that_stops_loses_no_call_and_makes_none_twice(router: support.
         assert sorted(map(str, seen)) == sorted(map(str, made))
 
 
-def test_an_unreachable_host_is_passed_over_and_named(router: support.Router) -> None:
+def test_an_unreachable_host_is_passed_over_and_named(router: engines.Router) -> None:
     with Bus(router) as bus:
         bus.server("hosts", "one")
         dead = f"{router.host}:1"
@@ -353,7 +346,7 @@ def _in_child(client: typing.Any, results: typing.Any) -> None:
     os._exit(0)
 
 
-def test_after_a_fork_the_child_has_a_connection_of_its_own(router: support.Router) -> None:
+def test_after_a_fork_the_child_has_a_connection_of_its_own(router: engines.Router) -> None:
     with Bus(router) as bus:
         bus.server("fork", "one")
         client = bus.client("fork")
@@ -369,19 +362,19 @@ def test_after_a_fork_the_child_has_a_connection_of_its_own(router: support.Rout
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "routable"])
-def test_the_first_call_of_a_process(router: support.Router, mode: str) -> None:
+def test_the_first_call_of_a_process(router: engines.Router, mode: str) -> None:
     with Bus(router, query=f"{QUERY}&addressing_mode={mode}") as bus:
         bus.server("first", "one")
         assert bus.client("first").call({}, "who") == "one"
 
 
-def test_the_agents_word_for_no_pre_settled_messages(router: support.Router) -> None:
+def test_the_agents_word_for_no_pre_settled_messages(router: engines.Router) -> None:
     with Bus(router, query=f"{QUERY}&pre_settled=none") as bus:
         bus.server("none", "one")
         assert bus.client("none").call({}, "who") == "one"
 
 
-def test_a_driver_that_was_shut_down_says_so(router: support.Router) -> None:
+def test_a_driver_that_was_shut_down_says_so(router: engines.Router) -> None:
     with Bus(router) as bus:
         client = bus.client("shut")
         client.cast({}, "note", value=1)
@@ -391,9 +384,9 @@ def test_a_driver_that_was_shut_down_says_so(router: support.Router) -> None:
         assert not [thread for thread in threading.enumerate() if thread.name == "amqp1"]
 
 
-def test_a_call_under_way_fails_at_once_when_the_router_dies(tmp_path: pathlib.Path, router: support.Router) -> None:
+def test_a_call_under_way_fails_at_once_when_the_router_dies(tmp_path: pathlib.Path, router: engines.Router) -> None:
     """Its answer cannot come any more: the address that it was sent to is gone."""
-    with support.running(router.engine, tmp_path) as own, Bus(own) as bus:
+    with engines.running(router.engine, tmp_path) as own, Bus(own) as bus:
         bus.server("dies", "one")
         client = bus.client("dies", timeout=30)
         client.call({}, "who")
@@ -416,7 +409,7 @@ def test_a_call_under_way_fails_at_once_when_the_router_dies(tmp_path: pathlib.P
         own.start()
 
 
-def test_the_in_tree_driver_keeps_its_own_defaults(router: support.Router) -> None:
+def test_the_in_tree_driver_keeps_its_own_defaults(router: engines.Router) -> None:
     """Both register the same options; whichever comes first must not change the other's."""
     with Bus(router, OWN, IN_TREE, query="") as bus:
         own = bus.transport(oslo_messaging.get_rpc_transport, "client")._driver
@@ -427,8 +420,8 @@ def test_the_in_tree_driver_keeps_its_own_defaults(router: support.Router) -> No
         assert in_tree._conf.oslo_messaging_amqp.link_retry_delay == 10
 
 
-def test_a_router_that_restarts(tmp_path: pathlib.Path, router: support.Router) -> None:
-    with support.running(router.engine, tmp_path) as own, Bus(own) as bus:
+def test_a_router_that_restarts(tmp_path: pathlib.Path, router: engines.Router) -> None:
+    with engines.running(router.engine, tmp_path) as own, Bus(own) as bus:
         server = bus.server("restart", "one")
         client = bus.client("restart", timeout=20)
         assert client.call({}, "who") == "one"
@@ -439,4 +432,4 @@ def test_a_router_that_restarts(tmp_path: pathlib.Path, router: support.Router) 
         own.start()
         caller.join(20)
         assert client.call({}, "who") == "one"
-        until(lambda: server.seen == ["while it was away"])
+        waiting.until(lambda: server.seen == ["while it was away"])

@@ -17,8 +17,7 @@ import typing
 
 import pytest
 
-from tests import environments, tls
-from tests.devrouter import support
+from tests.support import engines, environments, tls
 
 SERVICE = pathlib.Path(__file__).with_name("service.py")
 EVERYTHING = {"call": True, "cast": True, "fanout": True, "notification": True}
@@ -59,11 +58,11 @@ def python_for_executors(request: pytest.FixtureRequest, tmp_path_factory: pytes
     return interpreter(request, tmp_path_factory)
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def router(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> collections.abc.Iterator[support.Router]:
-    with support.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
+) -> collections.abc.Iterator[engines.Router]:
+    with engines.running(request.param, tmp_path_factory.mktemp(request.param)) as started:
         yield started
 
 
@@ -122,7 +121,7 @@ def test_the_generator_prints_its_options(python: str) -> None:
     assert text.count("[oslo_messaging_amqp]") == 1
 
 
-def test_it_carries_every_pattern(python: str, router: support.Router) -> None:
+def test_it_carries_every_pattern(python: str, router: engines.Router) -> None:
     found = service(python, "patterns", "threading", f"amqp1://{router.url}/")
     assert EVERYTHING.items() <= found.items()
     assert found["native"] >= found["threads"] == 4
@@ -131,7 +130,7 @@ def test_it_carries_every_pattern(python: str, router: support.Router) -> None:
 # -- executors
 
 
-def test_eventlet_has_no_native_threads(python_for_executors: str, router: support.Router) -> None:
+def test_eventlet_has_no_native_threads(python_for_executors: str, router: engines.Router) -> None:
     """In a monkey-patched process every pattern works, and the driver's threads are green: the kernel sees none."""
     found = service(python_for_executors, "patterns", "eventlet", f"amqp1://{router.url}/")
     assert EVERYTHING.items() <= found.items()
@@ -140,7 +139,7 @@ def test_eventlet_has_no_native_threads(python_for_executors: str, router: suppo
 
 
 def test_eventlet_with_tls(python_for_executors: str, tmp_path: pathlib.Path) -> None:
-    host = support.loopback()
+    host = engines.loopback()
     (tmp_path / "ca.pem").write_text(tls.authority().pem)
     pair = tls.authority().issue(host)
     (tmp_path / "server.pem").write_text(pair.certificate)
@@ -148,7 +147,7 @@ def test_eventlet_with_tls(python_for_executors: str, tmp_path: pathlib.Path) ->
     files = {"certFile": "server.pem", "privateKeyFile": "server.key", "caCertFile": "ca.pem"}
     profile: dict[str, object] = {"name": "tls", **{key: str(tmp_path / name) for key, name in files.items()}}
     listener = {"sslProfile": "tls", "requireSsl": True}
-    with support.running(support.DEVROUTER, tmp_path, host, listener, more=[("sslProfile", profile)]) as router:
+    with engines.running(engines.DEVROUTER, tmp_path, host, listener, more=[("sslProfile", profile)]) as router:
         url = f"amqp1://{router.url}/?ssl=true&ssl_ca_file={tmp_path / 'ca.pem'}"
         assert EVERYTHING.items() <= service(python_for_executors, "patterns", "eventlet", url).items()
 
@@ -156,12 +155,12 @@ def test_eventlet_with_tls(python_for_executors: str, tmp_path: pathlib.Path) ->
 @contextlib.contextmanager
 def silent() -> collections.abc.Iterator[str]:
     """An address that takes connections and never says anything."""
-    host = support.loopback()
+    host = engines.loopback()
     with socket.create_server((host, 0)) as server:
         yield f"{host}:{server.getsockname()[1]}"
 
 
-def test_nothing_blocks_the_hub(python_for_executors: str, router: support.Router) -> None:
+def test_nothing_blocks_the_hub(python_for_executors: str, router: engines.Router) -> None:
     """While one green thread waits for a router, the others run: a blocked hub would show as a gap of a second."""
     with silent() as nobody:
         found = service(
@@ -176,13 +175,13 @@ def test_nothing_blocks_the_hub(python_for_executors: str, router: support.Route
 
 
 @pytest.mark.parametrize("executor", ["threading", "eventlet"])
-def test_parent_and_child_go_on_after_a_fork(python_for_executors: str, router: support.Router, executor: str) -> None:
+def test_parent_and_child_go_on_after_a_fork(python_for_executors: str, router: engines.Router, executor: str) -> None:
     found = service(python_for_executors, "fork", executor, f"amqp1://{router.url}/")
     assert found == {"parent": True, "same connection": True, "child": {"calls": True, "server": True}}
 
 
 def test_workers_of_oslo_service_have_connections_of_their_own(
-    python_for_executors: str, router: support.Router
+    python_for_executors: str, router: engines.Router
 ) -> None:
     assert service(python_for_executors, "workers", "eventlet", f"amqp1://{router.url}/") == {
         "workers": 2,
@@ -193,7 +192,7 @@ def test_workers_of_oslo_service_have_connections_of_their_own(
 # -- the name amqp
 
 
-def test_the_alias_is_this_driver(python_with_alias: str, router: support.Router) -> None:
+def test_the_alias_is_this_driver(python_with_alias: str, router: engines.Router) -> None:
     assert output(python_with_alias, "-c", LOAD, "amqp").split()[1] == "oslo_messaging_amqp1.driver"
     found = service(python_with_alias, "patterns", "threading", f"amqp://{router.url}/")
     assert EVERYTHING.items() <= found.items()

@@ -13,8 +13,7 @@ import urllib.parse
 
 import pytest
 
-from tests import helpers, tls
-from tests.devrouter import support
+from tests.support import engines, helpers, tls
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="oslo.messaging is not installed")
 cfg = pytest.importorskip("oslo_config.cfg", reason="oslo.config is not installed")
@@ -48,7 +47,7 @@ def users(directory: pathlib.Path) -> dict[str, object]:
 class Secured(typing.NamedTuple):
     """A router that wants TLS and a login."""
 
-    router: support.Router
+    router: engines.Router
     directory: pathlib.Path
 
     def call(self, user: str = "rpc@overcloud", password: str = PASSWORD, host: str = "", **options: str) -> str:
@@ -84,18 +83,18 @@ class Endpoint:
         return "pong"
 
 
-def secure(engine: str, directory: pathlib.Path, mechanisms: str) -> contextlib.AbstractContextManager[support.Router]:
+def secure(engine: str, directory: pathlib.Path, mechanisms: str) -> contextlib.AbstractContextManager[engines.Router]:
     """A router that wants TLS and a login with one of ``mechanisms``."""
-    host = support.loopback()
+    host = engines.loopback()
     (directory / "ca.pem").write_text(tls.authority().pem)
     certificate, key = write(directory, "server", tls.authority().issue(host, "router.example"))
     profile: dict[str, object] = {"name": "tls", "certFile": certificate, "privateKeyFile": key}
     profile["caCertFile"] = str(directory / "ca.pem")
     listener = {"authenticatePeer": True, "saslMechanisms": mechanisms, "sslProfile": "tls", "requireSsl": True}
-    return support.running(engine, directory, host, listener, users(directory), [("sslProfile", profile)])
+    return engines.running(engine, directory, host, listener, users(directory), [("sslProfile", profile)])
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def secured(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> collections.abc.Iterator[Secured]:
@@ -106,7 +105,7 @@ def secured(
 
 @pytest.mark.parametrize("mechanism", ["", "PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256"])
 def test_a_password(secured: Secured, mechanism: str) -> None:
-    if mechanism.startswith("SCRAM") and secured.router.engine == support.DEVROUTER:
+    if mechanism.startswith("SCRAM") and secured.router.engine == engines.DEVROUTER:
         pytest.skip("the development router has no SCRAM")
     assert secured.call(sasl_mechanisms=mechanism) == ""
     assert secured.call("rpc", sasl_mechanisms=mechanism, sasl_default_realm="overcloud") == ""
@@ -115,7 +114,7 @@ def test_a_password(secured: Secured, mechanism: str) -> None:
     assert "wrong" not in refused
 
 
-@pytest.mark.parametrize("engine", support.ENGINES)
+@pytest.mark.parametrize("engine", engines.ENGINES)
 def test_a_certificate(engine: str, tmp_path: pathlib.Path) -> None:
     """The client shows one of the router's authority, one of another, and none."""
     certificate, key = write(tmp_path, "client", tls.authority().issue(common="rpc"))
@@ -150,7 +149,7 @@ def test_without_tls_the_router_refuses(secured: Secured) -> None:
     assert PASSWORD not in said
 
 
-@pytest.fixture(scope="module", params=support.ENGINES)
+@pytest.fixture(scope="module", params=engines.ENGINES)
 def plain(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> collections.abc.Iterator[Secured]:
@@ -158,7 +157,7 @@ def plain(
     directory = tmp_path_factory.mktemp(f"plain-{request.param}")
     (directory / "ca.pem").write_text(tls.authority().pem)
     listener = {"authenticatePeer": True, "saslMechanisms": "PLAIN"}
-    with support.running(request.param, directory, listener=listener, router=users(directory)) as router:
+    with engines.running(request.param, directory, listener=listener, router=users(directory)) as router:
         yield Secured(router, directory)
 
 

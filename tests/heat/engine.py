@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import typing
 
-from tests import helpers
+from tests.support import helpers
 
 HEAT = helpers.ROOT / "heat"
 HERE = pathlib.Path(__file__).parent

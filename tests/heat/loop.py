@@ -22,7 +22,7 @@ from heatclient.common import template_utils
 from om_agent import model
 
 from testbed import errors, overcloud, processes, rabbitmq, sockets
-from tests import helpers
+from tests.support import helpers
 
 PYTHON = helpers.ROOT / ".venv-heat/bin/python"
 TEMPLATE = helpers.ROOT / "heat/examples/deployed-servers.yaml"

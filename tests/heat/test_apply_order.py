@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-from tests import helpers
 from tests.heat import engine
+from tests.support import helpers
 
 MANIFEST = engine.HEAT / "deployment/oslo-messaging/apply.pp"
 

@@ -13,8 +13,8 @@ import pytest
 from om_agent import model
 
 from testbed import errors, processes, rabbitmq
-from tests import helpers
 from tests.heat import loop
+from tests.support import helpers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

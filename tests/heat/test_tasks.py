@@ -7,8 +7,8 @@ import typing
 
 import pytest
 
-from tests import helpers
 from tests.heat import engine, overcloud
+from tests.support import helpers
 
 DUAL = "rpc-qdrouterd-notify-rabbitmq.yaml"
 SHARED = "rpc-rabbitmq-notify-rabbitmq-shared.yaml"

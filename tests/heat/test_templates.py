@@ -13,8 +13,8 @@ import pytest
 import yaml
 from om_agent import parse
 
-from tests import helpers
 from tests.heat import engine, overcloud, test_tripleo
+from tests.support import helpers
 
 URLS = engine.HEAT / "deployment/oslo-messaging/transport-urls.yaml"
 EXAMPLES = engine.HEAT / "examples"

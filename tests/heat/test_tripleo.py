@@ -12,8 +12,8 @@ import pytest
 import yaml
 from om_agent import ini
 
-from tests import helpers, tls
 from tests.heat import engine, overcloud
+from tests.support import helpers, tls
 from tests.unit import test_transport_url as puppet
 
 RELEASES = ("queens", "wallaby")

@@ -13,8 +13,8 @@ import typing
 from om_agent import host_facts, render
 from om_agent.plan import layout, services
 
-from tests import helpers
 from tests.image import material
+from tests.support import helpers
 
 
 class File(typing.NamedTuple):

@@ -12,9 +12,9 @@ import pytest
 from om_agent import model, watch
 
 from testbed import image_node
-from tests import exposure
 from tests.image import confinement, conftest, expected, material
 from tests.image.material import APPLY, BACKENDS, BROKER, ENGINE, FILES, ROUTER, SERVICES, WATCH
+from tests.support import exposure
 
 SECRETS = ("rpc-secret", "notify-secret", "mesh-secret", "admin-secret")
 CHANGES = ENGINE.record.changes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 import shutil
 
-from tests import helpers
 from tests.image import material, test_router_packages
+from tests.support import helpers
 
 root = test_router_packages.root
 SCRIPT = "install.d/00-oslo-messaging-amqp"

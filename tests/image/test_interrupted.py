@@ -12,7 +12,7 @@ import typing
 import pytest
 
 from testbed import image as building
-from tests import helpers
+from tests.support import helpers
 
 PREFIX = "om-image-interrupted"
 PROGRAM = f"""

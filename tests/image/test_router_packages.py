@@ -19,8 +19,8 @@ import typing
 import pytest
 
 from testbed import image as building
-from tests import helpers
 from tests.image import material
+from tests.support import helpers
 
 ELEMENT = helpers.ROOT / "elements/qpid-dispatch-router"
 ARMOURED, BINARY = "key.asc", "key.gpg"

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 OURS = helpers.ROOT / "elements/overcloud-messaging/overcloud-images.yaml"
 PROGRAM = """

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests import support
 from tests.image import material
+from tests.support import supported
 
 # Row of the README's table: the package whose version it is.
 PACKAGES = {
@@ -19,7 +19,7 @@ PACKAGES = {
     "oslo.messaging": "python3-oslo.messaging",
 }
 OPENSTACK = {"19": "Zed", "24": "Epoxy"}  # by heat's version
-CELLS = {row.name: row.cells[material.RELEASE] for row in support.table()}
+CELLS = {row.name: row.cells[material.RELEASE] for row in supported.table()}
 
 
 def version(tree: pathlib.Path, package: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 from om_agent import model
 
 from testbed import errors, overcloud, processes, rabbitmq, routers
-from tests import helpers
+from tests.support import helpers
 
 ALERTS = pathlib.Path(__file__).parents[2] / "doc/prometheus-alerts.yaml"
 ADDRESS = "127.0.73.10"

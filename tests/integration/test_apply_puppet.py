@@ -20,7 +20,7 @@ from om_agent import parse
 from om_agent.apply import puppet as om_puppet
 from om_agent.plan import services, transport_url
 
-from tests import helpers
+from tests.support import helpers
 
 cfg = pytest.importorskip("oslo_config.cfg")
 loadwsgi = pytest.importorskip("paste.deploy.loadwsgi")

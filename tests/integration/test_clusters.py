@@ -13,7 +13,7 @@ import pytest
 
 from testbed import errors
 from testbed.recovery import network
-from tests import brokers, helpers, tls
+from tests.support import brokers, helpers, tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

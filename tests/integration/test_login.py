@@ -10,8 +10,8 @@ import pytest
 from om_agent import model
 
 from testbed import processes
-from tests import tls
 from tests.integration import test_tls_wire as brokers
+from tests.support import tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -16,8 +16,8 @@ from om_agent.apply import live_router, results
 from om_agent.plan import router as router_plan
 
 from testbed import routers as engines
-from tests import helpers
 from tests.security import routers
+from tests.support import helpers
 
 pytest.importorskip("proton")
 

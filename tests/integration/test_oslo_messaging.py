@@ -18,8 +18,8 @@ import pytest
 
 pytest.importorskip("proton", reason="python-qpid-proton is not installed")
 
-from testbed import errors, overcloud, processes, rabbitmq, routers, workers
-from tests import environments, helpers
+from testbed import overcloud, processes, rabbitmq, routers, workers
+from tests.support import environments, helpers, waiting
 
 CALLS, CASTS, FANOUTS, NOTIFICATIONS = 5, 20, 10, 10
 SECONDS = 60.0
@@ -163,10 +163,7 @@ def received(kind: str, *servers: workers.Server) -> list[set[str]]:
 
 
 def wait_for(what: str, check: collections.abc.Callable[[], bool]) -> None:
-    try:
-        processes.wait_until(what, check, 20, interval=0.2)
-    except errors.TestbedError as e:
-        pytest.fail(str(e))
+    waiting.until(check, 20, lambda: f"After 20 s it was still waiting until {what}.", interval=0.2)
 
 
 # --------------------------------------------------------------------------------------------------------------------

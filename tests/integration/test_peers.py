@@ -9,8 +9,8 @@ import pytest
 from om_agent import model
 
 from testbed import overcloud
-from tests import peers
 from tests.router import cloud as clouds
+from tests.support import peers
 
 pytestmark = [
     pytest.mark.timeout(400),

@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from testbed import processes
-from tests import brokers, helpers
+from tests.support import brokers, helpers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

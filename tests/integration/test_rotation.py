@@ -17,7 +17,7 @@ import pytest
 from om_agent.plan import layout
 
 from testbed import overcloud, processes, rabbitmq
-from tests import helpers, restarting
+from tests.support import helpers, restarting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -9,7 +9,7 @@ import pytest
 from om_agent import model
 
 from testbed import overcloud
-from tests import semantics
+from tests.support import semantics
 
 pytest.importorskip("proton", reason="python-qpid-proton is not installed")
 pytestmark = [

@@ -22,6 +22,7 @@ pytest.importorskip("proton")
 from om_agent import model
 
 from testbed import overcloud, routers
+from tests.support import waiting
 
 needs_programs = pytest.mark.skipif(
     not (overcloud.find_program("rabbitmq-server") and overcloud.find_program("puppet")),
@@ -65,11 +66,12 @@ class Demo:
 
     def wait_for(self, text: str, seconds: float) -> None:
         """Wait until the demo has printed ``text``."""
-        deadline = time.monotonic() + seconds
-        while text not in self._out.read_text():
+
+        def printed() -> bool:
             assert self.process.poll() is None, self._err.read_text()
-            assert time.monotonic() < deadline, self._out.read_text()
-            time.sleep(0.05)
+            return text in self._out.read_text()
+
+        waiting.until(printed, seconds, self._out.read_text)
 
 
 def left(mark: str) -> list[str]:

@@ -19,7 +19,7 @@ from om_agent.apply import listening
 from om_agent.plan import layout
 
 from testbed import overcloud, processes, rabbitmq, workers
-from tests import helpers, tls
+from tests.support import helpers, tls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

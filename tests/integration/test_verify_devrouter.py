@@ -20,7 +20,7 @@ import typing
 import pytest
 
 from testbed import overcloud, processes, sockets
-from tests import helpers
+from tests.support import helpers
 
 pytest.importorskip("oslo_messaging")
 pytest.importorskip("pyngus")

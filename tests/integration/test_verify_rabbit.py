@@ -11,7 +11,7 @@ import pytest
 from om_agent import clients, connections
 
 from testbed import processes, workers
-from tests import brokers
+from tests.support import brokers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -16,7 +16,7 @@ import typing
 import pytest
 from om_agent import watch
 
-from tests.devrouter import support
+from tests.support import engines, waiting
 
 # The times of a test's patience; where nothing may happen a silence of a second is no proof, so it is PATIENT there.
 QUICK = watch.Pace(pause=0.1, alone=0.1, trust=0.3, seconds=0.5, times=3, slack=0.5, grace=0.5, kills=2, per=3600.0)
@@ -26,9 +26,9 @@ SYSTEMCTL = '#!/bin/sh\necho "$@" >>{calls}\nkill -KILL $(cat {pid})\n'
 KILL = "kill --signal=KILL --kill-who=main a-router"
 
 
-@pytest.fixture(params=support.ENGINES)
+@pytest.fixture(params=engines.ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
-    support.command(request.param)
+    engines.command(request.param)
     return typing.cast("str", request.param)
 
 
@@ -50,7 +50,7 @@ class Watched:
         code = f"from om_agent import watch; watch.run(*{order!r}, watch.{self.pace!r})"
         environment = {
             "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
-            "PYTHONPATH": str(support.REPOSITORY / "agent"),
+            "PYTHONPATH": str(engines.REPOSITORY / "agent"),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         with open(self.directory / "watch.log", "ab") as log:
@@ -79,15 +79,15 @@ class Watched:
             return (self.directory / "calls").read_text().splitlines()
         return []
 
-    def is_killed(self, router: support.Router, times: int) -> None:
+    def is_killed(self, router: engines.Router, times: int) -> None:
         """Wait until the router is gone for the ``times``-th time."""
         assert router.process
-        support.wait_for(lambda: len(self.calls) == times, 20, lambda: self.said)
+        waiting.until(lambda: len(self.calls) == times, 20, lambda: self.said)
         assert router.process.wait(10) == -signal.SIGKILL
         assert self.calls == [KILL] * times
 
 
-def stop(router: support.Router) -> None:
+def stop(router: engines.Router) -> None:
     """Let it hang; whoever ends it is not it itself."""
     assert router.process
     (router.directory / "pid").write_text(str(router.process.pid))
@@ -96,9 +96,9 @@ def stop(router: support.Router) -> None:
 
 
 @contextlib.contextmanager
-def running(engine: str, directory: pathlib.Path, **options: typing.Any) -> collections.abc.Iterator[support.Router]:
+def running(engine: str, directory: pathlib.Path, **options: typing.Any) -> collections.abc.Iterator[engines.Router]:
     """As in the tests of the development router, and ended even when it hangs."""
-    with support.running(engine, directory, **options) as router:
+    with engines.running(engine, directory, **options) as router:
         try:
             yield router
         finally:
@@ -136,7 +136,7 @@ def test_a_router_that_hangs_is_killed(engine: str, tmp_path: pathlib.Path, tls:
         watched.is_killed(router, 2)
         router.start()
         stop(router)
-        support.wait_for(lambda: "left alone for now" in watched.said, 20)
+        waiting.until(lambda: "left alone for now" in watched.said, 20)
         time.sleep(3)
         assert len(watched.calls) == 2
         assert watched.said.count("left alone for now") == 1
@@ -144,14 +144,14 @@ def test_a_router_that_hangs_is_killed(engine: str, tmp_path: pathlib.Path, tls:
 
 def test_kills_are_known_to_the_next_watch(tmp_path: pathlib.Path) -> None:
     """systemd restarts it with the router."""
-    with running(support.DEVROUTER, tmp_path) as router:
+    with running(engines.DEVROUTER, tmp_path) as router:
         with Watched(tmp_path, QUICK._replace(kills=1)) as watched:
             stop(router)
             watched.is_killed(router, 1)
         router.start()
         stop(router)
         with Watched(tmp_path, QUICK._replace(kills=1)) as watched:
-            support.wait_for(lambda: "1 kills within an hour" in watched.said, 20)
+            waiting.until(lambda: "1 kills within an hour" in watched.said, 20)
             assert watched.calls == [KILL]
 
 
@@ -169,7 +169,7 @@ def test_a_router_that_is_left_alone(engine: str, tmp_path: pathlib.Path) -> Non
             time.sleep(0.5)
             file = (tmp_path / "router.json").read_text()
             for port in (router.port, router.http_port):  # nobody listens where its file says
-                file = file.replace(f'"port": {port}', f'"port": {support.free_port(router.host)}')
+                file = file.replace(f'"port": {port}', f'"port": {engines.free_port(router.host)}')
             (tmp_path / "router.json").write_text(file)
             time.sleep(1)
             router.stop()
@@ -182,7 +182,7 @@ def test_a_router_that_is_left_alone(engine: str, tmp_path: pathlib.Path) -> Non
 def test_a_pause_of_the_machine_is_no_hang(tmp_path: pathlib.Path) -> None:
     """Neither runs for a while. The first silence would be enough here."""
     pace = QUICK._replace(times=1, pause=1.0, alone=1.0, seconds=2.0, grace=0.0)
-    with running(support.DEVROUTER, tmp_path) as router, Watched(tmp_path, pace) as watched:
+    with running(engines.DEVROUTER, tmp_path) as router, Watched(tmp_path, pace) as watched:
         assert router.process and watched.process
         for before in (0.0, 1.5):  # while it sleeps, while it waits for an answer
             time.sleep(2)
@@ -200,23 +200,23 @@ def test_a_pause_of_the_machine_is_no_hang(tmp_path: pathlib.Path) -> None:
 def test_a_kill_that_fails_is_told(tmp_path: pathlib.Path) -> None:
     watched = Watched(tmp_path, QUICK)
     (tmp_path / "bin/systemctl").write_text("#!/bin/sh\necho Unit a-router.service not loaded. >&2\nexit 1\n")
-    with running(support.DEVROUTER, tmp_path) as router, watched:
+    with running(engines.DEVROUTER, tmp_path) as router, watched:
         stop(router)
-        support.wait_for(lambda: "cannot be killed: Unit a-router.service not loaded. Run" in watched.said, 20)
+        waiting.until(lambda: "cannot be killed: Unit a-router.service not loaded. Run" in watched.said, 20)
 
 
 def test_the_command_costs_little(tmp_path: pathlib.Path) -> None:
     """It turns into a program of its own, by the same id."""
-    with running(support.DEVROUTER, tmp_path, http=True) as router:
+    with running(engines.DEVROUTER, tmp_path, http=True) as router:
         config = tmp_path / "root/etc/om-devrouter/om-devrouter.json"
         config.parent.mkdir(parents=True)
         shutil.copy(router.directory / "router.json", config)
         command = [sys.executable, "-m", "om_agent", "watch", "om-devrouter", "--root", str(tmp_path / "root")]
-        environment = dict(os.environ, PYTHONPATH=str(support.REPOSITORY / "agent"), PYTHONDONTWRITEBYTECODE="1")
+        environment = dict(os.environ, PYTHONPATH=str(engines.REPOSITORY / "agent"), PYTHONDONTWRITEBYTECODE="1")
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         try:
             about = pathlib.Path(f"/proc/{process.pid}")
-            support.wait_for(lambda: b"watch.run(" in (about / "cmdline").read_bytes(), 20)
+            waiting.until(lambda: b"watch.run(" in (about / "cmdline").read_bytes(), 20)
             time.sleep(1)
             status = (about / "status").read_text().split()
             assert int(status[status.index("VmRSS:") + 1]) < 20_000  # kB; 15 MB on Debian 12

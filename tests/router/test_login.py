@@ -9,8 +9,8 @@ import pytest
 from om_agent import amqp, model, parse
 from om_agent.plan import router
 
-from tests import helpers, tls
 from tests.router import cloud as clouds
+from tests.support import helpers, tls
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(200)]
 

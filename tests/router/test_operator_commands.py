@@ -13,8 +13,8 @@ import pytest
 from om_agent import model
 
 from testbed import processes, routers
-from tests import helpers
 from tests.router import cloud as clouds
+from tests.support import helpers
 
 pytestmark = pytest.mark.router
 

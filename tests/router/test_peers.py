@@ -8,8 +8,8 @@ import pytest
 from om_agent import model
 
 from testbed import processes
-from tests import peers
 from tests.router import cloud as clouds
+from tests.support import peers
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(400)]
 

@@ -8,7 +8,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 import typing
 
 import pytest
@@ -16,6 +15,7 @@ from om_agent import amqp, errors, model, parse, verify
 from om_agent.plan import router
 
 from testbed import processes, routers
+from tests.support import waiting
 
 pytestmark = pytest.mark.router
 
@@ -141,13 +141,13 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def wait(mesh: Mesh, what: typing.Callable[[], bool]) -> None:
     """Fail with the routers' logs when something does not come to be."""
-    deadline = time.monotonic() + 60  # a connector that is refused at first tries again after 5 to 10 s
-    while time.monotonic() < deadline:
-        if what():
-            return
-        time.sleep(0.5)
-    logs = "\n".join(p.read_text(errors="replace")[-1500:] for p in (mesh.directory / "logs").iterdir())
-    pytest.fail(f"reached: {[mesh.reached(i) for i in range(3)]}\n{logs}")
+
+    def report() -> str:
+        logs = "\n".join(p.read_text(errors="replace")[-1500:] for p in (mesh.directory / "logs").iterdir())
+        return f"reached: {[mesh.reached(i) for i in range(3)]}\n{logs}"
+
+    # A connector that is refused at first tries again after 5 to 10 s.
+    waiting.until(what, 60, report, interval=0.5)
 
 
 def test_mesh_converges(mesh: Mesh) -> None:

@@ -10,8 +10,8 @@ import pytest
 from om_agent import model
 
 from testbed import processes
-from tests import restarting
 from tests.router import cloud as clouds
+from tests.support import restarting
 
 pytestmark = pytest.mark.router
 

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from om_agent import model
 
-from tests import semantics
+from tests.support import semantics
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(400)]
 

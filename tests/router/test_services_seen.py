@@ -16,8 +16,8 @@ from om_agent.observe import routers
 from om_agent.plan import router as router_plan
 
 from testbed import overcloud, processes, workers
-from tests import helpers
 from tests.router import cloud as clouds
+from tests.support import helpers
 
 pytest.importorskip("oslo_messaging")
 pytest.importorskip("pyngus")

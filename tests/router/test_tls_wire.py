@@ -13,8 +13,8 @@ from om_agent import model
 from om_agent.plan import layout, router
 
 from testbed import workers
-from tests import tls
 from tests.router import cloud as clouds
+from tests.support import tls
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(200)]
 

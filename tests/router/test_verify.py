@@ -17,8 +17,8 @@ from om_agent import model
 
 from testbed import overcloud, processes, routers
 from testbed.recovery import network
-from tests import tls
 from tests.router import cloud as clouds
+from tests.support import tls
 
 pytestmark = [pytest.mark.router, pytest.mark.timeout(240)]
 

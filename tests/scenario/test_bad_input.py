@@ -14,7 +14,7 @@ import typing
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 

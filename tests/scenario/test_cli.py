@@ -15,7 +15,7 @@ import typing
 import pytest
 from om_agent import ini
 
-from tests import helpers
+from tests.support import helpers, trees
 
 put = helpers.put
 SECRETS = ("rpc-secret", "notify-secret", "old-secret")
@@ -105,7 +105,7 @@ def test_a_wrong_command_is_invalid_input(node: helpers.Machine, arguments: list
 
 
 def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) -> None:
-    before = helpers.tree(node.root)
+    before = trees.snapshot(node.root)
     path = node.metadata(helpers.dual())
     result = node.run("plan", path, "--node", "ctl-0")
     assert result.returncode == 0
@@ -113,7 +113,7 @@ def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) 
     for secret in SECRETS:
         assert secret not in result.stdout + result.stderr
     planned = json.loads(node.run("plan", "--json", path, "--node", "ctl-0").stdout)
-    assert helpers.tree(node.root) == before and node.puppet_runs() == []
+    assert trees.snapshot(node.root) == before and node.puppet_runs() == []
     done = json.loads(apply(node, helpers.dual(), "--json").stdout)
     assert {**done, "problems": planned["problems"]} == planned and set(done) == {"node", "changes"}
     assert {problem["severity"] for problem in planned["problems"]} == {"warning"}
@@ -147,12 +147,12 @@ def test_a_file_that_no_service_can_have_written_is_named_and_left(node: helpers
     nova = node.root / "etc/nova/nova.conf"
     with nova.open("r+b") as file:
         file.truncate(16 * 2**20 + 1)
-    before = helpers.tree(node.root / "etc")
+    before = trees.snapshot(node.root / "etc")
     result = node.run(command, node.metadata(helpers.dual()), "--node", "ctl-0")
     assert result.returncode == 1
     assert f"{nova}: the file is larger than 16 MiB" in result.stderr
     assert "defect" not in result.stderr
-    assert helpers.tree(node.root / "etc") == before and node.puppet_runs() == []
+    assert trees.snapshot(node.root / "etc") == before and node.puppet_runs() == []
 
 
 def test_a_plan_of_nothing(node: helpers.Machine) -> None:
@@ -186,13 +186,13 @@ def test_apply_and_again(node: helpers.Machine) -> None:
     (url,) = value(node, "etc/swift/proxy-server.conf", "filter:ceilometer", "url")
     assert url.startswith("rabbit://notify:notify-secret@")
     assert value(node, "etc/neutron/neutron.conf", "oslo_messaging_rabbit", "ssl") == []
-    before = helpers.tree(node.root)
-    assert before["etc/nova/nova.conf"][1] == "0o640"
+    before = trees.snapshot(node.root)
+    assert before["etc/nova/nova.conf"].mode == 0o640
     assert "etc/qpid-dispatch/qdrouterd.json" in before and "etc/rabbitmq/rabbitmq.conf" in before
 
     again = apply(node, helpers.dual())
     assert (again.returncode, again.stdout) == (0, "ctl-0: nothing to do, the messaging configuration is right\n")
-    assert helpers.tree(node.root) == before
+    assert trees.snapshot(node.root) == before
     assert len(node.puppet_runs()) == 1
 
 

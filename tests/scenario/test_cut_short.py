@@ -12,7 +12,7 @@ from om_agent import apply, cli, drain, errors
 from om_agent.apply import live_router
 from om_agent.observe import routers
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 # One router of its own and no broker, so that nothing but the router is asked.

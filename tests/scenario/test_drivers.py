@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 OWN = "[DEFAULT]\ndebug = true\n\n[oslo_messaging_amqp]\nsasl_mechanisms = ANONYMOUS\nssl = true\n"
 DUAL = helpers.dual()

@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 HOST = socket.gethostname().partition(".")[0]
 HIERA: dict[str, typing.Any] = {

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers, trees
 
 put = helpers.put
 
@@ -16,7 +16,7 @@ def node(tmp_path: pathlib.Path) -> helpers.Machine:
     return helpers.machine(tmp_path)
 
 
-def apply(node: helpers.Machine, kind: str) -> dict[str, tuple[str, str, bytes]]:
+def apply(node: helpers.Machine, kind: str) -> trees.Tree:
     path = node.metadata(put(helpers.default(), "broker.queues", kind))
     planned = node.run("plan", path, "--node", "cmp-0")
     assert f"queues: {kind}, since the metadata says so" in planned.stdout
@@ -33,15 +33,15 @@ def apply_again(node: helpers.Machine) -> None:
 
 def test_to_quorum_queues_and_back(node: helpers.Machine) -> None:
     first, second, third = (apply(node, kind) for kind in ("mirrored", "quorum", "mirrored"))
-    assert b"rabbit_quorum_queue = true" in second["etc/neutron/neutron.conf"][2]
-    assert b"rabbit_quorum_queue=true" in second["etc/swift/proxy-server.conf"][2]
+    assert b"rabbit_quorum_queue = true" in second["etc/neutron/neutron.conf"].content
+    assert b"rabbit_quorum_queue=true" in second["etc/swift/proxy-server.conf"].content
     assert third == first
 
 
 def test_options_of_the_operator_stay(node: helpers.Machine) -> None:
     file = node.root / "etc/neutron/neutron.conf"
     file.write_text(helpers.NEUTRON + "amqp_durable_queues = true\nrabbit_qos_prefetch_count = 7\n")
-    content = apply(node, "mirrored")["etc/neutron/neutron.conf"][2]
+    content = apply(node, "mirrored")["etc/neutron/neutron.conf"].content
     assert b"amqp_durable_queues = true\nrabbit_qos_prefetch_count = 7\n" in content
 
 

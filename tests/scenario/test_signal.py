@@ -11,7 +11,7 @@ import typing
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 SECRETS = ("rpc-secret", "heat-user-secret", "signature-secret", "token-secret")
 GOOD: helpers.Raw = {

@@ -10,7 +10,7 @@ import pytest
 from om_agent import parse, sources
 from om_agent.observe import messages
 
-from tests import helpers
+from tests.support import helpers
 
 DEBIAN = """\
 #!/bin/sh

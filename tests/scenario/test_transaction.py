@@ -23,6 +23,8 @@ import urllib.parse
 import pytest
 from om_agent.apply import puppet
 
+from tests.support import fakes, trees, waiting
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONTROLLER, COMPUTE = "overcloud-controller-0", "overcloud-novacompute-0"
 
@@ -30,120 +32,6 @@ pytestmark = pytest.mark.skipif(
     any(not any((d / name).is_dir() for d in puppet.module_directories()) for name in puppet.NEEDS),
     reason="the puppet modules stdlib and inifile are not installed, and the agent looks for them first",
 )
-
-# Reads what the agent wrote and sets the keys, as the real one does; the file `behaviour` beside it says what else.
-PUPPET = r'''#!@PYTHON@ -IS
-import json, os, signal, sys, time
-
-here = os.path.dirname(os.path.abspath(__file__))
-with open(here + "/behaviour") as stream:
-    behaviour = stream.read()
-options = dict(a[2:].split("=", 1) for a in sys.argv if a.startswith("--") and "=" in a)
-with open(here + "/calls", "a") as stream:
-    print(os.getpid(), file=stream)
-with open(here + "/seen", "w") as stream:
-    print(json.dumps([sys.argv, dict(os.environ)]), file=stream)
-
-
-def say(level, message):
-    with open(options["logdest"], "a") as stream:
-        print(json.dumps({"level": level, "message": message, "source": "Puppet"}), file=stream)
-
-
-def finish(code, failed=0):
-    with open(options["lastrunfile"], "w") as stream:
-        print(json.dumps({"resources": {"failed": failed, "failed_to_restart": 0}}), file=stream)
-    sys.exit(code)
-
-
-def edited(text, section, key, value):
-    """One key set or removed; sections that are missing are appended, those that are empty stay."""
-    lines, inside, done = [], False, value is None
-    for line in text.splitlines():
-        if line.startswith("["):
-            if inside and not done:
-                lines.append(key + " = " + value)
-                done = True
-            inside = line == "[" + section + "]"
-        elif inside and line.split("=")[0].strip() == key:
-            if done:
-                continue
-            line, done = key + " = " + value, True
-        lines.append(line)
-    if not done:
-        lines += [] if inside else ["[" + section + "]"]
-        lines.append(key + " = " + value)
-    return "\n".join(lines) + "\n"
-
-
-def edit(path, settings, half=False):
-    text = ""
-    if os.path.exists(path):
-        with open(path) as stream:
-            text = stream.read()
-    for section, keys in settings["settings"].items():
-        for key, value in keys.items():
-            text = edited(text, section, key, value)
-    with open(path, "w") as stream:
-        stream.write(text[: len(text) // 2] if half else text)
-    os.chmod(path, int(settings["mode"], 8))
-
-
-with open(options["hiera_config"]) as stream:
-    datadir = next(json.loads(line.split(": ", 1)[1]) for line in stream if "datadir" in line)
-with open(datadir + "/messaging.json") as stream:
-    data = json.loads(stream.read().replace("%{literal('%')}{", "%{"))
-config_files = list(data["om_messaging::config_files"].items())
-
-if behaviour == "compile error":
-    say("err", "Could not find class")
-    sys.exit(1)
-if behaviour == "nothing":
-    finish(0)
-if behaviour == "nothing and no word":
-    sys.exit(0)
-if behaviour == "good code, bad report":
-    for path, settings in config_files:
-        edit(path, settings)
-    finish(2, failed=1)
-
-edit(*config_files[0])
-if behaviour == "half a file":
-    edit(*config_files[1], half=True)
-    say("err", "could not write everything")
-    finish(4, failed=1)
-if behaviour == "killed":
-    edit(*config_files[1], half=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-if behaviour == "hangs":
-    edit(*config_files[1], half=True)
-    time.sleep(600)
-if behaviour.startswith("waits for "):
-    with open(here + "/started", "w"):
-        pass
-    while not os.path.exists(behaviour[10:]):
-        time.sleep(0.02)
-if behaviour.startswith("runs "):
-    os.system(behaviour[5:])
-    finish(4, failed=1)
-for path, settings in config_files[1:]:
-    edit(path, settings)
-if behaviour in ("exit 4", "exit 6"):
-    say("err", "change from [redacted] to [redacted] failed")
-    finish(int(behaviour[5:]), failed=1)
-if behaviour.startswith("then "):
-    os.system(behaviour[5:])
-finish(2)
-'''
-
-# The real one needs a plugin and makes other bytes each time; the password is on its standard input.
-SASLPASSWD = r"""#!@PYTHON@ -IS
-import sys
-
-options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
-with open(options["-f"], "ab") as stream:
-    stream.write(sys.argv[-1].encode() + b"@" + options["-u"].encode() + b" " + sys.stdin.buffer.read() + b"\n")
-"""
 
 # Counts what the agent does below the root, and at one of these operations sends the agent a signal.
 HOOK = r"""
@@ -185,27 +73,10 @@ DUAL: dict[str, typing.Any] = {
 }
 RABBIT: dict[str, typing.Any] = {"rpc": {"password": RPC}, "nodes": NODES}
 
-Tree = dict[str, tuple[str, int, int, int, bytes]]
 
-
-def snapshot(root: pathlib.Path) -> Tree:
-    """Everything below ``root`` but the agent's own directory: type, permissions, owner, content or target."""
-    found: Tree = {}
-    own = root / "var/lib/om-agent"
-    for path in sorted(root.rglob("*")):
-        if path == own or own in path.parents or path.name == "ballast":
-            continue
-        status = path.lstat()
-        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
-        what = "link" if path.is_symlink() else "directory" if path.is_dir() else "file"
-        owner = (status.st_uid, status.st_gid)
-        found[path.relative_to(root).as_posix()] = (what, stat.S_IMODE(status.st_mode), *owner, content)
-    return found
-
-
-def differences(found: Tree, wanted: Tree) -> str:
-    names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
-    return "\n".join(f"{n}: {found.get(n)} instead of {wanted.get(n)}" for n in names)
+def snapshot(root: pathlib.Path) -> trees.Tree:
+    """Everything below ``root`` but the agent's own directory and what fills a disk."""
+    return trees.snapshot(root, "var/lib/om-agent", "ballast")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,11 +103,8 @@ class Node:
     def make(cls, base: pathlib.Path, root: pathlib.Path | None = None) -> Node:
         node = cls(root or base / "root", base / "bin")
         node.bin.mkdir(exist_ok=True)
-        for name, text in (("puppet", PUPPET), ("saslpasswd2", SASLPASSWD)):
-            (node.bin / name).write_text(text.replace("@PYTHON@", sys.executable))
-            (node.bin / name).chmod(0o755)
+        fakes.install(node.bin, REPOSITORY / "agent")
         (node.bin / "sitecustomize.py").write_text(HOOK)
-        node.behave("good")
         node.fill()
         return node
 
@@ -259,12 +127,11 @@ class Node:
 
     def behave(self, how: str) -> None:
         """Tell puppet what to do from its next start on."""
-        (self.bin / "behaviour").write_text(how)
+        fakes.behave(self.bin, how)
 
     def calls(self) -> list[int]:
         """The process ids of the puppets that were started."""
-        path = self.bin / "calls"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+        return [pid for pid, _, _ in fakes.calls(self.bin)]
 
     def start(self, metadata: dict[str, typing.Any], *options: str, node: str = CONTROLLER,
               hook: str = "") -> subprocess.Popen[str]:  # fmt: skip
@@ -315,13 +182,6 @@ def wait(process: subprocess.Popen[str], seconds: float = 60) -> Run:
     return Run(process.returncode, stdout, stderr)
 
 
-def wait_until(condition: collections.abc.Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "this never came to be"
-        time.sleep(0.01)
-
-
 def runs(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -344,10 +204,10 @@ def assert_tells_no_secret(node: Node, run: Run) -> None:
         assert not [c for c in CANARIES if c in content], where
 
 
-def assert_failed(node: Node, run: Run, before: Tree, sentence: str) -> None:
+def assert_failed(node: Node, run: Run, before: trees.Tree, sentence: str) -> None:
     """The contract of exit code 1: the node is as it was, and somebody understands why."""
     after = snapshot(node.root)
-    assert after == before, differences(after, before) + "\n" + run.said
+    assert after == before, trees.differences(after, before) + "\n" + run.said
     assert run.code == 1, run.said
     assert re.search(sentence, run.stderr), run.stderr
     assert "Traceback" not in run.said
@@ -362,7 +222,7 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 
 @pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+def right(tmp_path_factory: pytest.TempPathFactory) -> trees.Tree:
     """The tree that a whole run makes, with the paths that puppet needs made neutral."""
     node = Node.make(tmp_path_factory.mktemp("right"))
     run = node.apply(DUAL)
@@ -370,14 +230,15 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return neutral(node)
 
 
-def neutral(node: Node) -> Tree:
+def neutral(node: Node) -> trees.Tree:
     root = str(node.root).encode()
-    return {n: (*v[:4], v[4].replace(root, b"ROOT")) for n, v in snapshot(node.root).items()}
+    found = snapshot(node.root)
+    return {name: e._replace(content=e.content.replace(root, b"ROOT")) for name, e in found.items()}
 
 
-def assert_right(node: Node, right: Tree) -> None:
+def assert_right(node: Node, right: trees.Tree) -> None:
     found = neutral(node)
-    assert found == right, differences(found, right)
+    assert found == right, trees.differences(found, right)
     assert node.leftovers() == []
 
 
@@ -408,15 +269,15 @@ def test_secrets_are_in_the_files_meant_for_them_alone(node: Node) -> None:
 def test_puppet_is_told_no_secret(node: Node) -> None:
     """Anybody may read a program's arguments and, as the same user, its environment."""
     node.apply(DUAL)
-    seen = (node.bin / "seen").read_bytes()
-    arguments, environment = json.loads(seen)
+    seen = (node.bin / "puppet.calls").read_bytes()
+    ((_, arguments, environment),) = fakes.calls(node.bin)
     assert not [c for c in CANARIES if c in seen]
     assert "--detailed-exitcodes" in arguments
     assert "--debug" not in arguments
     assert {n for n in environment if not n.startswith(("LC_", "OM_"))} == {"PATH", "HOME"}
 
 
-def test_two_agents_at_once(node: Node, right: Tree) -> None:
+def test_two_agents_at_once(node: Node, right: trees.Tree) -> None:
     """One waits for the other, and then has nothing to do."""
     both = [wait(p) for p in (node.start(DUAL), node.start(DUAL))]
     assert [run.code for run in both] == [0, 0], [run.said for run in both]
@@ -441,7 +302,7 @@ BEHAVIOURS = [
 
 
 @pytest.mark.parametrize(("how", "sentence"), BEHAVIOURS, ids=[b[0] for b in BEHAVIOURS])
-def test_puppet_fails(node: Node, right: Tree, how: str, sentence: str) -> None:
+def test_puppet_fails(node: Node, right: trees.Tree, how: str, sentence: str) -> None:
     """At the first apply, at a change of an applied state, and then it is mended."""
     before = snapshot(node.root)
     node.behave(how)
@@ -500,19 +361,19 @@ def immutable(node: Node) -> collections.abc.Iterator[pathlib.Path]:
     make_immutable(conf, False)
 
 
-def test_a_file_that_cannot_be_put_back(node: Node, immutable: pathlib.Path, right: Tree) -> None:
+def test_a_file_that_cannot_be_put_back(node: Node, immutable: pathlib.Path, right: trees.Tree) -> None:
     node.behave(f"runs chattr +i {immutable}")
     assert_put_back_later(node, immutable, right, lambda: make_immutable(immutable, False))
 
 
-def test_a_directory_in_the_place_of_a_file(node: Node, right: Tree) -> None:
+def test_a_directory_in_the_place_of_a_file(node: Node, right: trees.Tree) -> None:
     conf = node.root / "etc/neutron/neutron.conf"
     node.behave(f"runs rm {conf}; mkdir -p {conf}/x")
     assert_put_back_later(node, conf, right, lambda: shutil.rmtree(conf))
 
 
 def assert_put_back_later(
-    node: Node, conf: pathlib.Path, right: Tree, mend: collections.abc.Callable[[], object]
+    node: Node, conf: pathlib.Path, right: trees.Tree, mend: collections.abc.Callable[[], object]
 ) -> None:
     """The other files are back, the sentence names this one, and the run after it is mended goes on."""
     before = snapshot(node.root)
@@ -535,12 +396,12 @@ def assert_put_back_later(
 # -- the agent dies --------------------------------------------------------------------------------------------------
 
 
-def test_an_orphaned_puppet_keeps_the_next_agent_waiting(node: Node, right: Tree) -> None:
+def test_an_orphaned_puppet_keeps_the_next_agent_waiting(node: Node, right: trees.Tree) -> None:
     """It inherited the lock; what it still edits after its agent's death is put back or completed by the next."""
     go = node.bin / "go"
     node.behave(f"waits for {go}")
     first = node.start(DUAL)
-    wait_until((node.bin / "started").exists)
+    waiting.until((node.bin / "started").exists)
     first.kill()
     wait(first)
     node.behave("good")
@@ -574,7 +435,7 @@ def test_an_interrupted_run_is_undone_even_when_the_metadata_is_bad_by_then(node
     assert node.leftovers() == []
 
 
-def test_kill_at_chosen_instants(tmp_path: pathlib.Path, right: Tree) -> None:
+def test_kill_at_chosen_instants(tmp_path: pathlib.Path, right: trees.Tree) -> None:
     """Then puppet fails in the next run, which must be back where it began, and the third completes."""
     node = Node.make(tmp_path)
     before = snapshot(node.root)
@@ -600,7 +461,7 @@ def test_kill_at_chosen_instants(tmp_path: pathlib.Path, right: Tree) -> None:
     assert ended_new == [] or min(ended_new) > total * 0.7
 
 
-def test_kill_at_any_time(tmp_path: pathlib.Path, right: Tree) -> None:
+def test_kill_at_any_time(tmp_path: pathlib.Path, right: trees.Tree) -> None:
     """By the clock, so that instants come up which no list has; the next run completes."""
     node = Node.make(tmp_path)
     begin = time.monotonic()
@@ -627,13 +488,13 @@ def test_signal_while_puppet_runs(node: Node, number: signal.Signals) -> None:
     before = snapshot(node.root)
     node.behave("waits for /nowhere/at/all")
     process = node.start(DUAL)
-    wait_until((node.bin / "started").exists)
+    waiting.until((node.bin / "started").exists)
     process.send_signal(number)
     assert_failed(node, wait(process, 20), before, "interrupted; the node is as it was before")
     assert not [pid for pid in node.calls() if runs(pid)]
 
 
-def test_signals_at_chosen_instants(tmp_path: pathlib.Path, right: Tree) -> None:
+def test_signals_at_chosen_instants(tmp_path: pathlib.Path, right: trees.Tree) -> None:
     """Exit code 1 means that the node is as it was, 0 that it is as it should be; there is nothing between."""
     node = Node.make(tmp_path)
     before = snapshot(node.root)
@@ -682,7 +543,7 @@ def empty(directory: pathlib.Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def test_full_disk(tmp_path: pathlib.Path, right: Tree) -> None:
+def test_full_disk(tmp_path: pathlib.Path, right: trees.Tree) -> None:
     """Really full, with no page left, then one, and so on to enough, so that another write fails each time."""
     with tmpfs(tmp_path / "root", "2m"):
         node = Node.make(tmp_path)
@@ -702,7 +563,7 @@ def test_full_disk(tmp_path: pathlib.Path, right: Tree) -> None:
 
 
 @pytest.mark.parametrize("when", ["runs", "then"])
-def test_disk_fills_up_while_puppet_runs(tmp_path: pathlib.Path, right: Tree, when: str) -> None:
+def test_disk_fills_up_while_puppet_runs(tmp_path: pathlib.Path, right: trees.Tree, when: str) -> None:
     """Before its last edits, or when all that is left is to commit: putting back needs no space."""
     with tmpfs(tmp_path / "root", "2m"):
         node = Node.make(tmp_path)
@@ -716,7 +577,7 @@ def test_disk_fills_up_while_puppet_runs(tmp_path: pathlib.Path, right: Tree, wh
         assert_right(node, right)
 
 
-def test_disk_becomes_read_only(tmp_path: pathlib.Path, right: Tree) -> None:
+def test_disk_becomes_read_only(tmp_path: pathlib.Path, right: trees.Tree) -> None:
     """As a file system does after an error of its disk: nothing can be put back now, and all of it later."""
     with tmpfs(tmp_path / "root/etc", "4m"):
         node = Node.make(tmp_path)

@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["om_agent", "yaml"]):
     from om_agent import errors, fields, metadata, metadata_files, model, parse, plan, render, rules  # noqa: F401
     from om_agent.plan import policy, services, transport_url
 
-from tests import helpers
+from tests.support import helpers
 
 try:  # as the services have them, and not on every machine that has atheris
     from oslo_config import iniparser

@@ -15,7 +15,7 @@ from om_agent.plan import layout
 from om_devrouter import schema
 
 from testbed import overcloud, processes, routers, sockets
-from tests import helpers
+from tests.support import helpers
 
 # The real ones are run wherever they are installed.
 ENGINES = [

@@ -8,8 +8,8 @@ import typing
 
 from om_agent import parse
 
-from tests import helpers, tls
 from tests.security import canary
+from tests.support import helpers, tls
 
 Raw = dict[str, typing.Any]
 

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from tests import helpers
 from tests.security import shapes
+from tests.support import helpers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

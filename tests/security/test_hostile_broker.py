@@ -12,8 +12,8 @@ from om_agent import errors, proc
 from om_agent.apply import live_broker
 from om_agent.plan import layout
 
-from tests import helpers
 from tests.security import shapes
+from tests.support import helpers
 
 MALLORY = 65534
 CONFIGURATION, DATA = "etc/rabbitmq", "var/lib/rabbitmq"

@@ -19,8 +19,8 @@ import pytest
 from om_agent import errors
 from om_agent.apply import access, journal, locking
 
-from tests import helpers
 from tests.security import canary, shapes
+from tests.support import helpers, trees
 
 MALLORY = 65534
 ROOT = os.geteuid() == 0
@@ -37,19 +37,6 @@ CONTROLLER = [
 ]
 SERVICES = ["etc/nova/nova.conf", "etc/swift/proxy-server.conf"]
 OWN = "var/lib/om-agent"
-
-
-def snapshot(base: pathlib.Path, without: str = "") -> dict[str, tuple[object, ...]]:
-    """Everything below ``base`` by path; a pipe is not read, since nobody writes to it."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(base.rglob("*")):
-        name = path.relative_to(base).as_posix()
-        state = path.lstat()
-        link = os.readlink(path) if stat.S_ISLNK(state.st_mode) else ""
-        content = path.read_bytes() if stat.S_ISREG(state.st_mode) else b""
-        if not without or not path.is_relative_to(base / without):
-            found[name] = (oct(state.st_mode), state.st_uid, state.st_gid, link, content)
-    return found
 
 
 class Node(helpers.Machine):
@@ -76,21 +63,21 @@ class Node(helpers.Machine):
 
     def refused(self, said: str) -> None:
         """Apply, and see that it is refused with a sentence, and that nothing at all was touched."""
-        before = snapshot(self.root, OWN), snapshot(self.outside)
+        before = trees.snapshot(self.root, OWN), trees.snapshot(self.outside)
         result = self.apply()
         told = result.stdout + result.stderr
         assert result.returncode == 1 and said in told, told
         assert "Traceback" not in told and "defect" not in told, told
-        assert (snapshot(self.root, OWN), snapshot(self.outside)) == before
+        assert (trees.snapshot(self.root, OWN), trees.snapshot(self.outside)) == before
         assert not SEARCHER.find(told)
 
     def applied(self) -> None:
         """Apply, and see that it succeeds and that nothing outside changed or is left open."""
-        before = snapshot(self.outside)
+        before = trees.snapshot(self.outside)
         result = self.apply()
         told = result.stdout + result.stderr
         assert result.returncode == 0, told
-        assert snapshot(self.outside) == before
+        assert trees.snapshot(self.outside) == before
         assert not SEARCHER.find(told)
         assert_closed(self)
 
@@ -219,12 +206,12 @@ def test_something_else_in_the_place_of_the_lock(node: Node, kind: str) -> None:
 def test_something_else_among_the_agents_own_files(node: Node, name: str, kind: str) -> None:
     """Only root can have put it there, so that it is told or replaced, either is good; nobody waits for a pipe."""
     replace(node.root / OWN / name, kind, node)
-    before = snapshot(node.outside)
+    before = trees.snapshot(node.outside)
     result = node.apply()
     told = result.stdout + result.stderr
     assert result.returncode in (0, 1) and "Traceback" not in told and "defect" not in told, told
     assert result.returncode == 0 or str(node.root / OWN / name) in told, told
-    assert snapshot(node.outside) == before
+    assert trees.snapshot(node.outside) == before
     assert not SEARCHER.find(told)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from om_agent import amqp, errors, model, parse
 from om_agent.apply import live_router, router_difference
 
-from tests import helpers, tls
 from tests.security import routers
 from tests.security import test_hostile_values as values
+from tests.support import helpers, tls
 
 STARTS = 3  # of each engine
 TYPES = {**router_difference.TYPES, "router": "router", "sslProfile": "sslProfile", "policy": "policy"}

@@ -24,7 +24,7 @@ from om_agent import errors, ini, model, parse, plan, render
 from om_agent.apply import sasl_database
 from om_agent.plan import broker, policy, router, services
 
-from tests import helpers
+from tests.support import helpers
 
 BATCH = 25
 FEW = hypothesis.settings(

@@ -12,8 +12,8 @@ import pytest
 from om_agent import amqp, model
 
 from testbed import overcloud
-from tests import helpers
 from tests.security import canary, routers, shapes
+from tests.support import helpers
 
 LINE = canary.BETWEEN_IN_LINE
 

@@ -28,8 +28,8 @@ import typing
 import pytest
 from om_agent.apply import puppet as om_puppet
 
-from tests import helpers
 from tests.security import canary, shapes
+from tests.support import helpers
 
 HOOKS = helpers.ROOT / "elements/om-agent/os-refresh-config"
 PATH = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

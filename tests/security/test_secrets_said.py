@@ -13,8 +13,8 @@ import typing
 import pytest
 from om_agent import cli, proc, workflow
 
-from tests import helpers, tls
 from tests.security import canary, shapes
+from tests.support import helpers, tls, trees
 
 SEARCHER = canary.Searcher(*shapes.words())
 
@@ -86,10 +86,10 @@ def root(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
 def test_every_command_that_only_looks(shape: str, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps({"oslo_messaging": shapes.BACKENDS[shape](), **shapes.others()}))
-    before = helpers.tree(root)
+    before = trees.snapshot(root)
     for command in commands(str(path), root):
         assert_silent(*run(*command), 0, 1, 2, 3)
-    assert helpers.tree(root) == before
+    assert trees.snapshot(root) == before
 
 
 @pytest.mark.parametrize("document", shapes.documents())
@@ -104,10 +104,10 @@ def test_every_kind_of_document(document: str, root: pathlib.Path, tmp_path: pat
 def test_a_slip_near_a_secret(slip: str, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metadata"
     path.write_bytes(shapes.slips()[slip])
-    before = helpers.tree(root)
+    before = trees.snapshot(root)
     for command in (*commands(str(path), root), ["apply", str(path), "--root", str(root)]):
         assert_silent(*run(*command), 2)
-    assert helpers.tree(root, helpers.STATE) == before
+    assert trees.snapshot(root, helpers.STATE) == before
     text = shapes.slips()[slip].decode(errors="replace")
     for given in (text.encode(), json.dumps({"config": text}).encode()):
         code, said = run("hook", "--root", str(root), stdin=given)

@@ -14,7 +14,7 @@ from om_agent import amqp, engines, errors, model, render
 from om_agent.apply import files, live_router, results, router_difference
 from om_agent.plan import router
 
-from tests import helpers
+from tests.support import helpers
 
 LISTENER: dict[str, str | int | bool] = {
     "name": "client-rpc",

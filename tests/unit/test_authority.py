@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from om_agent import errors, fields, model, parse
 from om_agent.plan import authority
 
-from tests import helpers
+from tests.support import helpers
 
 SECRET, OTHER = model.Secret("mesh-secret"), model.Secret("another")
 DIGEST = "ced5d1b481b9c657986ec459b5cb0dcec7acb13560036243badc635ff14cb3a7"

@@ -10,7 +10,7 @@ from om_agent import model, parse
 from om_agent.plan import topology
 
 from bench import agent, figures
-from tests import helpers
+from tests.support import helpers
 
 
 def test_a_template_names_the_values_that_are_ours_and_keeps_the_rest() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from om_agent import ciphers, model, parse
 from om_agent.plan import broker, layout
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=100, deadline=None)
 put = helpers.put

@@ -10,7 +10,7 @@ from om_agent import proc
 from om_agent.apply import listening, live_broker
 from om_agent.plan import broker, layout
 
-from tests import helpers, tls
+from tests.support import helpers, tls
 
 RAW = helpers.with_tls(helpers.default(1), "pem")
 CERTIFICATE = layout.RABBIT_TLS["certificate"]

@@ -6,7 +6,7 @@ import pytest
 from om_agent import parse
 from om_agent.plan import capacity
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 PROCESSES = {"controller": 10, "compute": 2}

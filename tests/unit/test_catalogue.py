@@ -6,7 +6,7 @@ import pytest
 import yaml
 from om_agent.plan import services
 
-from tests import helpers
+from tests.support import helpers
 
 RAW = yaml.safe_load((helpers.PACKAGE / "data" / "services.yaml").read_text("utf-8"))
 CATALOGUE = helpers.catalogue()

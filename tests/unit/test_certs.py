@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from om_agent import certs, ciphers, errors, fields, model
 from om_agent.plan import layout
 
-from tests import helpers, tls
+from tests.support import helpers, tls, trees
 
 NAME = "ctl-0.example.com"
 SERVER = layout.Server(
@@ -173,7 +173,7 @@ def test_apply_refuses(form: str, tmp_path: pathlib.Path) -> None:
         given = {f"{key}_file": f"/etc/pki/{key}" for key in given}
     (tmp_path / "m.json").write_text(json.dumps({"oslo_messaging": {**raw, "tls": given}}))
     (root / helpers.STATE).mkdir(parents=True)
-    before = helpers.tree(root, helpers.STATE)
+    before = trees.snapshot(root, helpers.STATE)
     argv = [sys.executable, "-m", "om_agent", "apply", str(tmp_path / "m.json"), "--node", "ctl-0", "--root", str(root)]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": str(helpers.ROOT / "agent")}
@@ -181,7 +181,7 @@ def test_apply_refuses(form: str, tmp_path: pathlib.Path) -> None:
     at = "tls.certificate" if form == "pem" else "/etc/pki/certificate"
     assert done.returncode == errors.EXIT_APPLY_FAILED
     assert f'{at}: the certificate is not for "ctl-0", which peers look for in it; it is for "ctl-1"' in done.stderr
-    assert helpers.tree(root, helpers.STATE) == before
+    assert trees.snapshot(root, helpers.STATE) == before
 
 
 def test_this_openssl_knows_the_ciphers() -> None:

@@ -13,7 +13,7 @@ import pytest
 from om_agent import clients, connections, kinds, model, observed, plan, verify
 from om_agent.plan import router
 
-from tests import helpers
+from tests.support import helpers
 
 RPC = "openstack.org/om/rpc/anycast/nova/compute"
 NOTIFY = "openstack.org/om/notify/anycast/nova/x"

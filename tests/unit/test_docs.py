@@ -12,7 +12,7 @@ import pytest
 from om_agent import engines, fields, kinds, parse
 
 from testbed import image
-from tests import support
+from tests.support import supported
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -110,8 +110,8 @@ def test_what_is_said_to_prove_security_is_where_it_is_said_to_be(proof: str) ->
             assert [n for n in re.findall(r"``(test_\w+)``", part) if f"def {n}(" not in text] == [], file
 
 
-@pytest.mark.parametrize("row", support.table(), ids=lambda row: row.name)
-def test_what_is_supported_has_tests_that_exist(row: support.Row) -> None:
+@pytest.mark.parametrize("row", supported.table(), ids=lambda row: row.name)
+def test_what_is_supported_has_tests_that_exist(row: supported.Row) -> None:
     assert all(1 <= len(cell.split()) <= 3 for cell in row.cells.values())
     for part in row.proof.split(";"):
         (file,) = re.findall(r"tests/\S+\.py", part)
@@ -120,8 +120,8 @@ def test_what_is_supported_has_tests_that_exist(row: support.Row) -> None:
 
 
 def test_what_is_supported_is_what_images_are_made_of() -> None:
-    rows = {row.name: row.cells for row in support.table()}
-    assert support.RELEASES.keys() == image.MESSAGING.keys()
+    rows = {row.name: row.cells for row in supported.table()}
+    assert supported.RELEASES.keys() == image.MESSAGING.keys()
     for release, elements in image.MESSAGING.items():
         assert ("router" in rows["RPC"][release]) == ("overcloud-messaging" in elements), release
     assert len(engines.RECORDS) == 3  # "all three"

@@ -21,7 +21,7 @@ from om_agent import cli, engines, metadata
 from om_agent.plan import layout
 
 from testbed import image
-from tests import exposure, helpers
+from tests.support import exposure, helpers
 
 ELEMENTS = helpers.ROOT / "elements"
 OWN = sorted(path.name for path in ELEMENTS.iterdir() if path.is_dir())

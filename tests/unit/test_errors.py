@@ -8,7 +8,7 @@ import re
 import pytest
 from om_agent import errors, kinds
 
-from tests import helpers
+from tests.support import helpers
 
 
 def test_a_problem_prints_as_one_line() -> None:

@@ -8,7 +8,7 @@ import pytest
 from om_agent import errors, host_facts
 from om_agent.plan import layout
 
-from tests import helpers
+from tests.support import helpers
 
 
 def make(root: pathlib.Path, *names: str) -> None:

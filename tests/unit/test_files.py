@@ -26,36 +26,17 @@ import pytest
 from om_agent import errors, render
 from om_agent.apply import files, journal, locking, saved_state
 
+from tests.support import trees
+
 DIED = 77  # exit code of a child that was made to die
 FINISHED = 0
 # Everything that changes what a directory or a file holds; "open" comes with os.open and once more with os.fdopen.
 OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.chmod", "os.chown"}
 
-Tree = dict[str, tuple[str, int, int, int, str]]
 
-
-def snapshot(root: pathlib.Path) -> Tree:
-    """Everything below ``root`` but the lock: type, permissions, owner, and content or target."""
-    found: Tree = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        status = path.lstat()
-        if path.is_symlink():
-            what, content = "link", os.readlink(path)
-        else:
-            what = "directory" if path.is_dir() else "file"
-            content = path.read_bytes().decode("latin-1") if path.is_file() else ""
-        if name != "var/lib/om-agent/lock":
-            found[name] = (what, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, content)
-    return found
-
-
-def differences(found: Tree, wanted: Tree) -> str:
-    return "; ".join(
-        f"{name}: {found.get(name)} instead of {wanted.get(name)}"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    )
+def snapshot(root: pathlib.Path) -> trees.Tree:
+    """Everything below ``root`` but the lock."""
+    return trees.snapshot(root, "var/lib/om-agent/lock")
 
 
 # -- a run that dies -------------------------------------------------------------------------------------------------
@@ -184,7 +165,7 @@ class Runs:
         found = snapshot(root)
         if found == self.new:
             return "new"
-        assert found == self.old, differences(found, self.old)
+        assert found == self.old, trees.differences(found, self.old)
         return "old"
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 from om_agent import errors
 
-from tests import helpers
+from tests.support import helpers, trees
 
 pytestmark = pytest.mark.subprocess
 
@@ -107,6 +107,6 @@ def test_nothing_to_do_needs_the_catalogue_and_what_makes_the_routers_certificat
     where = ("--node", "cmp-0", "--root", str(root), "--relocate", "--no-services")
     metadata, path = written(tmp_path, raw), str(tmp_path)
     imported("apply", metadata, *where, path=path)
-    before = helpers.tree(root)
+    before = trees.snapshot(root)
     assert imported(command, metadata, *where, path=path) == needed
-    assert helpers.tree(root) == before
+    assert trees.snapshot(root) == before

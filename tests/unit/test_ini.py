@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 from om_agent import ini
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=300, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 INI_TEXT = helpers.ROOT / "puppet/modules/om_messaging/lib/puppet_x/om_messaging/ini_text.rb"

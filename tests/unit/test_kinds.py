@@ -11,7 +11,7 @@ import typing
 import pytest
 from om_agent import errors, fields, kinds, parse
 
-from tests import helpers
+from tests.support import helpers
 
 MAKERS = ("problem", "warning", "finding", "fail")  # functions whose second argument is a code
 MADE_OF_PARTS = {"rpc-failed", "notify-failed"}

@@ -11,7 +11,7 @@ import typing
 
 import pytest
 
-from tests import helpers
+from tests.support import helpers
 
 # From left to right; no module imports one further right.
 ORDER = (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from om_agent import errors, metadata, metadata_files, model, parse
 from om_agent.plan import policy, router
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=200, deadline=None)
 CANARY = "Canary7Zq"

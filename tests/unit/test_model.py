@@ -8,7 +8,7 @@ import typing
 import pytest
 from om_agent import errors, kinds, model, parse
 
-from tests import helpers
+from tests.support import helpers
 
 Raw = helpers.Raw
 D = helpers.default()

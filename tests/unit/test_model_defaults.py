@@ -7,7 +7,7 @@ import re
 import pytest
 from om_agent import errors, model, parse
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from om_agent import errors, metadata, metadata_files, parse
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import re
 
-from tests import helpers
+from tests.support import helpers
 
 # Of 127.0.0.0/24 tests use ports that the kernel chooses.
 NETWORK = re.compile(r"\b127\.0\.([1-9]\d*)\b")

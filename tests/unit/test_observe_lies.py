@@ -11,7 +11,7 @@ from om_agent import amqp, model, observed
 from om_agent.apply import live_router
 from om_agent.observe import routers
 
-from tests import helpers
+from tests.support import helpers
 
 HONEST: dict[str, typing.Any] = {"uptimeSeconds": 1, "linkCount": 1, "addrCount": 1, "name": "a", "role": "edge"}
 

@@ -11,7 +11,7 @@ import pytest
 from om_agent import parse, picture
 from om_agent.plan import topology
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 

@@ -9,7 +9,7 @@ import pytest
 from om_agent import model, parse
 from om_agent.plan import policy, router, topology
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 

@@ -24,6 +24,7 @@ import pytest
 from om_agent import errors
 from om_agent.apply import journal
 
+from tests.support import trees
 from tests.unit import test_files
 from tests.unit.test_files import Runs, change, recover
 
@@ -268,7 +269,7 @@ class Checker:
             (self._where / "var/lib/om-agent/lock").unlink()
         journal.recover(self._where)
         found = test_files.snapshot(self._where)
-        assert found in (self.runs.old, self.runs.new), (step, test_files.differences(found, self.runs.old))
+        assert found in (self.runs.old, self.runs.new), (step, trees.differences(found, self.runs.old))
         self.outcomes.add("old" if found == self.runs.old else "new")
 
 

@@ -8,7 +8,7 @@ import pytest
 from om_agent import errors, parse
 from om_agent.plan import layout, queues
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 D = helpers.default()

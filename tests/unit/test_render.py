@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from om_agent import model, render
 from om_agent.plan import layout, router
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=100, deadline=None)
 put = helpers.put

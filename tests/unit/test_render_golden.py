@@ -16,7 +16,7 @@ import pytest
 from om_agent import render
 from om_agent.plan import layout
 
-from tests import helpers
+from tests.support import helpers
 
 GOLDEN = helpers.ROOT / "tests" / "golden"
 CASES = ("default", "dual", "separate", "tls-paths", "tls-pem", "external", "ipv6", "embedded", "certificate-login")

@@ -13,7 +13,7 @@ from om_agent import kinds, model, report
 from om_agent.apply import comparing, files, results
 from om_agent.plan import transport_url
 
-from tests import helpers
+from tests.support import helpers, trees
 
 QUICK = hypothesis.settings(max_examples=300, deadline=None)
 put = helpers.put
@@ -189,7 +189,7 @@ def test_what_a_file_holds_does_nothing_to_a_terminal(tmp_path: pathlib.Path) ->
 
 def test_a_plan_writes_nothing(tmp_path: pathlib.Path) -> None:
     plan_of(secretive("pem"), "ctl-1", tmp_path)
-    assert helpers.tree(tmp_path) == {}
+    assert trees.snapshot(tmp_path) == {}
 
 
 # -- the rest --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from om_agent import amqp, drain, errors, parse, resync
 from om_agent.apply import live_router
 from om_agent.plan import layout, router, topology
 
-from tests import helpers
+from tests.support import helpers
 
 HERE, CALLS = "ctl-0", "M0openstack.org/om/rpc/unicast/nova/compute"
 

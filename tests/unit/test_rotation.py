@@ -12,7 +12,7 @@ from om_agent import errors, parse, proc
 from om_agent.apply import files, live_broker, router_difference
 from om_agent.plan import layout, router, transport_url
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 

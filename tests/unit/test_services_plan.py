@@ -8,7 +8,7 @@ import pytest
 from om_agent import errors, model, parse
 from om_agent.plan import layout, services, transport_url
 
-from tests import helpers
+from tests.support import helpers
 
 put = helpers.put
 CATALOGUE = helpers.catalogue()

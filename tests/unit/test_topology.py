@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from om_agent import errors, parse
 from om_agent.plan import topology
 
-from tests import helpers
+from tests.support import helpers
 
 THOROUGH = hypothesis.settings(max_examples=300, deadline=None)
 put = helpers.put

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from om_agent import model
 from om_agent.plan import transport_url
 
-from tests import helpers
+from tests.support import helpers
 
 QUICK = hypothesis.settings(max_examples=100, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 
@@ -252,7 +252,7 @@ def test_oslo_config_reads_back_the_url(b: model.Backend) -> None:
 
 PASTE = """\
 [app:main]
-paste.app_factory = tests.helpers:none
+paste.app_factory = tests.support.helpers:none
 
 [filter:ceilometer]
 paste.filter_factory = ceilometermiddleware.swift:filter_factory

@@ -11,7 +11,7 @@ import pytest
 from om_agent import errors, kinds, observed, parse, plan, report, verify
 from om_agent.observe import brokers
 
-from tests import helpers
+from tests.support import helpers
 
 PRODUCT = "qpid-dispatch-router 1.19.0"
 ALL = frozenset(("ctl-0", "ctl-1", "ctl-2"))

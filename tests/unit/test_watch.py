@@ -17,7 +17,7 @@ import pytest
 from om_agent import cli, model, watch
 from om_agent.watch import Action, Seen, Speaks, State
 
-from tests import helpers
+from tests.support import helpers
 
 PACE = watch.Pace()
 NEW = State()

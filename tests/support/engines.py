@@ -12,15 +12,16 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
 import typing
 
 import pytest
+from om_agent import model
+
+from testbed import routers
+from tests.support import waiting
 
 proton = pytest.importorskip("proton", reason="python-qpid-proton is not installed")
 proton_reactor = pytest.importorskip("proton.reactor", reason="python-qpid-proton is not installed")
@@ -33,9 +34,7 @@ ENGINES = (
     pytest.param(QDROUTERD, marks=pytest.mark.router),
     pytest.param(SKROUTERD, marks=pytest.mark.router),
 )
-VARIABLES = {QDROUTERD: "OM_QDROUTERD", SKROUTERD: "OM_SKROUTERD"}
-TYPE_PREFIXES = {DEVROUTER: "org.apache.qpid.dispatch.", QDROUTERD: "org.apache.qpid.dispatch."}
-TYPE_PREFIXES[SKROUTERD] = "io.skupper.router."
+BY_PROGRAM = {engine.record.program: engine for engine in model.Engine}
 
 Entity = tuple[str, dict[str, object]]
 
@@ -49,13 +48,10 @@ MULTICAST, CLOSEST, BALANCED = (f"openstack.org/om/rpc/{kind}/x" for kind in ("m
 
 def command(engine: str) -> list[str]:
     """The program of an engine; skips the test when this machine has none."""
-    if engine == DEVROUTER:
-        return [sys.executable, "-m", "om_devrouter"]
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-    program = shutil.which(os.environ.get(VARIABLES[engine]) or engine, path=path)
-    if program is None:
-        pytest.skip(f"{engine} is not installed: set {VARIABLES[engine]} or PATH")
-    return [program]
+    found = routers.find(BY_PROGRAM[engine])
+    if found is None:
+        pytest.skip(f"{engine} is not installed: set {routers.VARIABLES[BY_PROGRAM[engine]]} or PATH")
+    return list(found)
 
 
 def free_port(host: str) -> int:
@@ -125,7 +121,7 @@ class Router:
                 stderr=log,
                 env=environment if self.engine == DEVROUTER else None,
             )
-        wait_for(self.accepts, 15, lambda: f"{self.engine} does not accept; it says:\n{self.log}")
+        waiting.until(self.accepts, 15, lambda: f"{self.engine} does not accept; it says:\n{self.log}")
 
     def accepts(self) -> bool:
         assert self.process is not None
@@ -155,18 +151,6 @@ class Router:
         assert self.process is not None
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def wait_for(
-    condition: collections.abc.Callable[[], object],
-    seconds: float = 10,
-    why: collections.abc.Callable[[], str] = lambda: "it did not happen in time",
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(why())
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -222,7 +206,7 @@ class Management:
     """Asks the $management node of a router."""
 
     def __init__(self, connection: typing.Any, engine: str) -> None:
-        self._prefix = TYPE_PREFIXES[engine]
+        self._prefix = BY_PROGRAM[engine].record.prefix
         self._engine = engine
         self._receiver = connection.create_receiver(None, dynamic=True, credit=10)
         self._sender = connection.create_sender("$management")

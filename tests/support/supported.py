@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from tests import helpers
+from tests.support import helpers
 
 # The column of each release, and the release's name in packages and images.
 RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}

@@ -10,10 +10,8 @@ import json
 import os
 import pathlib
 import shutil
-import stat
 import subprocess
 import sys
-import time
 import typing
 
 import pytest
@@ -21,8 +19,9 @@ from om_agent import host_facts, model, parse, plan, render
 from om_agent.plan import layout, services
 
 from testbed import errors, rabbitmq
+from tests.support import fakes, trees, waiting
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = ROOT / "agent" / "om_agent"
 PUPPET_MODULES = pathlib.Path(os.environ.get("OM_PUPPET_MODULES", "/usr/share/puppet/modules"))
 
@@ -131,23 +130,6 @@ def rendered(raw: object, node: str, machine: layout.Host | None = None) -> rend
     return render.render(plan_for(raw, node, machine), machine)
 
 
-def tree(root: pathlib.Path, *without: str) -> dict[str, tuple[str, str, bytes]]:
-    """Everything below ``root`` by path: kind, mode, content; not what is below the directories ``without``."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if any(name == w or name.startswith(w + "/") for w in without):
-            continue
-        state = path.lstat()
-        if stat.S_ISLNK(state.st_mode):
-            found[name] = ("link", "", os.readlink(path).encode())
-        elif stat.S_ISDIR(state.st_mode):
-            found[name] = ("directory", oct(stat.S_IMODE(state.st_mode)), b"")
-        else:
-            found[name] = ("file", oct(stat.S_IMODE(state.st_mode)), path.read_bytes())
-    return found
-
-
 def need_rabbitmq() -> None:
     """Skip a test that needs RabbitMQ where it is not, or fail there when CI runs it."""
     try:
@@ -168,49 +150,6 @@ def skip(reason: str) -> typing.NoReturn:
 
 STATE = "var/lib/om-agent"  # the agent's own directory, which may change whatever happens
 
-# Does what the puppet module would, as far as the agent looks, unless the file beside it says otherwise:
-# "slow" takes a second, "hang" never ends, "fail" stops in the middle, "lie" does nothing and reports success.
-FAKE_PUPPET = r"""#!{python}
-import json, os, pathlib, re, sys, time
-here = pathlib.Path(__file__).parent
-sys.path.insert(0, str(here.parent / "agent"))
-from om_agent import ini
-mode = (here / "mode").read_text()
-with open(here / "puppet.argv", "a") as log:
-    log.write(json.dumps([sys.argv, dict(os.environ)]) + "\n")
-options = dict(a[2:].split("=", 1) for a in sys.argv[1:] if re.match("--[a-z_]+=", a))
-config = pathlib.Path(options["hiera_config"]).read_text()
-datadir = pathlib.Path(json.loads(re.search("datadir: (.*)", config).group(1)))
-data = json.loads((datadir / "messaging.json").read_text("utf-8").replace("%{{literal('%')}}", "%"))
-
-def edit(path, wanted):
-    text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
-    settings = [(section, key, value) for section, keys in wanted["settings"].items() for key, value in keys.items()]
-    text = ini.edit(text, settings, wanted.get("style", ini.OSLO), wanted.get("removable_sections", ()))
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    path.chmod(int(wanted["mode"], 8))
-
-for number, (path, wanted) in enumerate(data["om_messaging::config_files"].items()):
-    if mode == "lie" or (mode in ("fail", "hang") and number):
-        break
-    edit(pathlib.Path(path), wanted)
-if mode in ("slow", "hang"):
-    (here / "started").touch()
-    time.sleep(600 if mode == "hang" else 1)
-failed = int(mode == "fail")
-pathlib.Path(options["lastrunfile"]).write_text(f"resources:\n  failed: {{failed}}\n  failed_to_restart: 0\n")
-if failed:
-    log = [{{"level": "err", "source": "Puppet", "message": "No space left in the middle"}}]
-    pathlib.Path(options["logdest"]).write_text("".join(json.dumps(line) + "\n" for line in log))
-sys.exit(4 if failed else 2)
-"""
-FAKE_SASLPASSWD = r"""#!{python}
-import hashlib, sys
-arguments = sys.argv[1:]
-path, realm, user = arguments[arguments.index("-f") + 1], arguments[arguments.index("-u") + 1], arguments[-1]
-with open(path, "a") as database:
-    print(user, realm, hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), file=database)
-"""
 NOVA = "[DEFAULT]\ndebug = true\n# transport_url = rabbit://\n\n[api]\nauth_strategy = keystone\n"
 NEUTRON = "[DEFAULT]\ntransport_url = rabbit://guest:old-secret@old:5672/\n[oslo_messaging_rabbit]\nssl = true\n"
 SWIFT = "[pipeline:main]\npipeline = ceilometer\n\n[filter:ceilometer]\nurl = rabbit://guest:old-secret@old/\n"
@@ -235,7 +174,7 @@ class Machine:
 
     def mode(self, mode: str) -> None:
         """Say what the fake puppet does from now on."""
-        (self.bin / "mode").write_text(mode)
+        fakes.behave(self.bin, mode)
 
     def metadata(self, raw: object, name: str = "metadata.json") -> str:
         """Write a file with ``raw`` under the project's key, or with these very bytes."""
@@ -280,19 +219,15 @@ class Machine:
 
     def puppet_runs(self) -> list[tuple[list[str], dict[str, str]]]:
         """Arguments and environment of each run of puppet."""
-        log = self.bin / "puppet.argv"
-        return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+        return [(arguments, environment) for _, arguments, environment in fakes.calls(self.bin)]
 
-    def tree(self) -> dict[str, tuple[str, str, bytes]]:
+    def tree(self) -> trees.Tree:
         """The root directory but for the agent's own."""
-        return tree(self.root, STATE)
+        return trees.snapshot(self.root, STATE)
 
     def wait_for_puppet(self) -> None:
         """Until the fake puppet is in the middle of its work."""
-        deadline = time.monotonic() + 60
-        while not (self.bin / "started").exists():
-            assert time.monotonic() < deadline, "puppet was not started"
-            time.sleep(0.02)
+        waiting.until((self.bin / "started").exists, 60, lambda: "puppet was not started")
 
 
 def machine(base: pathlib.Path, python: str = sys.executable) -> Machine:
@@ -303,10 +238,7 @@ def machine(base: pathlib.Path, python: str = sys.executable) -> Machine:
         (base / "puppet" / "modules" / name / "metadata.json").write_text("{}")
     made = Machine(base, python)
     made.bin.mkdir()
-    for name, text in (("puppet", FAKE_PUPPET), ("saslpasswd2", FAKE_SASLPASSWD)):
-        (made.bin / name).write_text(text.format(python=python))
-        (made.bin / name).chmod(0o755)
-    made.mode("good")
+    fakes.install(made.bin, base / "agent", python)
     for path, content in (
         ("nova/nova.conf", NOVA),
         ("neutron/neutron.conf", NEUTRON),

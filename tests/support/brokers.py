@@ -9,7 +9,7 @@ import sys
 import typing
 
 from testbed import overcloud, processes, rabbitmq
-from tests import helpers
+from tests.support import helpers
 
 PASSWORD = "a-very-secret-word"
 

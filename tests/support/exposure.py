@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests import helpers
+from tests.support import helpers
 
 
 def documented() -> dict[str, tuple[float, float]]:

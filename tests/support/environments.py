@@ -20,7 +20,7 @@ import venv
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 DRIVER, ALIAS = REPOSITORY / "driver", REPOSITORY / "driver/alias"
 # The first is Debian 12's; the last of the line that answers RabbitMQ's RPC at once; the last with the in-tree driver.
 WITH_IN_TREE_DRIVER = ("14.0.3", "14.3.1", "14.9.3")
