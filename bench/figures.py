@@ -1,4 +1,4 @@
-"""What repetitions amount to: medians and ratios. Nothing here measures."""
+"""Medians and ratios of repeated measurements. Nothing here measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import math
 import statistics
 
-# Figures of which one bad repetition counts, whatever the others say.
+# Figures of which the worst repetition counts, not the median.
 WORST = ("failed", "refused", "lost", "lost %", "calls lost", "longest outage s", "disturbed until s")
 
 
@@ -15,11 +15,11 @@ WORST = ("failed", "refused", "lost", "lost %", "calls lost", "longest outage s"
 class Sample:
     """One piece of work, done once by one side.
 
-    :param pair: which sides are compared: ``one``, ``three``, ``agent`` or ``scale``.
-    :param work: what was done, ``calls/12`` for instance: a kind, and how much of it.
+    :param pair: the set of sides that are compared, for example ``one``, ``three``, ``agent`` or ``scale``.
+    :param work: kind and size of the work, for example ``calls/12``.
     :param values: figures by name; the name ends with the unit.
-    :param foreign: cores that were busy with nothing of this benchmark, on average.
-    :param beside: cores that the other sides of the pair used, though they had nothing to do.
+    :param foreign: cores that other programs used, on average.
+    :param beside: cores that the idle sides of the pair used, on average.
     """
 
     pair: str
@@ -32,24 +32,29 @@ class Sample:
 
 
 def percentile(values: collections.abc.Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent of ``values`` are not above; NaN of none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else math.nan
+    """Return the smallest value that ``percent`` of the values do not exceed, NaN without values."""
+    if not values:
+        return math.nan
+    rank = math.ceil(len(values) * percent / 100)
+    return sorted(values)[max(0, rank - 1)]
 
 
 def overall(samples: collections.abc.Iterable[Sample], work: str, side: str, value: str) -> float:
-    """Return the median over the repetitions, or the worst of what should not be at all; NaN when there is none."""
-    found = [s.values[value] for s in samples if (s.work, s.side) == (work, side) and value in s.values]
-    return (max if value in WORST else statistics.median)(found) if found else math.nan
+    """Return the median of the repetitions, or the largest value for `WORST`. Return NaN without samples."""
+    of_side = [sample for sample in samples if (sample.work, sample.side) == (work, side)]
+    found = [sample.values[value] for sample in of_side if value in sample.values]
+    if not found:
+        return math.nan
+    return max(found) if value in WORST else statistics.median(found)
 
 
 def ratio(one: float, other: float) -> float:
-    """Return one divided by the other; NaN where the other is nothing."""
+    """Return one divided by the other, NaN where the other is 0."""
     return one / other if other else math.nan
 
 
 def number(value: float) -> str:
-    """Return a figure with the three digits that it is worth."""
+    """Return a figure with three significant digits, since the measurement has no more."""
     if math.isnan(value):
         return "-"
     if value == 0 or abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""The page of a run: JSON, tables, plots. Nothing on it is written by hand, so that it says what was measured."""
+"""The page of a run: JSON, tables, plots. The program writes all of it, so that it shows only what was measured."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _TITLES = {
 _KINDS = {
     "calls": "Calls",
     "far": "Calls to the server of another node",
-    "burst": "Bursts: sent as fast as so many threads can, without a pause",
-    "connections": "Connections that say nothing",
-    "storm": f"{work.STORM} clients come back after kill -9",
-    "failover": "Kill -9 of one of three under calls",
+    "burst": "Bursts: messages sent without a pause, by the number of threads",
+    "connections": "Idle connections",
+    "storm": f"{work.STORM} clients reconnect after kill -9",
+    "failover": "kill -9 of one of three during calls",
 }
 _PLOTTED = {"calls/s": False, "p99 ms": True, "CPU s/10k": True}
 _NAMES = {kind.name: kind.words for pair in sides.KINDS.values() for kind in pair}
@@ -35,7 +35,7 @@ def write(found: dict[str, typing.Any], directory: pathlib.Path) -> None:
     """Write ``performance.json``, ``performance.rst`` and its plots.
 
     :param found: ``when``, ``machine``, ``engine``, ``seconds``, ``samples`` (`figures.Sample` as dictionaries) and
-        ``found``, what parts said beside their samples.
+        ``found``, the further results of parts.
     :raises testbed.errors.TestbedError: when gnuplot is missing.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -50,90 +50,130 @@ def write(found: dict[str, typing.Any], directory: pathlib.Path) -> None:
 def text(
     found: dict[str, typing.Any],
     samples: collections.abc.Sequence[figures.Sample],
-    drawn: collections.abc.Iterable[str],
+    drawn: collections.abc.Collection[str],
 ) -> str:
-    """Return the page."""
+    """Return the page.
+
+    :param drawn: the names of the plots.
+    """
     machine = found["machine"]
-    foreign = [s.foreign for s in samples]
-    beside = [s.beside for s in samples if s.pair in sides.KINDS]
+    pairs = list(dict.fromkeys(sample.pair for sample in samples))
     lines = [
         *_heading("Performance", "=", over=True),
-        f"One run of ``make bench`` with {found['engine']}, {found['when']}, {found['seconds'] / 60:.0f} minutes, on",
-        f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']:g} GiB, {machine['system']},",
-        f"Linux {machine['kernel']}, Python {machine['python']}{_broker(machine)}. Made by ``bench``; what the",
-        "settings are is in `tuning <tuning.rst>`_.",
-        "",
-        "Sides did the same work in turn, in processes of their own, with the files that the agent rendered; what it",
-        "does not write, quorum queues and mirroring on all brokers, was put into them by hand. Where RPC goes over",
-        "routers, RabbitMQ runs beside them for notifications, as many brokers as on the other side.",
-        "",
-        "Figures are medians, and of what was lost, failed or disturbed the worst; in parentheses is the ratio of a",
-        "table's first column to that one. Believe ratios, not seconds: other programs used",
-        f"{figures.number(figures.percentile(foreign, 50))} cores in the median meanwhile, and up to",
-        f"{figures.number(max(foreign, default=math.nan))}; sides that stood idle while another worked used",
-        f"{figures.number(figures.percentile(beside, 50))}.",
-        "",
-        *_left_out(machine.get("rabbitmq", ""), dict.fromkeys(s.pair for s in samples)),
+        *_machine(found, machine),
+        *_method(samples),
+        *_left_out(machine.get("rabbitmq", ""), pairs),
         *_targets(samples, found["found"]),
     ]
-    for pair in dict.fromkeys(s.pair for s in samples):
-        of_pair = [s for s in samples if s.pair == pair]
-        lines += _heading(_TITLES[pair], "=")
-        for kind in dict.fromkeys(s.work.partition("/")[0] for s in of_pair):
-            lines += _kind(kind, [s for s in of_pair if s.work.partition("/")[0] == kind])
-            for name in drawn:
-                if name.startswith(f"performance-{pair}-{kind}-"):
-                    lines += [f".. image:: {name}.svg", f"   :alt: {_TITLES[pair]}, the table above as a plot", ""]
+    for pair in pairs:
+        lines += _pair(pair, [sample for sample in samples if sample.pair == pair], drawn)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(found: dict[str, typing.Any], machine: dict[str, typing.Any]) -> list[str]:
+    minutes = found["seconds"] / 60
+    return [
+        f"One run of ``make bench`` with {found['engine']}, {found['when']}, {minutes:.0f} minutes, on",
+        f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gib']:g} GiB, {machine['system']},",
+        f"Linux {machine['kernel']}, Python {machine['python']}{_broker(machine)}.",
+        "``bench/`` made this page. `tuning <tuning.rst>`_ describes the settings.",
+        "",
+    ]
+
+
+def _method(samples: collections.abc.Iterable[figures.Sample]) -> list[str]:
+    foreign = [sample.foreign for sample in samples]
+    beside = [sample.beside for sample in samples if sample.pair in sides.KINDS]
+    return [
+        "The sides did the same work in turn. Each ran in its own processes, with the files that the agent rendered.",
+        "Quorum queues and mirroring on all brokers, which the agent does not write, were added by hand. Where RPC",
+        "goes over routers, RabbitMQ carries the notifications, with as many brokers as on the other side.",
+        "",
+        "Figures are medians of the repetitions. For messages that were lost, failed or disturbed, they are the worst",
+        "repetition. A ratio in parentheses is the figure of the first column divided by this one. Rely on ratios more",
+        "than on seconds: other programs used",
+        f"{figures.number(figures.percentile(foreign, 50))} cores in the median, and up to",
+        f"{figures.number(max(foreign, default=math.nan))}. Sides that were idle while another one worked used",
+        f"{figures.number(figures.percentile(beside, 50))} cores.",
+        "",
+    ]
+
+
+def _pair(
+    pair: str, samples: collections.abc.Sequence[figures.Sample], drawn: collections.abc.Iterable[str]
+) -> list[str]:
+    """Return the section of a pair: tables and plots of each kind of work."""
+    title = _TITLES[pair]
+    lines = _heading(title, "=")
+    kinds = dict.fromkeys(_kind_of(sample) for sample in samples)
+    for kind in kinds:
+        lines += _kind(kind, [sample for sample in samples if _kind_of(sample) == kind])
+        for name in drawn:
+            if name.startswith(f"performance-{pair}-{kind}-"):
+                lines += [f".. image:: {name}.svg", f"   :alt: {title}, the table above as a plot", ""]
+    return lines
+
+
+def _kind_of(sample: figures.Sample) -> str:
+    return sample.work.partition("/")[0]
 
 
 def _heading(title: str, line: str, over: bool = False) -> list[str]:
     rule = line * len(title)
-    return [*([rule] if over else []), title, rule, ""]
+    lines = [title, rule, ""]
+    return [rule, *lines] if over else lines
 
 
-def _targets(samples: collections.abc.Sequence[figures.Sample], beside: dict[str, typing.Any]) -> list[str]:
-    """Return the table of what was to be reached by the pairs that were measured at all.
+def _targets(
+    samples: collections.abc.Sequence[figures.Sample], further: collections.abc.Mapping[str, typing.Any]
+) -> list[str]:
+    """Return the table of the targets of the pairs that were measured at all.
 
-    :param beside: what parts said beside their samples.
+    :param further: the further results of parts.
     """
-    rows = []
-    pairs = {s.pair for s in samples}
-    for target in (target for target in targets.TARGETS if target.pair in pairs):
-        found = target.found(samples)
-        against = f" / {_name(target.against)}" if target.against else ""
-        rows.append(
-            [
-                f"{target.work}: {target.value}, {_name(target.side)}{against}",
-                f"at {'most' if target.most else 'least'} {target.limit:g}",
-                *(["-", "not measured"] if math.isnan(found) else [figures.number(found), _reached(target.met(found))]),
-            ]
-        )
-    for command, growth in beside.get("agent", {}).get("growth", {}).items():
+    pairs = {sample.pair for sample in samples}
+    rows = [_target(target, samples) for target in targets.TARGETS if target.pair in pairs]
+    for command, growth in further.get("agent", {}).get("growth", {}).items():
         for value in ("CPU us a node, ratio", "memory KiB a node, ratio"):
-            what = f"{command}: {value.removesuffix(', ratio')}, a node more among many / among fewer"
+            what = f"{command}: {value.removesuffix(', ratio')}, one more node among many / among fewer"
             met = _reached(growth[value] <= targets.LINEAR)
             rows.append([what, f"at most {targets.LINEAR:g}", figures.number(growth[value]), met])
     lost = targets.lost(samples)
     if not math.isnan(lost):
-        what = "casts, fanouts and notifications lost, nothing killed, acknowledged settings"
+        what = "casts, fanouts and notifications lost without a failure, with acknowledgements"
         rows.append([what, "0", figures.number(lost), _reached(not lost)])
-    return [*_heading("What was to be reached", "="), *_table(["", "Wanted", "Found", "Reached"], rows)] if rows else []
+    if not rows:
+        return []
+    return [*_heading("Targets", "="), *_table(["", "Wanted", "Found", "Reached"], rows)]
+
+
+def _target(target: targets.Target, samples: collections.abc.Iterable[figures.Sample]) -> list[str]:
+    """Return a target's row of the table."""
+    against = f" / {_name(target.against)}" if target.against else ""
+    what = f"{target.work}: {target.value}, {_name(target.side)}{against}"
+    wanted = f"at {'most' if target.most else 'least'} {target.limit:g}"
+    found = target.found(samples)
+    if math.isnan(found):
+        return [what, wanted, "-", "not measured"]
+    return [what, wanted, figures.number(found), _reached(target.met(found))]
 
 
 def _broker(machine: dict[str, typing.Any]) -> str:
-    """Return which RabbitMQ it was; runs until 2026-11 did not say."""
+    """Return the version of RabbitMQ, '' for runs before 2026-11, which did not record it."""
     version = machine.get("rabbitmq", "")
     return f", RabbitMQ {version}" if version else ""
 
 
 def _left_out(version: str, pairs: collections.abc.Iterable[str]) -> list[str]:
     """Return the sentences about the sides that this RabbitMQ cannot be."""
-    kinds = [kind for pair in pairs for kind in sides.KINDS.get(pair, ()) if kind not in sides.kinds(pair, version)]
-    words = list(dict.fromkeys(kind.words for kind in kinds))
-    if not words:
+    left_out: list[str] = []
+    for pair in pairs:
+        possible = sides.kinds(pair, version) if pair in sides.KINDS else ()
+        left_out += [kind.words for kind in sides.KINDS.get(pair, ()) if kind not in possible]
+    if not left_out:
         return []
-    return [f"RabbitMQ {version} has no mirrored queues. Not measured therefore: {'; '.join(words)}.", ""]
+    words = "; ".join(dict.fromkeys(left_out))
+    return [f"RabbitMQ {version} has no mirrored queues. So these sides were not measured: {words}.", ""]
 
 
 def _reached(met: bool) -> str:
@@ -145,22 +185,26 @@ def _name(side: str) -> str:
 
 
 def _kind(kind: str, samples: collections.abc.Sequence[figures.Sample]) -> list[str]:
-    works = list(dict.fromkeys(s.work for s in samples))
-    there = list(dict.fromkeys(s.side for s in samples))
-    values = list(dict.fromkeys(value for s in samples for value in s.values))
+    """Return the tables of one kind of work.
+
+    With one side there is a table with a column for each value. With several sides there is a table for each value, or
+    a single one if there is only one size of the work.
+    """
+    works = list(dict.fromkeys(sample.work for sample in samples))
+    names = list(dict.fromkeys(sample.side for sample in samples))
+    values = list(dict.fromkeys(value for sample in samples for value in sample.values))
     lines = _heading(_KINDS.get(kind, kind.capitalize()), "-")
-    if len(there) == 1:
-        rows = [
-            [_variant(work), *(figures.number(figures.overall(samples, work, there[0], v)) for v in values)]
-            for work in works
-        ]
+    if len(names) == 1:
+        rows = [[_variant(work), *_figures(samples, work, names[0], values)] for work in works]
         return [*lines, *_table(["", *values], rows)]
-    head = [_name(side) for side in there]
+    head = [_name(side) for side in names]
     if len(works) == 1:
-        return [*lines, *_table(["", *head], [[v, *_compared(samples, works[0], there, v)] for v in values])]
+        rows = [[value, *_compared(samples, works[0], names, value)] for value in values]
+        return [*lines, *_table(["", *head], rows)]
     for value in values:
-        rows = [[_variant(work), *_compared(samples, work, there, value)] for work in works]
-        lines += _table([value, *head], [row for row in rows if set(row[1:]) != {"-"}])
+        rows = [[_variant(work), *_compared(samples, work, names, value)] for work in works]
+        measured = [row for row in rows if set(row[1:]) != {"-"}]
+        lines += _table([value, *head], measured)
     return lines
 
 
@@ -168,41 +212,76 @@ def _variant(work: str) -> str:
     return work.partition("/")[2] or work
 
 
-def _compared(samples: collections.abc.Sequence[figures.Sample], work: str, there: list[str], value: str) -> list[str]:
-    """Return the cells of one row: each side's median, and the first one's divided by it."""
-    medians = [figures.overall(samples, work, side, value) for side in there]
-    ratios = [figures.ratio(medians[0], m) for m in medians]
-    plain = not all(medians) or math.isnan(medians[0])
-    return [
-        figures.number(m) + ("" if not i or plain or math.isnan(m) else f" ({figures.number(r)})")
-        for i, (m, r) in enumerate(zip(medians, ratios))
-    ]
+def _figures(
+    samples: collections.abc.Sequence[figures.Sample], work: str, side: str, values: collections.abc.Iterable[str]
+) -> list[str]:
+    return [figures.number(figures.overall(samples, work, side, value)) for value in values]
+
+
+def _compared(
+    samples: collections.abc.Sequence[figures.Sample], work: str, names: collections.abc.Iterable[str], value: str
+) -> list[str]:
+    """Return the cells of one row: each side's median, and the first side's divided by it."""
+    medians = [figures.overall(samples, work, side, value) for side in names]
+    first = medians[0]
+    no_ratios = not all(medians) or math.isnan(first)
+    cells = [figures.number(first)]
+    for median in medians[1:]:
+        cell = figures.number(median)
+        if not no_ratios and not math.isnan(median):
+            cell += f" ({figures.number(figures.ratio(first, median))})"
+        cells.append(cell)
+    return cells
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in (head, *rows):
-        lines += [f"   {'*' if not i else ' '} - {cell}".rstrip() for i, cell in enumerate(row)]
+    for first, *others in (head, *rows):
+        lines.append(f"   * - {first}".rstrip())
+        lines += [f"     - {cell}".rstrip() for cell in others]
     return [*lines, ""]
 
 
-def _plots(samples: collections.abc.Sequence[figures.Sample]) -> collections.abc.Iterator[tuple[str, plots.Plot]]:
-    """Yield (file's name without ending, plot): calls of each pair, and what connections cost."""
+_Named = tuple[str, plots.Plot]
+
+
+def _plots(samples: collections.abc.Sequence[figures.Sample]) -> collections.abc.Iterator[_Named]:
+    """Yield name and plot: the calls of each pair, and the memory of connections."""
     for pair in ("one", "three"):
-        of_pair = [s for s in samples if s.pair == pair]
-        called = list(dict.fromkeys((s.work, s.side) for s in of_pair if s.work.startswith("calls/")))
-        for value, logarithmic in _PLOTTED.items() if called else ():
-            medians = {(side, float(_variant(w))): figures.overall(of_pair, w, side, value) for w, side in called}
-            name = f"performance-{pair}-calls-{value.split()[0].replace('/', '-per-').lower()}"
-            lines = plots.over(_name, {at: y for at, y in medians.items() if not math.isnan(y)})
-            if lines:
-                yield name, plots.Plot(f"{_TITLES[pair]}: {value}", "callers", value, lines, logarithmic)
-        opened = {
-            (s.side, float(value.rpartition(" ")[2])): figures.overall(of_pair, s.work, s.side, value)
-            for s in of_pair if s.work == "connections"
-            for value in s.values if value.startswith("memory MiB at ")
-        }  # fmt: skip
-        if opened:
-            title = f"{_TITLES[pair]}: memory"
-            name = f"performance-{pair}-connections-memory"
-            yield name, plots.Plot(title, "idle connections", "MiB", plots.over(_name, opened))
+        of_pair = [sample for sample in samples if sample.pair == pair]
+        yield from _plots_of_calls(pair, of_pair)
+        yield from _plots_of_connections(pair, of_pair)
+
+
+def _plots_of_calls(pair: str, samples: collections.abc.Sequence[figures.Sample]) -> collections.abc.Iterator[_Named]:
+    of_calls = [sample for sample in samples if sample.work.startswith("calls/")]
+    measured = list(dict.fromkeys((sample.work, sample.side) for sample in of_calls))
+    if not measured:
+        return
+    for value, logarithmic in _PLOTTED.items():
+        medians = {}
+        for called, side in measured:
+            median = figures.overall(samples, called, side, value)
+            if not math.isnan(median):
+                medians[side, float(_variant(called))] = median
+        lines = plots.over(_name, medians)
+        unit = value.split()[0].replace("/", "-per-").lower()
+        if lines:
+            plot = plots.Plot(f"{_TITLES[pair]}: {value}", "callers", value, lines, logarithmic)
+            yield f"performance-{pair}-calls-{unit}", plot
+
+
+def _plots_of_connections(
+    pair: str, samples: collections.abc.Sequence[figures.Sample]
+) -> collections.abc.Iterator[_Named]:
+    medians = {}
+    for sample in samples:
+        if sample.work != "connections":
+            continue
+        for value in sample.values:
+            if value.startswith("memory MiB at "):
+                count = float(value.rpartition(" ")[2])
+                medians[sample.side, count] = figures.overall(samples, sample.work, sample.side, value)
+    if medians:
+        plot = plots.Plot(f"{_TITLES[pair]}: memory", "idle connections", "MiB", plots.over(_name, medians))
+        yield f"performance-{pair}-connections-memory", plot

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn by gnuplot."""
+"""Plots of a run, drawn by gnuplot."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ _COLOURS = ("#1b6ca8", "#7fb7e0", "#c0504d", "#e0a030", "#7a5195")
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Lines over a number.
+    """A plot of lines.
 
-    :param lines: name -> (x, y) in the order of x.
+    :param x: the label of the x axis.
+    :param y: the label of the y axis.
+    :param lines: by name, the points (x, y) in the order of x.
     """
 
     title: str
@@ -29,7 +31,7 @@ class Plot:
 
 
 def script(plot: Plot) -> str:
-    """Return what gnuplot is told; names are this project's own, and quoted nevertheless."""
+    """Return the script for gnuplot. It quotes all names, although they come from this project."""
     lines = [
         'set terminal svg size 640,360 font "Helvetica,12" background rgb "white"',
         f"set title {_quoted(plot.title)} noenhanced",
@@ -40,15 +42,17 @@ def script(plot: Plot) -> str:
         "set logscale x 2" if plot.x == "callers" else "",
         "set logscale y" if plot.logarithmic else "set yrange [0:*]",
     ]
-    xs = dict.fromkeys(x for points in plot.lines.values() for x, _ in points)
-    lines.append("set xtics (" + ", ".join(f"'{x:g}' {x:g}" for x in xs) + ")")
+    positions = dict.fromkeys(x for points in plot.lines.values() for x, _ in points)
+    ticks = ", ".join(f"'{x:g}' {x:g}" for x in positions)
+    lines.append(f"set xtics ({ticks})")
     drawn = []
     for number, (name, points) in enumerate(plot.lines.items()):
         rows = "\n".join(f"{x:g} {y:g}" for x, y in points)
         lines.append(f"$d{number} << END\n{rows}\nEND")
         colour = _COLOURS[number % len(_COLOURS)]
         drawn.append(f"$d{number} with linespoints lw 2 pt 7 ps 0.6 lc rgb '{colour}' title {_quoted(name)}")
-    return "\n".join([*lines, "plot " + ", ".join(drawn), ""])
+    lines.append("plot " + ", ".join(drawn))
+    return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:
@@ -67,9 +71,9 @@ def find() -> str:
 
 
 def draw(plot: Plot, path: pathlib.Path) -> None:
-    """Write the picture, SVG.
+    """Write the plot as SVG.
 
-    :raises testbed.errors.TestbedError: when gnuplot is missing or cannot.
+    :raises testbed.errors.TestbedError: when gnuplot is missing or fails.
     """
     done = subprocess.run([find()], input=script(plot), capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode or not done.stdout.startswith("<?xml"):
@@ -81,7 +85,11 @@ def over(
     name: collections.abc.Callable[[str], str],
     medians: collections.abc.Mapping[tuple[str, float], float],
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return a plot's lines of medians by (side, x)."""
+    """Return the lines of a plot, one for each side.
+
+    :param name: returns the name of a side.
+    :param medians: y by (side, x).
+    """
     lines: dict[str, list[tuple[float, float]]] = {}
     for (side, x), y in medians.items():
         lines.setdefault(name(side), []).append((x, y))

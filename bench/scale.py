@@ -1,7 +1,7 @@
-"""How far a mesh goes: real ones of a few sizes, models fitted to what they needed, and what those say of larger ones.
+"""How large a mesh can be: meshes of a few sizes are measured, and models fitted to them predict larger ones.
 
-Every router runs here, so that they share the cores of one machine, which a deployment's do not: figures by router are
-worth more than those of the whole.
+All routers run on this machine and share its cores, unlike those of a deployment. So the figures for one router are
+more reliable than those for a whole mesh.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import time
 import types
 import typing
 
-from om_agent import amqp, apply, errors, host_facts, model, plan, render, verify
+import om_agent.errors
+from om_agent import amqp, apply, host_facts, model, plan, render, verify
 from om_agent.apply import locking
 from om_agent.plan import services, topology
 
 from bench import figures, machine, models, run
-from testbed import errors as testbed_errors
-from testbed import overcloud, processes, routers
+from testbed import errors, overcloud, processes, routers
 
 _KNOW_SECONDS = 120.0
 _CHANGE_SECONDS = 60.0
-_CALM_SECONDS = 12.0  # after a change routers advertise themselves every 4 s, for 8 s; then every 30 s
+_CALM_SECONDS = 12.0  # after a change, routers advertise themselves every 4 s for 8 s, then every 30 s
 _IDLE_SECONDS = 30.0
 _RESTLESS_SECONDS = 10.0
-_AFTER_SECONDS = 5.0  # what a change still has to do when all know of it
+_AFTER_SECONDS = 5.0  # for the work that a change causes after all routers know of it
 _POLL = 0.1
 _UNSETTLED_SECONDS = 10.0
 _PACKAGES = {model.Engine.QDROUTERD: "qpid_dispatch_internal", model.Engine.SKROUTERD: "skupper_router_internal"}
@@ -55,12 +55,21 @@ class Shape:
 _SHAPES = (
     Shape(5), Shape(15), Shape(25), Shape(50), Shape(50, most_links=2), Shape(3, edges=60),
 )  # fmt: skip
-_BEYOND = tuple(Shape(n, most_links=m) for m, n in itertools.product((0, 4, 2, 127), (15, 25, 50, 75, 100, 128)))
-_BEYOND += tuple(Shape(n, edges=e) for n, e in ((3, 1_000), (3, 10_000), (12, 10_000), (128, 10_000)))
+_LARGER_INTERIORS = (15, 25, 50, 75, 100, 128)
+_BEYOND = (
+    *(Shape(interiors) for interiors in _LARGER_INTERIORS),
+    *(Shape(interiors, most_links=4) for interiors in _LARGER_INTERIORS),
+    *(Shape(interiors, most_links=2) for interiors in _LARGER_INTERIORS),
+    *(Shape(interiors, most_links=127) for interiors in _LARGER_INTERIORS),
+    Shape(3, edges=1_000),
+    Shape(3, edges=10_000),
+    Shape(12, edges=10_000),
+    Shape(128, edges=10_000),
+)
 
 
 def measure(context: run.Context) -> dict[str, typing.Any]:
-    """Start the meshes one after the other, and once; then compute."""
+    """Measure the meshes, each once, and the computation of routes. Then fit the models."""
     points = []
     for number, shape in enumerate(_SHAPES):
         cloud = _render(context, shape, number)
@@ -72,7 +81,7 @@ def measure(context: run.Context) -> dict[str, typing.Any]:
             values = {"links": float(size.links), **trial.values()}
         finally:
             trial.close()
-            context.supervisor.end(*(r.process for r in mesh.routers if r.process))
+            context.supervisor.end(*(router.process for router in mesh.routers if router.process))
         points.append(models.Point(size, values))
         context.show(figures.Sample("scale", size.name, context.engine.value, 0, values, trial.foreign))
     context.say("computing routes as the engine does")
@@ -83,8 +92,8 @@ def measure(context: run.Context) -> dict[str, typing.Any]:
 
 
 def _metadata(context: run.Context, shape: Shape) -> pathlib.Path:
-    names = [(f"ctl-{i:03}", "controller") for i in range(shape.interiors)]
-    names += [(f"cmp-{i:03}", "compute") for i in range(shape.edges)]
+    names = [(f"ctl-{number:03}", "controller") for number in range(shape.interiors)]
+    names += [(f"cmp-{number:03}", "compute") for number in range(shape.edges)]
     thinned = {"max_links": shape.most_links} if shape.most_links else {}
     raw: dict[str, typing.Any] = {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "bench-rpc-secret", "tls": False},
@@ -93,8 +102,8 @@ def _metadata(context: run.Context, shape: Shape) -> pathlib.Path:
             "engine": context.engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret", **thinned,
         },
         "nodes": [
-            {"name": name, "address": f"127.1.{i // 250}.{i % 250 + 1}", "role": role}
-            for i, (name, role) in enumerate(names)
+            {"name": name, "address": f"127.1.{number // 250}.{number % 250 + 1}", "role": role}
+            for number, (name, role) in enumerate(names)
         ],
     }  # fmt: skip
     path = context.directory / f"{shape.interiors}-{shape.edges}-{shape.most_links}.json"
@@ -103,7 +112,10 @@ def _metadata(context: run.Context, shape: Shape) -> pathlib.Path:
 
 
 def _render(context: run.Context, shape: Shape, number: int) -> overcloud.Overcloud:
-    """Return an overcloud whose nodes have what ``om-agent apply`` would write, done here: fifty of it take long."""
+    """Return an overcloud with the files that ``om-agent apply`` would write.
+
+    They are written in this process, because starting the agent for each of fifty nodes takes long.
+    """
     cloud = overcloud.create([_metadata(context, shape)], context.directory / f"mesh-{number}")
     overcloud.without_services(cloud.hosts)
     text = importlib.resources.files("om_agent").joinpath("data/services.yaml").read_text("utf-8")
@@ -117,7 +129,7 @@ def _render(context: run.Context, shape: Shape, number: int) -> overcloud.Overcl
 
 
 class Trial:
-    """One mesh: started, left alone, one router lost and back again."""
+    """The measurement of one mesh: its start, its rest, and the loss and return of one router."""
 
     def __init__(self, mesh: routers.Mesh) -> None:
         self._mesh = mesh
@@ -127,38 +139,38 @@ class Trial:
         self.foreign = 0.0
 
     def close(self) -> None:
-        """End the connection over which routers are asked; as long as it is idle it must not be there."""
+        """Close the management connection. It must not exist while the mesh is measured at rest."""
         if self._client:
             self._client.close()
         self._client = None
 
     def values(self) -> dict[str, float]:
-        """Do all of it; what did not happen in time has no figure."""
+        """Measure the mesh. Leave out the figures of what did not happen in time."""
         for router in self._mesh.routers:
             router.start()
         begun = time.monotonic()
         for router in self._mesh.routers:
             router.wait()
         all_names = set(self._interiors)
-        took = self._agree(all_names, begun, _KNOW_SECONDS)
-        values = {models.AT_REST: float(took is not None), "CPU s at start": self._used()}
-        if took is None:
+        seconds = self._agree(all_names, begun, _KNOW_SECONDS)
+        values = {models.AT_REST: float(seconds is not None), "CPU s at start": self._used()}
+        if seconds is None:
             return {**values, **self._unsettled(all_names), **self._idle(counted=False)}
-        values["know each other s"] = took
+        values["know each other s"] = seconds
         time.sleep(_CALM_SECONDS)
         values.update(self._idle(counted=True))
         return {**values, **self._loss(values["idle cores"])}
 
-    # -- who knows whom --
+    # -- which routers know each other --
 
     def _ask(self, name: str, entity: str) -> list[amqp.Row] | None:
-        """Return what a router says, asked through the first one; None when it says nothing."""
-        eye = next(iter(self._interiors))
+        """Query a router through the first one. Return None when it does not answer."""
+        first = next(iter(self._interiors))
         try:
             if not self._client:
-                self._client = self._interiors[eye].manage()
-            return self._client.query(entity, "" if name == eye else name)
-        except errors.Unreachable:
+                self._client = self._interiors[first].manage()
+            return self._client.query(entity, "" if name == first else name)
+        except om_agent.errors.Unreachable:
             self.close()
             return None
 
@@ -167,35 +179,44 @@ class Trial:
         return set(verify.reachable(rows, name)) if rows else set()
 
     def _uplinks(self, names: collections.abc.Iterable[str]) -> int:
-        rows = itertools.chain.from_iterable(self._ask(name, "connection") or () for name in names)
-        return sum(row["role"] == "edge" and row["opened"] for row in rows)
+        count = 0
+        for name in names:
+            rows = self._ask(name, "connection") or ()
+            count += sum(row["role"] == "edge" and row["opened"] for row in rows)
+        return count
 
     def _agree(self, wanted: set[str], begun: float, seconds: float) -> float | None:
-        """Wait until each router of ``wanted`` reaches these and no other, and every edge has both uplinks if all
-        interiors are there; return how long after ``begun`` that was, None when it was not within ``seconds``."""
+        """Wait until each router of ``wanted`` reaches exactly these.
+
+        When ``wanted`` are all interiors, every edge must have both uplinks, too.
+
+        :return: the seconds since ``begun``, None when it took longer than ``seconds``.
+        """
         names = itertools.cycle(sorted(wanted))
-        name, good = next(names), 0
-        complete = wanted == set(self._interiors)
+        name = next(names)
+        in_a_row = 0  # routers that gave the right answer
+        uplinks = 2 * len(self._edges) if wanted == set(self._interiors) else 0
         while time.monotonic() < begun + seconds:
             if self._reached(name) != wanted:
-                good = 0
+                in_a_row = 0
                 time.sleep(_POLL)
                 continue
-            name, good = next(names), good + 1
-            if good >= len(wanted):
-                if not complete or self._uplinks(wanted) == 2 * len(self._edges):
+            name = next(names)
+            in_a_row += 1
+            if in_a_row >= len(wanted):
+                if not uplinks or self._uplinks(wanted) == uplinks:
                     return time.monotonic() - begun
                 time.sleep(_POLL)
         return None
 
     def _unsettled(self, names: set[str]) -> dict[str, float]:
-        """Return what routers know that do not all know each other."""
+        """Return how many routers answer and how many others they reach, in a mesh that did not come to rest."""
         deadline = time.monotonic() + _UNSETTLED_SECONDS
-        found = []
+        counts = []
         for name in sorted(names):
             if time.monotonic() < deadline:
-                found.append(len(self._reached(name)))
-        answers = [count for count in found if count]
+                counts.append(len(self._reached(name)))
+        answers = [count for count in counts if count]
         return {
             "routers that answered": len(answers),
             "reached by these": sum(answers) / len(answers) if answers else 0.0,
@@ -210,90 +231,114 @@ class Trial:
         return machine.used(self._processes(self._mesh.routers))
 
     def _control(self) -> dict[str, tuple[float, int]]:
-        """Return by interior when it was asked, and how many messages it had sent over its control links."""
+        """Return by interior the time of the query, and how many messages it had sent over its control links."""
         found = {}
         for name in self._interiors:
             rows = self._ask(name, "router.link")
             if rows is not None:
-                sent = [r["deliveryCount"] for r in rows if (r["linkType"], r["linkDir"]) == ("router-control", "out")]
-                found[name] = (time.monotonic(), sum(sent))
+                control = [row for row in rows if (row["linkType"], row["linkDir"]) == ("router-control", "out")]
+                sent = sum(row["deliveryCount"] for row in control)
+                found[name] = (time.monotonic(), sent)
         return found
 
     def _idle(self, counted: bool) -> dict[str, float]:
-        """Return what is used when nobody sends anything.
+        """Return what the mesh uses while no client sends anything.
 
-        :param counted: ask for the messages too, which a mesh that does not come to rest answers too late.
+        :param counted: whether to count the messages between routers, too. A mesh that does not come to rest answers
+            too late for that.
         """
-        inner, outer = self._processes(self._interiors.values()), self._processes(self._edges)
-        counts = self._control() if counted else {}
+        interiors = self._processes(self._interiors.values())
+        edges = self._processes(self._edges)
+        messages_before = self._control() if counted else {}
         self.close()
         time.sleep(1)
-        before, carried = machine.Usage.now((), inner + outer), _loopback()
-        used, edges = _to_the_nanosecond(inner), _to_the_nanosecond(outer)
+        before = machine.Usage.now((), interiors + edges)
+        bytes_before, packets_before = _loopback()
+        interiors_cpu = -_to_the_nanosecond(interiors)
+        edges_cpu = -_to_the_nanosecond(edges)
         time.sleep(_IDLE_SECONDS if counted else _RESTLESS_SECONDS)
-        used, edges = _to_the_nanosecond(inner) - used, _to_the_nanosecond(outer) - edges
-        after, now = machine.Usage.now((), inner + outer), _loopback()
+        interiors_cpu += _to_the_nanosecond(interiors)
+        edges_cpu += _to_the_nanosecond(edges)
+        after = machine.Usage.now((), interiors + edges)
+        bytes_after, packets_after = _loopback()
         seconds = after.at - before.at
         self.foreign = before.foreign(after)
         values = {
-            "idle cores": (used + edges) / seconds,
-            models.IDLE: used / seconds / len(inner),
-            "memory by interior MiB": machine.resident(inner) / len(inner),
+            "idle cores": (interiors_cpu + edges_cpu) / seconds,
+            models.IDLE: interiors_cpu / seconds / len(interiors),
+            "memory by interior MiB": machine.resident(interiors) / len(interiors),
             "connections": _connections(),
-            "kB/s": (now[0] - carried[0]) / seconds / 1000,
-            "packets/s": (now[1] - carried[1]) / seconds,
+            "kB/s": (bytes_after - bytes_before) / seconds / 1000,
+            "packets/s": (packets_after - packets_before) / seconds,
         }
-        if outer:
-            values["idle cores by edge"] = edges / seconds / len(outer)
-            values["memory by edge MiB"] = machine.resident(outer) / len(outer)
-        later = self._control() if counted else {}
-        rates = [(later[n][1] - sent) / (later[n][0] - at) for n, (at, sent) in counts.items() if n in later]
-        if len(rates) == len(inner):
+        if edges:
+            values["idle cores by edge"] = edges_cpu / seconds / len(edges)
+            values["memory by edge MiB"] = machine.resident(edges) / len(edges)
+        messages_after = self._control() if counted else {}
+        rates = _rates(messages_before, messages_after)
+        if len(rates) == len(interiors):
             values[models.MESSAGES] = sum(rates)
         return values
 
     def _loss(self, idle: float) -> dict[str, float]:
         """Kill the last interior, and start it again.
 
-        :param idle: cores that are used anyway.
+        :param idle: cores that the mesh uses at rest.
         """
         name, lost = list(self._interiors.items())[-1]
-        rest = set(self._interiors) - {name}
-        self._reached(min(rest))  # logs in, so that this is not measured
-        own = machine.cpu(lost.process) if lost.process else 0.0
-        used, begun = self._used() - own, time.monotonic()
+        others = set(self._interiors) - {name}
+        self._reached(min(others))  # logs in now, so that the login is not measured
+        cpu_of_lost = machine.cpu(lost.process) if lost.process else 0.0
+        cpu_before = self._used() - cpu_of_lost
+        begun = time.monotonic()
         lost.kill()
         lost.process = None
-        gone = self._agree(rest, begun, _CHANGE_SECONDS)
+        until_noticed = self._agree(others, begun, _CHANGE_SECONDS)
         time.sleep(_AFTER_SECONDS)
-        values = {"CPU s by loss": max(0.0, self._used() - used - idle * (time.monotonic() - begun))}
+        cpu = self._used() - cpu_before
+        cpu_at_rest = idle * (time.monotonic() - begun)
+        values = {"CPU s by loss": max(0.0, cpu - cpu_at_rest)}
         lost.start()
         begun = time.monotonic()
-        back = self._agree(set(self._interiors), begun, _CHANGE_SECONDS)
-        values.update({"lost s": gone} if gone is not None else {})
-        values.update({"back s": back} if back is not None else {})
+        until_back = self._agree(set(self._interiors), begun, _CHANGE_SECONDS)
+        if until_noticed is not None:
+            values["lost s"] = until_noticed
+        if until_back is not None:
+            values["back s"] = until_back
         return values
 
 
+def _rates(
+    before: collections.abc.Mapping[str, tuple[float, int]], after: collections.abc.Mapping[str, tuple[float, int]]
+) -> list[float]:
+    """Return the messages per second of each router that answered both times."""
+    rates = []
+    for name, (time_before, sent_before) in before.items():
+        if name in after:
+            time_after, sent_after = after[name]
+            rates.append((sent_after - sent_before) / (time_after - time_before))
+    return rates
+
+
 def _to_the_nanosecond(some: collections.abc.Iterable[processes.Process]) -> float:
-    """Return the CPU seconds of processes, to the nanosecond, since a router at rest uses few of a clock's ticks."""
+    """Return the CPU seconds of processes. A clock tick is too coarse for a router at rest, a nanosecond is not."""
     total = 0
     for process in some:
         for path in pathlib.Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):  # the thread has just ended
+            with contextlib.suppress(OSError):  # the thread has ended meanwhile
                 total += int(path.read_text().split()[0])
     return total / 1e9
 
 
 def _loopback() -> tuple[int, int]:
-    """Return bytes and packets that came over the loopback device so far; here nobody else uses it (proc(5))."""
+    """Return the bytes and packets that the loopback device has received (proc(5)). Only this benchmark uses it."""
     lines = pathlib.Path("/proc/self/net/dev").read_text().splitlines()
     fields = next(line.split() for line in lines if line.strip().startswith("lo:"))
     return int(fields[1]), int(fields[2])
 
 
 def _connections() -> float:
-    """Return how many connections there are; both ends of each are here."""
+    """Return the number of connections. The table lists both ends of each."""
     rows = pathlib.Path("/proc/self/net/tcp").read_text().splitlines()[1:]
     return sum(row.split()[3] == "01" for row in rows) / 2
 
@@ -302,9 +347,9 @@ def _connections() -> float:
 
 
 def path_engine(engine: model.Engine) -> types.ModuleType:
-    """Return the engine's own computation of routes, Python that needs nothing of the rest.
+    """Return the engine's module that computes routes. It is Python and needs no other part of the engine.
 
-    :raises testbed.errors.TestbedError: when it is not found beside the program.
+    :raises testbed.errors.TestbedError: when the module is not installed together with the program.
     """
     program = pathlib.Path((routers.find(engine) or ("",))[0]).resolve()
     for place in ("lib*/*/python", "lib*/python3*/*-packages"):
@@ -314,35 +359,39 @@ def path_engine(engine: model.Engine) -> types.ModuleType:
                 module = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
                 return module
-    raise testbed_errors.TestbedError(
-        f"The computation of routes of {engine.value} is not found where {program} is installed."
+    raise errors.TestbedError(
+        f"The Python module with which {engine.value} computes routes is missing from the installation of {program}."
     )
 
 
 def _routes(context: run.Context) -> list[models.Point]:
-    """Return how long one computation takes in meshes of many sizes, thinned and not."""
+    """Return how long one computation takes in meshes of many sizes, with the default ``max_links`` and with all links.
+
+    The time is the shortest of several computations.
+    """
     module = typing.cast(typing.Any, path_engine(context.engine))
-    found = []
-    for count, (most, value) in itertools.product(_ROUTED, models.ROUTES.items()):
-        d = overcloud.load([_metadata(context, Shape(count, most_links=most))])
+    points = []
+    for count, (most_links, value) in itertools.product(_ROUTED, models.ROUTES.items()):
+        deployment = overcloud.load([_metadata(context, Shape(count, most_links=most_links))])
         peers: dict[str, dict[str, int]] = collections.defaultdict(dict)
-        for link in topology.interior_links(d):
+        for link in topology.interior_links(deployment):
             peers[link.source][link.target] = peers[link.target][link.source] = 1
-        states = {name: types.SimpleNamespace(peers=own) for name, own in peers.items()}
-        engine = module.PathEngine(types.SimpleNamespace(id=min(states)))
-        took = []
+        states = {name: types.SimpleNamespace(peers=own_peers) for name, own_peers in peers.items()}
+        path_finder = module.PathEngine(types.SimpleNamespace(id=min(states)))
+        seconds = []
         for _ in range(_COMPUTED):
             begun = time.thread_time()
-            engine.calculate_routes(states)
-            took.append(time.thread_time() - begun)
-        found.append(models.Point(models.Size(count, most_links=most), {value: min(took)}))
-    return found
+            path_finder.calculate_routes(states)
+            seconds.append(time.thread_time() - begun)
+        points.append(models.Point(models.Size(count, most_links=most_links), {value: min(seconds)}))
+    return points
 
 
 def _beyond(context: run.Context) -> list[models.Size]:
-    """Return meshes of which many are too large to be started here, as the planner lays them out."""
-    found = []
+    """Return the sizes of the larger meshes that the planner makes. Many are too large to start on one machine."""
+    sizes = []
     for shape in _BEYOND:
-        alone = dataclasses.replace(shape, edges=0)  # edges have no part in the links between interiors
-        found.append(models.Size.of(overcloud.load([_metadata(context, alone)]), shape.edges, shape.most_links))
-    return found
+        without_edges = dataclasses.replace(shape, edges=0)  # edges do not change the links between interiors
+        deployment = overcloud.load([_metadata(context, without_edges)])
+        sizes.append(models.Size.of(deployment, shape.edges, shape.most_links))
+    return sizes

@@ -1,4 +1,4 @@
-"""What a side is made to do, and the figures of it."""
+"""The work that sides do, and how its figures are computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections.abc
 import dataclasses
 import functools
 import itertools
+import operator
 import time
 
 from bench import figures, machine, sides
@@ -16,7 +17,7 @@ _CALLERS = {
     "one": (1, 4, 16, 32, 64), "three": (1, 4, 12, 16, 64), "settings": (12, 64),
     "driver": (1, 16, 32, 64), "driver-mesh": (12,),
 }  # fmt: skip
-_ONLY = {"driver": ("cast",), "driver-mesh": (), "settings": ("cast", "fanout")}  # bursts; else all kinds
+_ONLY = {"driver": ("cast",), "driver-mesh": (), "settings": ("cast", "fanout")}  # kinds of bursts; otherwise all
 CONNECTIONS = (100, 500, 1000, 2000)
 STORM = 500
 _WARM_SECONDS = 1.0
@@ -24,12 +25,12 @@ _CALL_SECONDS = 5.0
 _TIMEOUT = 30.0
 _BURST_SECONDS = 60.0
 _BURSTS = (("cast", 4, 4000), ("cast", 32, 6000), ("fanout", 4, 2000), ("notify", 4, 3000))  # kind, threads, messages
-_SETTLE_SECONDS = 3.0  # without a change, until what is missing is lost
+_SETTLE_SECONDS = 3.0  # when nothing arrives for so long, missing messages count as lost
 _OPEN_SECONDS = 180.0
 _IDLE_SECONDS = 10.0
 _FAILOVER_SECONDS = 20.0
 _FAILURE_AT = 3.0
-_BACK_AFTER = 1.0  # as the units restart what has crashed
+_BACK_AFTER = 1.0  # systemd restarts a crashed unit after about that time
 _FAILOVER_TIMEOUT = 10.0
 _MANY = 10_000_000
 
@@ -46,86 +47,107 @@ class Work:
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    return [total // parts + (i < total % parts) for i in range(min(total, parts))]
+    """Return ``total`` divided into equal parts as far as possible. Leave out parts of 0."""
+    share, rest = divmod(total, parts)
+    larger = [share + 1] * rest
+    return larger + [share] * (parts - rest) if share else larger
 
 
 def calls(side: sides.Side, callers: int, far: bool = False) -> Values:
-    """Call as fast as so many threads can, spread over the clients; servers answer at once.
+    """Call as fast as ``callers`` threads can. The threads are divided among the clients; servers answer at once.
 
-    :param far: whether each client calls the server of the next node; else any server may answer.
+    :param far: whether each client calls the server of the next node; otherwise any server may answer.
     """
-    servers = itertools.cycle((*side.servers[1:], side.servers[0]))
-    used = list(zip(side.clients, _shares(callers, len(side.clients)), servers))
-    watched = (side.intermediaries, [worker.process for worker in (*side.servers, *side.clients)])
-    for seconds in (_WARM_SECONDS, _CALL_SECONDS):
-        before = [machine.used(some) for some in watched]
-        for client, threads, server in used:
-            only = server.host.name if far else ""
-            client.begin("call", _MANY, seconds, server, only=only, timeout=_TIMEOUT, threads=threads)
-        sent = [one for client, *_ in used for one in client.result()]
-        after = [machine.used(some) for some in watched]
-    good = [one for one in sent if not one.error]
+    services = [worker.process for worker in (*side.servers, *side.clients)]
+    _call(side, callers, far, _WARM_SECONDS)
+    intermediaries_before = machine.used(side.intermediaries)
+    services_before = machine.used(services)
+    sent = _call(side, callers, far, _CALL_SECONDS)
+    intermediaries_cpu = machine.used(side.intermediaries) - intermediaries_before
+    services_cpu = machine.used(services) - services_before
+    good = [call for call in sent if not call.error]
     if not good:
         raise errors.TestbedError(f"No call of {side.kind.words} was answered.", side.clients[0].process.tail())
-    took = [1000 * one.seconds for one in good]
-    carrying, serving = (10_000 * (b - a) / len(good) for a, b in zip(before, after))
+    milliseconds = [1000 * call.seconds for call in good]
+    seconds = max(call.done for call in good) - min(call.begun for call in sent)
+    each = 10_000 / len(good)
     return {
-        "calls/s": len(good) / (max(one.done for one in good) - min(one.begun for one in sent)),
-        "p50 ms": figures.percentile(took, 50),
-        "p99 ms": figures.percentile(took, 99),
-        "CPU s/10k": carrying,
-        "services' CPU s/10k": serving,
-        "CPU of all s/10k": carrying + serving,
+        "calls/s": len(good) / seconds,
+        "p50 ms": figures.percentile(milliseconds, 50),
+        "p99 ms": figures.percentile(milliseconds, 99),
+        "CPU s/10k": each * intermediaries_cpu,
+        "services' CPU s/10k": each * services_cpu,
+        "CPU of all s/10k": each * (intermediaries_cpu + services_cpu),
         "memory MiB": machine.resident(side.intermediaries),
         "memory with notifications MiB": machine.resident(side.messaging),
         "failed": len(sent) - len(good),
     }
 
 
+def _call(side: sides.Side, callers: int, far: bool, seconds: float) -> list[workers.Sent]:
+    """Let the clients call for ``seconds``. Return their calls."""
+    servers = (*side.servers[1:], side.servers[0])
+    clients = []
+    for client, threads, server in zip(side.clients, _shares(callers, len(side.clients)), itertools.cycle(servers)):
+        only = server.host.name if far else ""
+        client.begin("call", _MANY, seconds, server, only=only, timeout=_TIMEOUT, threads=threads)
+        clients.append(client)
+    sent: list[workers.Sent] = []
+    for client in clients:
+        sent += client.result()
+    return sent
+
+
 def burst(side: sides.Side, kind: str, threads: int, count: int) -> Values:
-    """Send as fast as one process with so many threads can, and see what arrives."""
+    """Send as fast as one process with ``threads`` threads can, and count what arrives."""
     carriers = side.stores if kind == "notify" else side.intermediaries
     client = side.clients[0]
     target = None if kind == "notify" else side.servers[0]
     before = machine.Usage.now(carriers, ())
     client.begin(kind, count, _BURST_SECONDS, target, timeout=_TIMEOUT, threads=threads)
     sent = client.result()
-    good = {one.ident: one.begun for one in sent if not one.error}
+    good = {message.ident: message.begun for message in sent if not message.error}
     arrived = _arrived(side, kind, good)
     after = machine.Usage.now(carriers, ())
-    begun = min(one.begun for one in sent)
+    begun = min(message.begun for message in sent)
+    sending_seconds = max(message.done for message in sent) - begun
+    arriving_seconds = max(arrived, default=begun) - begun + 1e-9
     copies = len(side.servers) if kind == "fanout" else 1
     wanted = copies * len(good)
+    lost = wanted - len(arrived)
     return {
-        "sent/s": len(good) / (max(one.done for one in sent) - begun),
-        "arrived/s": len(arrived) / (max(arrived, default=begun) - begun + 1e-9),
+        "sent/s": len(good) / sending_seconds,
+        "arrived/s": len(arrived) / arriving_seconds,
         "CPU s/10k": 10_000 * (after.asked - before.asked) / max(1, len(arrived)),
-        "lost": wanted - len(arrived),
-        "lost %": 100 * (wanted - len(arrived)) / max(1, wanted),
+        "lost": lost,
+        "lost %": 100 * lost / max(1, wanted),
         "refused": len(sent) - len(good),
     }
 
 
 def _arrived(side: sides.Side, kind: str, good: dict[str, float]) -> list[float]:
-    """Wait until all are there or no more come; returns when each did."""
-    if kind == "notify":
-        read: list[collections.abc.Callable[[], workers.Got]] = [one.got for one in side.listeners]
-    else:
-        read = [lambda server=server: server.got(kind) for server in side.servers]  # type: ignore[misc]
-    wanted = len(good) * (len(read) if kind == "fanout" else 1)
-    found: list[float] = []
+    """Wait until all messages have arrived or no more do. Return when each arrived.
+
+    :param good: when each message was sent.
+    """
+    receivers: collections.abc.Sequence[workers.Receiver] = side.listeners if kind == "notify" else side.servers
+    wanted = len(good) * (len(receivers) if kind == "fanout" else 1)
+    arrived: list[float] = []
     changed = time.monotonic()
-    while len(found) < wanted and time.monotonic() < changed + _SETTLE_SECONDS:
+    while len(arrived) < wanted and time.monotonic() < changed + _SETTLE_SECONDS:
         time.sleep(0.3)
-        before = len(found)
-        found = [good[i] + late for got in read for i, late in got().seconds.items() if i in good]
-        if len(found) != before:
+        before = len(arrived)
+        arrived = []
+        for receiver in receivers:
+            got = receiver.got(kind).seconds
+            arrived += [good[ident] + seconds for ident, seconds in got.items() if ident in good]
+        if len(arrived) != before:
             changed = time.monotonic()
-    return found
+    return arrived
 
 
 def connections(side: sides.Side) -> Values:
-    """Connect more and more clients that say nothing, each with what an RPC server has for itself and for answers."""
+    """Connect more and more idle clients. Each has the links or queues of an RPC server and of its replies."""
     values: Values = {}
     crowds: list[workers.Crowd] = []
     try:
@@ -149,12 +171,12 @@ def connections(side: sides.Side) -> Values:
         idle = machine.Usage.now(side.intermediaries, ())
         values[f"idle CPU % at {have}"] = 100 * (idle.asked - before.asked) / (idle.at - before.at)
     finally:
-        side.supervisor.end(*(c.process for c in crowds), grace=0)
+        side.supervisor.end(*(crowd.process for crowd in crowds), grace=0)
     return values
 
 
 def storm(side: sides.Side) -> Values:
-    """Kill what hundreds are connected to, start it again, and wait until all are complete again."""
+    """Kill the router or broker of `STORM` clients, start it again, and wait until all of them are connected again."""
     crowds = [side.crowd(first, 250) for first in range(0, STORM, 250)]
     try:
         _complete(crowds, STORM)
@@ -169,7 +191,7 @@ def storm(side: sides.Side) -> Values:
         side.wait()
         return {"until all are back s": last - killed, "CPU s": after.asked - begun.asked}
     finally:
-        side.supervisor.end(*(c.process for c in crowds), grace=0)
+        side.supervisor.end(*(crowd.process for crowd in crowds), grace=0)
 
 
 def _open(crowds: list[workers.Crowd]) -> tuple[int, float]:
@@ -183,9 +205,9 @@ def _complete(crowds: list[workers.Crowd], count: int) -> None:
 
 
 def failover(side: sides.Side) -> Values:
-    """Kill -9 the first node's router or broker under calls from every node; it is started again a second later.
+    """Kill the first node's router or broker during calls from every node, and start it again a second later.
 
-    Services are new: those that have been through it are connected elsewhere, and would lose nothing.
+    The services are new ones. After an earlier failover, services are connected to other nodes and would lose nothing.
     """
     side.renew_services()
     begun = time.monotonic()
@@ -200,40 +222,45 @@ def failover(side: sides.Side) -> Values:
     side.revive(0)
     sent = [client.result() for client in side.clients]
     side.wait()
-    everything = [one for by_client in sent for one in by_client]
-    disturbed = [one.done for one in everything if one.error or one.seconds > 1]
+    all_calls = [call for by_client in sent for call in by_client]
+    disturbed = [call.done for call in all_calls if call.error or call.seconds > 1]
     return {
-        "calls lost": sum(bool(one.error) for one in everything),
+        "calls lost": sum(bool(call.error) for call in all_calls),
         "longest outage s": max(outage(by_client, begun) for by_client in sent),
         "disturbed until s": max(disturbed, default=killed) - killed,
-        "calls": sum(not one.error for one in everything),
+        "calls": sum(not call.error for call in all_calls),
     }
 
 
 def outage(sent: collections.abc.Iterable[workers.Sent], begun: float) -> float:
-    """Return the longest time in seconds in which a thread of a client got no answer; ``begun`` is when all began."""
-    found = 0.0
-    last: dict[int, float] = {}
-    for one in sorted(sent, key=lambda one: one.done):
-        before = last.setdefault(one.thread, begun)
-        found = max(found, one.done - before)
-        if not one.error:
-            last[one.thread] = one.done
-    return found
+    """Return the longest time in seconds in which a thread of a client got no answer.
+
+    :param begun: when all threads began.
+    """
+    longest = 0.0
+    last_answer: dict[int, float] = {}
+    for call in sorted(sent, key=operator.attrgetter("done")):
+        before = last_answer.setdefault(call.thread, begun)
+        longest = max(longest, call.done - before)
+        if not call.error:
+            last_answer[call.thread] = call.done
+    return longest
 
 
 def plan(pair: str) -> list[Work]:
-    """Return the work for the sides of a pair, in order: what disturbs most comes last."""
-    every = [Work(f"calls/{n}", functools.partial(calls, callers=n), 3) for n in _CALLERS[pair]]
+    """Return the work for the sides of a pair, in order. The work that disturbs the sides most comes last."""
+    works = []
+    for count in _CALLERS[pair]:
+        works.append(Work(f"calls/{count}", functools.partial(calls, callers=count), 3))
     if pair == "three":
-        every += [Work(f"far/{n}", functools.partial(calls, callers=n, far=True), 3) for n in _FAR_CALLERS]
-    every += [
-        Work(f"burst/{kind} {threads}", functools.partial(burst, kind=kind, threads=threads, count=count), 3)
-        for kind, threads, count in _BURSTS
-        if kind in _ONLY.get(pair, (kind,))
-    ]
-    last = {
-        "one": [Work("connections", connections, 1), Work("storm", storm, 3)],
-        "three": [Work("failover", failover, 3)],
-    }
-    return [*every, *last.get(pair, ())]
+        for count in _FAR_CALLERS:
+            works.append(Work(f"far/{count}", functools.partial(calls, callers=count, far=True), 3))
+    for kind, threads, count in _BURSTS:
+        if kind in _ONLY.get(pair, (kind,)):
+            do = functools.partial(burst, kind=kind, threads=threads, count=count)
+            works.append(Work(f"burst/{kind} {threads}", do, 3))
+    if pair == "one":
+        works += [Work("connections", connections, 1), Work("storm", storm, 3)]
+    if pair == "three":
+        works.append(Work("failover", failover, 3))
+    return works

@@ -1,8 +1,8 @@
-"""Which address a target has, as every driver of the cloud must reckon it. Pure.
+"""Compute the address of a target. All drivers of a cloud must compute the same one. Pure.
 
 Routable addresses are ``prefix/delivery[/virtual host]/exchange/topic[/server]``. Legacy addresses are
 ``prefix[.virtual host].exchange.topic[.server or all]``, the same for RPC and notifications. They are for qpid-cpp and
-for peers that do not say what they are.
+for peers that do not announce a product name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LEGACY_PRODUCTS = ("", "qpid-cpp")
 
 
 class Target(typing.Protocol):
-    """What is read of an oslo_messaging.Target."""
+    """The attributes of oslo_messaging.Target that this module reads."""
 
     exchange: str | None
     topic: str | None
@@ -23,11 +23,11 @@ class Target(typing.Protocol):
 
 
 class Addressing(typing.NamedTuple):
-    """The options that addresses are made of.
+    """The options from which addresses are computed.
 
     :param mode: ``dynamic``, ``routable`` or ``legacy``.
-    :param default_exchange: the service's control_exchange; may be ''.
-    :param virtual_host: '' unless it is part of the addresses.
+    :param default_exchange: the service's control_exchange, or ''.
+    :param virtual_host: the virtual host if it is part of the addresses, otherwise ''.
     """
 
     mode: str = "dynamic"
@@ -45,11 +45,11 @@ class Addressing(typing.NamedTuple):
     group_prefix: str = "unicast"
 
     def legacy(self, product: str) -> bool:
-        """Return whether a peer that says it is ``product`` gets legacy addresses."""
+        """Return whether a peer with this product name gets legacy addresses."""
         return self.mode == "legacy" or (self.mode == "dynamic" and product in _LEGACY_PRODUCTS)
 
     def resolve(self, target: Target, half: str, legacy: bool) -> str:
-        """Return the address that a message to ``target`` is sent to."""
+        """Return the address for a message to ``target``."""
         if target.fanout:
             return self.multicast_address(target, half, legacy)
         if target.server:
@@ -77,8 +77,8 @@ class Addressing(typing.NamedTuple):
 
     def _routable(self, delivery: str, target: Target, half: str, server: str) -> str:
         prefix = self.rpc_prefix if half == RPC else self.notify_prefix
-        own = self.rpc_exchange if half == RPC else self.notify_exchange
-        exchange = target.exchange or own or self.default_exchange or "openstack"
+        default_of_half = self.rpc_exchange if half == RPC else self.notify_exchange
+        exchange = target.exchange or default_of_half or self.default_exchange or "openstack"
         return _joined("/", prefix, delivery, self.virtual_host, exchange, target.topic, server)
 
     def _legacy(self, prefix: str, target: Target, last: str) -> str:

@@ -1,8 +1,8 @@
 """Encode and decode AMQP 1.0 values (OASIS AMQP 1.0, part 1: Types).
 
-Decoding is for bytes that anyone may have sent. Each size is compared with what is left before it is used, nesting is
-limited to `MAX_DEPTH`, and an array or list may not announce more elements than it has bytes, so that the time and the
-memory which a value takes are bounded by its length.
+The decoder must be safe with bytes from an untrusted peer. It checks each size against the remaining bytes before it
+uses it. It limits nesting to `MAX_DEPTH`. It refuses arrays and lists that announce more elements than they have bytes.
+So the length of a value bounds the time and the memory that decoding takes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import uuid
 
 from oslo_messaging_amqp1 import errors
 
-MAX_DEPTH = 16  # the deepest value of any performative or message section that is read here is nested five times
+MAX_DEPTH = 16  # values of the performatives and sections that this package reads are nested at most five times
 
 NULL = b"\x40"
 TRUE = b"\x41"
@@ -27,7 +27,7 @@ class Symbol(str):
 
 
 class Long(int):
-    """An integer of another type than ubyte, ushort or uint: it may be negative, or have more than 32 bits."""
+    """An integer that may be negative or have more than 32 bits: not of type ubyte, ushort or uint."""
 
     __slots__ = ()
 
@@ -35,7 +35,7 @@ class Long(int):
 class Described(typing.NamedTuple):
     """A described value.
 
-    :param descriptor: numeric or symbolic descriptor.
+    :param descriptor: a number or a symbol.
     """
 
     descriptor: object
@@ -66,7 +66,7 @@ def ushort(value: int) -> bytes:
 
 
 def uint(value: int) -> bytes:
-    """Encode an unsigned integer of 32 bits, in its shortest form."""
+    """Encode an unsigned integer of 32 bits in its shortest form."""
     if value == 0:
         return b"\x43"
     if value < 256:
@@ -75,7 +75,7 @@ def uint(value: int) -> bytes:
 
 
 def ulong(value: int) -> bytes:
-    """Encode an unsigned integer of 64 bits, in its shortest form."""
+    """Encode an unsigned integer of 64 bits in its shortest form."""
     if value == 0:
         return b"\x44"
     if value < 256:
@@ -104,7 +104,10 @@ def string(value: str) -> bytes:
 
 
 def symbol(value: str) -> bytes:
-    """Encode a symbol; raises UnicodeEncodeError when it is not ASCII."""
+    """Encode a symbol.
+
+    :raises UnicodeEncodeError: when it is not ASCII.
+    """
     encoded = value.encode("ascii")
     if len(encoded) < 256:
         return bytes((0xA3, len(encoded))) + encoded
@@ -112,7 +115,7 @@ def symbol(value: str) -> bytes:
 
 
 def compound(items: typing.Sequence[bytes]) -> bytes:
-    """Encode a list of values that are encoded already."""
+    """Encode a list whose items are encoded already."""
     if not items:
         return b"\x45"
     body = b"".join(items)
@@ -122,7 +125,7 @@ def compound(items: typing.Sequence[bytes]) -> bytes:
 
 
 def mapping(items: typing.Mapping[bytes, bytes]) -> bytes:
-    """Encode a map of keys and values that are encoded already."""
+    """Encode a map whose keys and values are encoded already."""
     body = b"".join(key + value for key, value in items.items())
     if len(body) < 255 and 2 * len(items) < 256:
         return bytes((0xC1, len(body) + 1, 2 * len(items))) + body
@@ -130,16 +133,16 @@ def mapping(items: typing.Mapping[bytes, bytes]) -> bytes:
 
 
 def described(code: int, value: bytes) -> bytes:
-    """Encode a described value whose descriptor is a number below 256."""
+    """Encode a described value. ``code`` is its descriptor, a number below 256."""
     return bytes((0x00, 0x53, code)) + value
 
 
 def composite(code: int, fields: typing.Sequence[bytes | None]) -> bytes:
-    """Encode a composite type; None stands for null, and trailing nulls are left out."""
-    last = len(fields)
-    while last and fields[last - 1] is None:
-        last -= 1
-    return described(code, compound([NULL if field is None else field for field in fields[:last]]))
+    """Encode a composite type. None stands for null. Trailing nulls are left out."""
+    length = len(fields)
+    while length and fields[length - 1] is None:
+        length -= 1
+    return described(code, compound([NULL if field is None else field for field in fields[:length]]))
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
@@ -153,17 +156,17 @@ _Decoder = typing.Callable[[bytes, int, int, int], _Decoded]
 
 
 def decode(data: bytes, start: int = 0, end: int | None = None) -> _Decoded:
-    """Decode the value that begins at ``start``; returns it and where the next one begins.
+    """Decode the value that begins at ``start``. Return it and the position after it.
 
-    A null is None, a list or array is a list, a map is a dict, a described value is `Described`.
+    A null becomes None, a list or array a list, a map a dict, a described value `Described`.
 
-    :raises errors.DecodeError: when there is no such value before ``end``.
+    :raises errors.DecodeError: when there is no valid value between ``start`` and ``end``.
     """
     return _value(data, start, len(data) if end is None else end, MAX_DEPTH)
 
 
 def skip(data: bytes, at: int, end: int) -> int:
-    """Return where the value at ``at`` ends. What it holds is neither decoded nor checked.
+    """Return the position after the value at ``at``, without decoding or checking its content.
 
     :raises errors.DecodeError: when it ends after ``end``.
     """
@@ -231,13 +234,13 @@ def _character(code: int) -> str:
 
 
 def _span(data: bytes, at: int, end: int, wide: bool) -> tuple[int, int]:
-    """Return where a variable-width value begins and ends."""
+    """Return the positions where the content of a variable-width value begins and ends."""
     first = at + (4 if wide else 1)
     if first > end:
         raise errors.DecodeError("a size is cut off")
     after = first + (_u32(data, at)[0] if wide else data[at])
     if after > end:
-        raise errors.DecodeError("a value is longer than what holds it")
+        raise errors.DecodeError("a value is longer than the value or frame around it")
     return first, after
 
 
@@ -272,13 +275,13 @@ def _binary(wide: bool) -> _Decoder:
 
 
 def _counted(data: bytes, at: int, end: int, wide: bool) -> tuple[int, int, int]:
-    """Return the number of elements of a compound value, and where they begin and end."""
+    """Return the number of elements of a compound value, and the positions where they begin and end."""
     first, after = _span(data, at, end, wide)
     body = first + (4 if wide else 1)
     if body > after:
         raise errors.DecodeError("a count is cut off")
     count = _u32(data, first)[0] if wide else data[first]
-    if count > after - body:  # each element takes a byte at least
+    if count > after - body:  # each element takes at least one byte
         raise errors.DecodeError("a list announces more elements than it has room for")
     return count, body, after
 
@@ -288,7 +291,7 @@ _BYTE_VALUES = frozenset((0x50, 0x52, 0x53))
 
 
 def _list8(data: bytes, at: int, end: int, depth: int) -> _Decoded:
-    """Read a short list. What most of the fields of most frames are is read without a call for each."""
+    """Decode a list of up to 255 bytes. Decode the most frequent types here, to save a call for each field."""
     count, at, after = _counted(data, at, end, False)
     if depth == 0:
         raise errors.DecodeError("values are nested too deeply")
@@ -372,7 +375,7 @@ def _array(wide: bool) -> _Decoder:
         decoder = _DECODERS[data[at]]
         if decoder is None or data[at] == 0:
             raise errors.DecodeError("an array has elements of an unknown type")
-        # Elements of a type without content take no byte: what is announced may be any number, and is not believed.
+        # Elements of a type without content take no bytes. The size does not limit their number, so 255 does.
         if (data[at] in _EMPTY and count > 255) or (data[at] not in _EMPTY and count > after - at - 1):
             raise errors.DecodeError("an array announces more elements than it has room for")
         at += 1
@@ -399,7 +402,8 @@ def _uuid(value: bytes) -> uuid.UUID:
     return uuid.UUID(bytes=value)
 
 
-# Python hashes other types in ways that a peer could choose keys by which all collide: a map would take quadratic time.
+# With keys of other types, a peer could choose keys whose hashes are all equal. Filling a dict would then take
+# quadratic time.
 _KEYS = frozenset((str, Symbol, int, Long, bool, bytes, type(None)))
 
 _EMPTY = frozenset((0x40, 0x41, 0x42, 0x43, 0x44, 0x45))
@@ -424,7 +428,7 @@ _BY_CODE: dict[int, _Decoder] = {
     0x71: _fixed(">i", Long),
     0x72: _fixed(">f"),
     0x73: _fixed(">I", _character),
-    0x74: _fixed(">4s"),  # decimal: kept as bytes, since nothing here reads one
+    0x74: _fixed(">4s"),  # decimal: kept as bytes, because this package uses none
     0x80: _fixed(">Q", Long),
     0x81: _fixed(">q", Long),
     0x82: _fixed(">d"),

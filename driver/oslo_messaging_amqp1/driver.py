@@ -25,15 +25,15 @@ from oslo_messaging_amqp1 import address, engine, errors, frames, log, messages,
 LOG = logging.getLogger(__name__)
 
 _PORT = 5672
-_PRODUCT = "oslo-messaging-amqp1"  # by which a router's operator tells these connections from those of other drivers
-_LOOK_SECONDS = 0.2  # between two looks whether somebody listens
-_TAIL_SECONDS = 0.1  # for messages on their way to a listener that stops
+_PRODUCT = "oslo-messaging-amqp1"  # shows a router's operator which connections this driver opened
+_CONSUMER_CHECK_SECONDS = 0.2  # between two checks whether an address has a consumer
+_TAIL_SECONDS = 0.1  # how long a stopped listener still takes messages that are on their way
 _PRE_SETTLED = ("rpc-call", "rpc-reply", "rpc-cast", "notify")
-_IDS = 64  # names of calls that are drawn at once
-_MAX_WAITING = 100  # messages to one address that wait while nobody waits for them; further senders wait
+_ID_BATCH = 64  # call ids that are generated at once
+_MAX_WAITING = 100  # messages for one address that may wait in the background; above that, the sender waits
 
 
-_dumps = json.JSONEncoder(default=jsonutils.to_primitive).encode  # what jsonutils.dumps does, prepared once
+_dumps = json.JSONEncoder(default=jsonutils.to_primitive).encode  # jsonutils.dumps would make an encoder for each call
 
 
 _DRIVERS: weakref.WeakSet[Driver] = weakref.WeakSet()
@@ -48,9 +48,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Waiter:
-    """One thread waits for one result. A lock is the cheapest thing that it can wait for.
+    """Let one thread wait for one result. A lock is the cheapest means to wait.
 
-    :ivar sent: whether the call that it waits for was sent.
+    :ivar sent: whether the call whose result the thread waits for was sent.
     """
 
     __slots__ = ("_lock", "result", "sent")
@@ -62,14 +62,14 @@ class Waiter:
         self.sent = False
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a result; returns whether there is one."""
+        """Wait for a result. Return whether there is one."""
         return self._lock.acquire(timeout=max(0.0, seconds))
 
     def give(self, result: typing.Any) -> None:
-        """Give a result. The first one counts; None, which a heartbeat is, is none."""
+        """Give a result and wake the thread. The first result counts. A heartbeat gives None and only wakes."""
         if self.result is None:
             self.result = result
-        with contextlib.suppress(RuntimeError):  # there was one already
+        with contextlib.suppress(RuntimeError):  # the thread was woken before
             self._lock.release()
 
 
@@ -86,13 +86,14 @@ class IncomingMessage(base.RpcIncomingMessage):
         self._id = received.message_id
 
     def acknowledge(self) -> None:
-        """Tell the router that the message is handled, or is about to be.
+        """Tell the router that the server accepts the message.
 
-        :raises oslo_messaging.MessageDeliveryFailure: when the connection that it came over has ended: the router then
-            told its sender that it failed, or gave it to another server. oslo.messaging does not handle it, in turn.
+        :raises oslo_messaging.MessageDeliveryFailure: when the connection that delivered the message has ended. The
+            router then told the sender that the message failed, or gave it to another server. The exception keeps
+            oslo.messaging from handling it here.
         """
         if self._arrival.session.closed and not self._arrival.settled:
-            raise oslo_messaging.MessageDeliveryFailure("the connection that a message came over has ended")
+            raise oslo_messaging.MessageDeliveryFailure("the connection that delivered the message has ended")
         self._driver.settle(self._arrival, frames.ACCEPTED, answered=bool(self._reply_to))
 
     def requeue(self) -> None:
@@ -114,13 +115,13 @@ class IncomingMessage(base.RpcIncomingMessage):
 
 
 class Listener(base.Listener):
-    """Hands each message to the server, in the engine's thread: the server gives it to a thread of its own."""
+    """Pass each message to the server, in the engine's thread. The server passes it to a thread of its own."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(batch_size=1, batch_timeout=None)
         self._driver = driver
         self._lock = threading.Lock()
-        self._early: list[session.Arrival] = []  # came before the server was ready
+        self._early: list[session.Arrival] = []  # messages that came before the server was ready
         self._stopped = False
         self.receivers: list[session.Receiver] = []
 
@@ -132,7 +133,7 @@ class Listener(base.Listener):
                 self._hand_over(arrival)
 
     def incoming(self, arrival: session.Arrival) -> None:
-        """Take a message."""
+        """Pass on a message, or keep it until the server is ready."""
         with self._lock:
             if self._stopped:
                 self._driver.settle(arrival, frames.RELEASED)  # for another server
@@ -147,7 +148,7 @@ class Listener(base.Listener):
             self.on_incoming_callback([message])
 
     def stop(self) -> None:
-        """Take no further messages; those that came are handled."""
+        """Ask for no further messages. The server still handles those that came."""
         self._driver.stop(self.receivers)
         time.sleep(_TAIL_SECONDS)
         with self._lock:
@@ -163,7 +164,7 @@ class Listener(base.Listener):
 
 
 class BatchListener(base.PollStyleListener):
-    """Keeps messages until a batch is asked for."""
+    """Keep messages until the server polls for a batch."""
 
     def __init__(self, driver: Driver, prefetch_size: int) -> None:
         super().__init__(prefetch_size)
@@ -175,7 +176,7 @@ class BatchListener(base.PollStyleListener):
         self.receivers: list[session.Receiver] = []
 
     def incoming(self, arrival: session.Arrival) -> None:
-        """Take a message."""
+        """Keep a message for the next poll."""
         with self._changed:
             if not self._done:
                 self._messages.append(arrival)
@@ -195,7 +196,7 @@ class BatchListener(base.PollStyleListener):
                 return message
 
     def _next(self, deadline: float | None) -> session.Arrival | None:
-        """Return the next message; None after the deadline, or when a stopped listener has no more."""
+        """Return the next message. Return None after the deadline, or when a stopped listener has no more."""
         with self._changed:
             while not self._messages:
                 until = deadline if self._stopped_at is None else self._stopped_at + _TAIL_SECONDS
@@ -209,7 +210,7 @@ class BatchListener(base.PollStyleListener):
             return self._messages.popleft()
 
     def stop(self) -> None:
-        """Take no further messages; those that came are handled."""
+        """Ask for no further messages. `poll` still returns those that came."""
         self._driver.stop(self.receivers)
         with self._changed:
             self._stopped_at = time.monotonic()
@@ -220,7 +221,7 @@ class BatchListener(base.PollStyleListener):
 
 
 class Driver(base.BaseDriver):
-    """AMQP 1.0 over routers (qpid-dispatch-router, skupper-router), wire-compatible with oslo.messaging's former one.
+    """Speak AMQP 1.0 to routers (qpid-dispatch-router, skupper-router), as oslo.messaging's in-tree driver did.
 
     :raises ValueError: when an option or the transport URL cannot be used.
     """
@@ -236,7 +237,7 @@ class Driver(base.BaseDriver):
         values = options.read(conf, url.query)
         unknown = sorted(set(values.pre_settled).difference(_PRE_SETTLED, ("none",)))
         if unknown:
-            LOG.warning("pre_settled has %s, which is ignored; allowed are %s", ", ".join(unknown), _PRE_SETTLED)
+            LOG.warning("pre_settled ignores %s; allowed values are %s", ", ".join(unknown), ", ".join(_PRE_SETTLED))
         self._values = values
         self._pre_settled = frozenset(values.pre_settled)
         self._addressing = _addressing(values, default_exchange or "", url.virtual_host or "")
@@ -244,7 +245,7 @@ class Driver(base.BaseDriver):
         self._ids: collections.deque[str] = collections.deque()
         self._dropped: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
-        self._engine_now: engine.Engine | None = None
+        self._active_engine: engine.Engine | None = None
         self._ended = False
         _DRIVERS.add(self)
 
@@ -252,31 +253,31 @@ class Driver(base.BaseDriver):
 
     @property
     def _engine(self) -> engine.Engine:
-        """The engine of this process, made when it is first needed.
+        """Return the engine of this process. Start it at the first use.
 
         :raises oslo_messaging.MessageDeliveryFailure: after `cleanup`.
         """
         with self._lock:
             if self._ended:
                 raise oslo_messaging.MessageDeliveryFailure("the driver was shut down")
-            if self._engine_now is None:
-                self._engine_now = engine.Engine(_settings(self._values, self._url), self._answered, self._lost)
-            return self._engine_now
+            if self._active_engine is None:
+                self._active_engine = engine.Engine(_settings(self._values, self._url), self._answered, self._lost)
+            return self._active_engine
 
     def forked(self) -> None:
-        """Leave the connection to the parent: a child process makes one of its own when it needs one."""
-        self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
-        left, self._engine_now = self._engine_now, None
+        """Leave the connection to the parent process. A child process opens its own when it needs one."""
+        self._lock = threading.Lock()  # a thread that exists only in the parent may hold the inherited lock
+        inherited, self._active_engine = self._active_engine, None
         self._calls = {}
-        self._ids.clear()  # which the parent uses
-        if left is not None:
-            left.abandon()
+        self._ids.clear()  # the parent uses these
+        if inherited is not None:
+            inherited.abandon()
 
     def _lost(self, reason: str) -> None:
-        """The connection ended, and with it the address that answers were on their way to."""
+        """Fail the calls that wait for an answer: the reply address ended with the connection."""
         for waiter in list(self._calls.values()):
             if waiter.sent:
-                waiter.give(oslo_messaging.MessageDeliveryFailure(f"no answer can come any more: {reason}"))
+                waiter.give(oslo_messaging.MessageDeliveryFailure(f"the answer can no longer arrive: {reason}"))
 
     def _legacy(self, deadline: float) -> bool:
         if self._addressing.mode != "dynamic":
@@ -302,39 +303,39 @@ class Driver(base.BaseDriver):
             content["call_monitor_timeout"] = call_monitor_timeout
         body = _dumps(content)
         deadline = time.monotonic() + (timeout or self._values.default_send_timeout)
-        where = self._addressing.resolve(target, address.RPC, self._legacy(deadline))
+        destination = self._addressing.resolve(target, address.RPC, self._legacy(deadline))
         ttl, expiry = (int(timeout * 1000), int((time.time() + timeout) * 1000)) if timeout else (None, None)
         if not wait_for_reply:
-            cast = messages.encode(where, body, ttl=ttl, expiry=expiry)
-            self._cast(where, cast, deadline, retry, bool(target.fanout), "rpc-cast" in self._pre_settled)
+            cast = messages.encode(destination, body, ttl=ttl, expiry=expiry)
+            self._cast(destination, cast, deadline, retry, bool(target.fanout), "rpc-cast" in self._pre_settled)
             return None
         call_id = self._new_id()
         waiter = self._calls[call_id] = Waiter()
 
         def build(reply_to: str) -> bytes:
             waiter.sent = True
-            return messages.encode(where, body, message_id=call_id, reply_to=reply_to, ttl=ttl, expiry=expiry)
+            return messages.encode(destination, body, message_id=call_id, reply_to=reply_to, ttl=ttl, expiry=expiry)
 
         try:
-            return self._call(where, build, waiter, deadline, call_monitor_timeout, retry, timeout)
+            return self._call(destination, build, waiter, deadline, call_monitor_timeout, retry, timeout)
         finally:
             self._calls.pop(call_id, None)
 
     def _new_id(self) -> str:
-        """Return the name of a call, which nobody can guess.
+        """Return a call id that nobody can guess.
 
-        Many are drawn at once, since each system call lets another thread run.
+        Ids are generated in batches, because each system call lets another thread run.
         """
         while True:
             try:
                 return self._ids.popleft()
             except IndexError:
-                drawn = os.urandom(_IDS * 16).hex()
-                self._ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
+                digits = os.urandom(_ID_BATCH * 16).hex()
+                self._ids.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
 
     def _call(
         self,
-        where: str,
+        destination: str,
         build: typing.Callable[[str], bytes],
         waiter: Waiter,
         deadline: float,
@@ -342,29 +343,29 @@ class Driver(base.BaseDriver):
         retry: int | None,
         timeout: float | None,
     ) -> typing.Any:
-        tries = _Tries(retry)
-        now = self._engine
+        retries = _Retries(retry)
+        active_engine = self._engine
 
         def done(outcome: session.Outcome, reason: str) -> None:
             if outcome in (session.Outcome.ACCEPTED, session.Outcome.EXPIRED):
                 return
-            if outcome in _AGAIN and tries.another():
+            if outcome in _RESEND_OUTCOMES and retries.use_one():
                 waiter.sent = False
-                now.resend(delivery)
+                active_engine.resend(delivery)
             else:
-                waiter.give(_failure(where, outcome, reason))
+                waiter.give(_failure(destination, outcome, reason))
 
         delivery = session.Delivery(build, done, deadline, "rpc-call" in self._pre_settled, needs_reply=True)
-        now.send(where, delivery)
+        active_engine.send(destination, delivery)
         until = min(deadline, time.monotonic() + monitor) if monitor else deadline
         while not waiter.wait(until - time.monotonic()) or waiter.result is None:
             if time.monotonic() >= until:
-                why = now.refusal(delivery)
-                now.cancel(delivery)
+                why = active_engine.refusal(delivery)
+                active_engine.cancel(delivery)
                 if timeout or delivery.sent:
-                    raise oslo_messaging.MessagingTimeout(f"no answer from {where}: {why}")
-                raise oslo_messaging.MessageDeliveryFailure(f"a call to {where} was not taken: {why}")
-            if monitor:  # a heartbeat: the server is at work
+                    raise oslo_messaging.MessagingTimeout(f"no answer from {destination}: {why}")
+                raise oslo_messaging.MessageDeliveryFailure(f"a call to {destination} was not sent in time: {why}")
+            if monitor:  # a heartbeat woke this thread: the server still works on the call
                 until = min(deadline, time.monotonic() + monitor)
         if isinstance(waiter.result, Exception):
             raise waiter.result
@@ -381,7 +382,7 @@ class Driver(base.BaseDriver):
         return content.get("response")
 
     def _answered(self, arrival: session.Arrival) -> tuple[int | bytes, typing.Callable[[], None]]:
-        """An answer or a heartbeat came: return what to settle it with, and what wakes its caller after that."""
+        """Return the state that settles an answer or heartbeat, and a function that then wakes its caller."""
         try:
             received = messages.decode(arrival.payload)
         except errors.DecodeError:
@@ -393,22 +394,22 @@ class Driver(base.BaseDriver):
 
     def _cast(
         self,
-        where: str,
+        destination: str,
         payload: bytes,
         deadline: float,
         retry: int | None,
         fanout: bool,
         settled: bool,
     ) -> None:
-        """Send a message that has no answer: acknowledged where somebody listens, and back at once where nobody does.
+        """Send a message that has no answer. Wait for its acknowledgement only when the address has a consumer.
 
-        Without a listener a fanout is done. Anything else is tried again in the background for
-        ``undelivered_cast_timeout``, then dropped, counted, and logged once for each address.
+        Without a consumer, a fanout is finished. Any other message is sent again in the background for
+        ``undelivered_cast_timeout``. The driver then drops it, counts it, and logs the first one for each address.
         """
         waiter = Waiter()
-        tries = _Tries(retry)
-        now = self._engine
-        patience = min(deadline, time.monotonic() + self._values.undelivered_cast_timeout)
+        retries = _Retries(retry)
+        active_engine = self._engine
+        background_deadline = min(deadline, time.monotonic() + self._values.undelivered_cast_timeout)
         background = False
 
         def done(outcome: session.Outcome, reason: str) -> None:
@@ -416,41 +417,43 @@ class Driver(base.BaseDriver):
             if outcome is session.Outcome.RELEASED:
                 background = True
                 waiter.give(_DONE)
-                delivery.deadline = min(delivery.deadline, patience)
+                delivery.deadline = min(delivery.deadline, background_deadline)
             if outcome is session.Outcome.RELEASED and fanout:
                 return
-            if outcome in _AGAIN and tries.another():
-                now.resend(delivery, _MAX_WAITING if background else float("inf"))
+            if outcome in _RESEND_OUTCOMES and retries.use_one():
+                active_engine.resend(delivery, _MAX_WAITING if background else float("inf"))
             elif outcome is not session.Outcome.ACCEPTED and background:
-                self._drop(where)
+                self._drop(destination)
             else:
-                result = _DONE if outcome is session.Outcome.ACCEPTED else _failure(where, outcome, reason)
-                now.after(functools.partial(waiter.give, result))
+                result = _DONE if outcome is session.Outcome.ACCEPTED else _failure(destination, outcome, reason)
+                active_engine.after(functools.partial(waiter.give, result))
 
         delivery = session.Delivery(lambda _: payload, done, deadline, settled)
-        waiting = now.send(where, delivery)
+        waiting = active_engine.send(destination, delivery)
         pause = 0.0
         while not waiter.wait(min(pause, deadline - time.monotonic())):
-            if now.without_consumer(delivery):
+            if active_engine.without_consumer(delivery):
                 background = True
-                delivery.deadline = patience
-                if waiting > _MAX_WAITING and now.cancel(delivery):
-                    self._drop(where)
+                delivery.deadline = background_deadline
+                if waiting > _MAX_WAITING and active_engine.cancel(delivery):
+                    self._drop(destination)
                 return
             if time.monotonic() >= deadline:
-                why = now.refusal(delivery)
-                now.cancel(delivery)
-                raise oslo_messaging.MessageDeliveryFailure(f"a message to {where} was not taken: {why}")
-            pause = _LOOK_SECONDS
+                why = active_engine.refusal(delivery)
+                active_engine.cancel(delivery)
+                raise oslo_messaging.MessageDeliveryFailure(
+                    f"a message to {destination} was not acknowledged in time: {why}"
+                )
+            pause = _CONSUMER_CHECK_SECONDS
         if isinstance(waiter.result, Exception):
             raise waiter.result
 
-    def _drop(self, where: str) -> None:
-        """Count a message that nobody listened to."""
-        self._dropped[where] += 1
-        if self._dropped[where] == 1:
-            said = "A message to %s was dropped: nobody listens there. More of them are only counted."
-            log.later(LOG, logging.WARNING, said, where)
+    def _drop(self, destination: str) -> None:
+        """Count a dropped message. Log the first one for each address."""
+        self._dropped[destination] += 1
+        if self._dropped[destination] == 1:
+            text = "Dropped a message to %s: nobody listens there. Further messages to it are only counted."
+            log.later(LOG, logging.WARNING, text, destination)
 
     def send_notification(
         self,
@@ -463,8 +466,9 @@ class Driver(base.BaseDriver):
         request = common.serialize_msg(message) if version == 2.0 else message
         body = _dumps({"request": request, "context": ctxt})
         deadline = time.monotonic() + self._values.default_notify_timeout
-        where = self._addressing.resolve(target, address.NOTIFY, self._legacy(deadline))
-        self._cast(where, messages.encode(where, body), deadline, retry, False, "notify" in self._pre_settled)
+        destination = self._addressing.resolve(target, address.NOTIFY, self._legacy(deadline))
+        notification = messages.encode(destination, body)
+        self._cast(destination, notification, deadline, retry, False, "notify" in self._pre_settled)
 
     # -- receiving
 
@@ -486,7 +490,7 @@ class Driver(base.BaseDriver):
         batch_timeout: float | None,
     ) -> base.Listener:
         if pool:
-            raise NotImplementedError("AMQP 1.0 routers store nothing, so that a listener cannot have a pool")
+            raise NotImplementedError("a listener cannot have a pool, because AMQP 1.0 routers store no messages")
         deadline = time.monotonic() + self._values.default_notify_timeout
         legacy = self._legacy(deadline)
         topics = [f"{target.topic}.{priority}" for target, priority in targets_and_priorities]
@@ -506,10 +510,11 @@ class Driver(base.BaseDriver):
     ) -> base.Listener:
         one_by_one = batch_size == 1 and not batch_timeout
         listener = Listener(self) if one_by_one else BatchListener(self, self.prefetch_size)
-        now = self._engine
-        listener.receivers += [now.subscribe(each, credit, listener.incoming) for each in dict.fromkeys(addresses)]
-        # A server that is up can be called. Where there is no router yet, it can once there is one.
-        now.attached(listener.receivers, deadline)
+        active_engine = self._engine
+        for each in dict.fromkeys(addresses):
+            listener.receivers.append(active_engine.subscribe(each, credit, listener.incoming))
+        # Once `listen` returns, clients can call the server. Without a router, the links come with the connection.
+        active_engine.attached(listener.receivers, deadline)
         if isinstance(listener, BatchListener):
             return base.PollStyleListenerAdapter(listener, batch_size, batch_timeout)
         return listener
@@ -517,84 +522,84 @@ class Driver(base.BaseDriver):
     # -- for messages and listeners
 
     def read(self, arrival: session.Arrival) -> IncomingMessage | None:
-        """Return a message for its server; None for one that cannot be read, or that is not to be handled here."""
+        """Return the message that a server is to handle. Return None when it must not, or cannot be read."""
         if arrival.session.closed and not arrival.settled:
-            return None  # the router told its sender already that it failed, or gave it to another server
+            return None  # the router told the sender that the message failed, or gave it to another server
         try:
             return IncomingMessage(self, arrival, messages.decode(arrival.payload))
         except (errors.DecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            LOG.warning("A message that cannot be read is rejected: %s", type(error).__name__)
+            LOG.warning("Rejected a message that cannot be read: %s", type(error).__name__)
             self.settle(arrival, frames.rejected("amqp:decode-error", "not a message of oslo.messaging"))
             return None
 
     def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
-        """Settle a message; without the connection that it came over there is nothing to settle.
+        """Settle a message. Do nothing when its connection has ended.
 
         :param answered: whether an answer is likely to follow at once.
         """
-        now = self._engine_now
-        if now is not None:
-            now.settle(arrival, state, answered)
+        active_engine = self._active_engine
+        if active_engine is not None:
+            active_engine.settle(arrival, state, answered)
 
     def stop(self, receivers: typing.Sequence[session.Receiver]) -> None:
         """Ask for no further messages from these links."""
-        now = self._engine_now
-        if now is not None:
-            now.stop(receivers)
+        active_engine = self._active_engine
+        if active_engine is not None:
+            active_engine.stop(receivers)
 
     def leave(self, receivers: typing.Sequence[session.Receiver]) -> None:
-        """Receive no more from these links once what came is settled."""
-        now = self._engine_now
-        if now is not None:
-            now.leave(receivers)
+        """Detach these links, each once the messages that came over it are settled."""
+        active_engine = self._active_engine
+        if active_engine is not None:
+            active_engine.leave(receivers)
 
     def unsubscribe(self, receivers: typing.Sequence[session.Receiver]) -> None:
-        """Receive no more from these links."""
-        now = self._engine_now
-        if now is not None:
-            now.unsubscribe(receivers)
+        """Detach these links now."""
+        active_engine = self._active_engine
+        if active_engine is not None:
+            active_engine.unsubscribe(receivers)
 
-    def reply(self, where: str, payload: bytes) -> None:
-        """Send an answer; waits for nothing unless many answers to this address wait already."""
+    def reply(self, destination: str, payload: bytes) -> None:
+        """Send an answer. Wait only when many answers for this address are waiting already."""
         timeout = self._values.default_reply_timeout
-        tries = _Tries(self._values.default_reply_retry)
+        retries = _Retries(self._values.default_reply_retry)
         waiter = Waiter()
-        now = self._engine_now
-        if now is None:  # the driver was shut down
+        active_engine = self._active_engine
+        if active_engine is None:  # the driver was shut down
             return
 
         def done(outcome: session.Outcome, reason: str) -> None:
-            if outcome in _AGAIN and tries.another():
-                now.resend(delivery)
+            if outcome in _RESEND_OUTCOMES and retries.use_one():
+                active_engine.resend(delivery)
                 return
             waiter.give(_DONE)
             if outcome is not session.Outcome.ACCEPTED:
-                log.later(LOG, logging.DEBUG, "An answer was not delivered to %s: %s", where, outcome.value)
+                log.later(LOG, logging.DEBUG, "Could not deliver an answer to %s: %s", destination, outcome.value)
 
         deadline = time.monotonic() + timeout
         delivery = session.Delivery(lambda _: payload, done, deadline, "rpc-reply" in self._pre_settled)
-        if now.send(where, delivery) > _MAX_WAITING:
+        if active_engine.send(destination, delivery) > _MAX_WAITING:
             waiter.wait(timeout)
 
-    def heartbeat(self, where: str, payload: bytes) -> None:
-        """Tell a caller that its call is at work, if that goes at once."""
+    def heartbeat(self, destination: str, payload: bytes) -> None:
+        """Tell a caller that the server still works on its call. Drop the heartbeat if it cannot be sent within 1 s."""
         delivery = session.Delivery(lambda _: payload, lambda *_: None, time.monotonic() + 1, settled=True)
-        now = self._engine_now
-        if now is not None:
-            now.send(where, delivery)
+        active_engine = self._active_engine
+        if active_engine is not None:
+            active_engine.send(destination, delivery)
 
     def cleanup(self) -> None:
         with self._lock:
             self._ended = True
-            ended, self._engine_now = self._engine_now, None
+            ended, self._active_engine = self._active_engine, None
         if ended is not None:
             ended.close()
         if self._dropped:
             count = sum(self._dropped.values())
-            LOG.info("%d messages to %d addresses were dropped: nobody listened there", count, len(self._dropped))
+            LOG.info("Dropped %d messages to %d addresses: nobody listened there", count, len(self._dropped))
 
     def require_features(self, requeue: bool = False) -> None:
-        """A message can be released, and is then delivered again, here or to another listener."""
+        """Accept every feature: a released message is delivered again, here or to another listener."""
 
 
 def _nothing() -> None:
@@ -602,29 +607,29 @@ def _nothing() -> None:
 
 
 _DONE = object()
-_AGAIN = (session.Outcome.RELEASED, session.Outcome.MODIFIED)
+_RESEND_OUTCOMES = (session.Outcome.RELEASED, session.Outcome.MODIFIED)
 
 
-class _Tries:
-    """How often something may be sent again.
+class _Retries:
+    """Count how often a message may be sent again.
 
-    :param retry: None or -1 for without limit.
+    :param retry: None or -1 for no limit.
     """
 
     def __init__(self, retry: int | None) -> None:
         self._left = -1 if retry is None else retry
 
-    def another(self) -> bool:
-        """Take one; returns whether there was one."""
+    def use_one(self) -> bool:
+        """Use one retry. Return whether one was left."""
         if self._left > 0:
             self._left -= 1
             return True
         return self._left < 0
 
 
-def _failure(where: str, outcome: session.Outcome, reason: str) -> oslo_messaging.MessageDeliveryFailure:
+def _failure(destination: str, outcome: session.Outcome, reason: str) -> oslo_messaging.MessageDeliveryFailure:
     return oslo_messaging.MessageDeliveryFailure(
-        f"a message to {where} was {outcome.value}" + (f": {reason}" if reason else "")
+        f"a message to {destination} was {outcome.value}" + (f": {reason}" if reason else "")
     )
 
 

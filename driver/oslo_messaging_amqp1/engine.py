@@ -1,13 +1,16 @@
-"""Keep one connection to the routers alive, and links on it; the only module with a thread that stays.
+"""Keep one connection to a router and its links alive. This is the only module with a permanent thread.
 
-Whoever sends writes to the socket in his own thread: nothing is handed over. One thread per engine reads, reconnects
-and runs what is due later. All state is under one lock, which nobody holds while waiting or in a system call.
+A thread that sends also writes to the socket. One thread for each engine reads, reconnects and runs timers. One lock
+protects all state. No thread holds it while it waits or in a system call.
 
-What is written is collected, since each system call lets another thread of Python run. One thread writes at a time and
-takes along what others added meanwhile. After the engine's thread has handed over several messages or answers, those
-who got them are likely to send at once: only the last one writes. That lasts for `_SOON_SECONDS`. After that each one
-writes what is there, and so does the engine's thread. When the engine's thread came too late, because others keep the
-interpreter busy, nothing is held back for `_CALM_SECONDS`.
+Output is collected before it is written, because each system call lets another Python thread run:
+
+* One thread writes at a time. It also writes what other threads added meanwhile.
+* After the engine's thread has passed on several messages or answers, their receivers will probably send soon. For
+  `_SOON_SECONDS` each of them holds its output back, except the last one, which writes everything.
+* After that time, each thread writes what is there, and so does the engine's thread.
+* When the engine's thread wakes up late, because other threads keep the interpreter busy, no thread holds output back
+  for the next `_CALM_SECONDS`.
 """
 
 from __future__ import annotations
@@ -30,20 +33,20 @@ from oslo_messaging_amqp1 import errors, log, session, transport
 LOG = logging.getLogger(__name__)
 
 _HANDSHAKE_SECONDS = 10.0
-_CLOSE_SECONDS = 2.0  # for what is under way when a process ends
-_HIGH_WATER = 1024 * 1024  # bytes that the socket did not take: from here on messages wait in their link's queue
-_PURGE_SECONDS = 30.0  # between two looks for links that nobody uses
-_CREDIT_SECONDS = 0.2  # a router that has a consumer gives credit with its answer to the attach, or right after it
-_GOODBYE_SECONDS = 0.5  # for the peer's own close
-_MAX_REDIRECTS = 4  # one after the other
-_EXPIRE_SECONDS = 1.0  # between two looks for messages that waited too long
-_STEADY_SECONDS = 5.0  # a connection that stood so long was a good one: the next failure is the first again
+_CLOSE_SECONDS = 2.0  # how long `close` waits for messages that have no outcome
+_HIGH_WATER = 1024 * 1024  # unwritten bytes; above that, messages wait in the queue of their link
+_PURGE_SECONDS = 30.0  # between two searches for unused links
+_CREDIT_SECONDS = 0.2  # a router that has a consumer gives credit with its attach or soon after
+_PEER_CLOSE_SECONDS = 0.5  # how long to wait for the peer's close
+_MAX_REDIRECTS = 4  # in a row
+_EXPIRE_SECONDS = 1.0  # between two searches for messages whose deadline has passed
+_STEADY_SECONDS = 5.0  # a connection that lasted this long resets the count of failures
 _MAX_WAIT = 60.0
-_SOON_SECONDS = 0.001  # for what may be written together with what is about to follow
-_LATE_SECONDS = 0.02
-_CALM_SECONDS = 1.0
-_MAX_PENDING = 128 * _HIGH_WATER  # of one message and what the peer made this side answer
-_WRITER_SECONDS = 1.0  # for another thread to leave a socket that never blocks
+_SOON_SECONDS = 0.001  # how long output is held back
+_LATE_SECONDS = 0.02  # a delay of the engine's thread that shows a busy interpreter
+_CALM_SECONDS = 1.0  # how long no output is held back after such a delay
+_MAX_PENDING = 128 * _HIGH_WATER  # unwritten bytes of one message and of answers to the peer
+_WRITER_SECONDS = 1.0  # for another thread to finish with a socket that never blocks
 
 _Reply = tuple[typing.Union[int, bytes], typing.Callable[[], None]]
 
@@ -59,12 +62,14 @@ class Host(typing.NamedTuple):
 
 
 class Settings(typing.NamedTuple):
-    """What an engine is told; seconds.
+    """The settings of an engine. Times are in seconds.
 
-    :param hosts: of the transport URL, in order; the first one is chosen by chance.
-    :param properties: of the connection, for those who look at the router.
-    :param idle_timeout: after which a silent peer is given up; 0 for never.
-    :param retry: the pause after a failed round of the hosts, what it grows by, and how far.
+    :param hosts: the hosts of the transport URL, in order. The engine starts with a random one.
+    :param properties: connection properties, which a router shows to its operator.
+    :param idle_timeout: how long a peer may be silent before the connection is closed, 0 for any time.
+    :param retry: the pause after all hosts failed, its growth with each further failure, and its maximum.
+    :param link_retry: the pause before a link or a message is tried again.
+    :param link_timeout: how long an unused link stays attached.
     """
 
     hosts: tuple[Host, ...]
@@ -79,11 +84,12 @@ class Settings(typing.NamedTuple):
 
 
 class Engine:
-    """A connection that comes back, and links that come back with it.
+    """A connection that is opened again when it ends, together with its links.
 
-    :param on_reply: takes what comes to the reply address, in the engine's thread and not under its lock. It returns
-        what to settle it with, and what to call after that.
-    :param on_lost: is told that a connection ended, and with it the reply address. It is called under the lock, too.
+    :param on_reply: gets each message for the reply address, in the engine's thread and without the lock. It returns
+        the state that settles the message, and a function to call after that.
+    :param on_lost: gets the reason when a connection ended, and with it the reply address. It is called under the
+        lock.
     """
 
     def __init__(
@@ -102,13 +108,13 @@ class Engine:
         self._replies = session.Receiver(None, "rpc-response", settings.reply_credit, self._answers.append)
         self._session: session.Session | None = None
         self._transport: transport.Transport | None = None
-        self._writing: transport.Transport | None = None  # to which some thread writes now
-        self._promised_until = 0.0  # when the engine's thread writes what others held back; 0 when they may not
-        self._expected = 0  # who are likely to send before that
-        self._held = False  # whether somebody held something back
-        self._calm_until = 0.0
-        self._reading = False  # whether what came is being read now
-        self._calls: list[typing.Callable[[], None]] = []  # for when it is read
+        self._writing: transport.Transport | None = None  # the transport that a thread writes to now
+        self._promised_until = 0.0  # when the engine's thread writes the held-back output; 0: nothing may be held back
+        self._expected = 0  # how many threads will probably send before that
+        self._held = False  # whether output is held back
+        self._calm_until = 0.0  # no output is held back before this time
+        self._reading = False  # whether the engine's thread processes input now
+        self._calls: list[typing.Callable[[], None]] = []  # to be called after that
         self._trouble = "no connection was tried yet"
         self._trouble_is_of_login = False
         self._logged = ""
@@ -135,14 +141,14 @@ class Engine:
 
     @property
     def trouble(self) -> str:
-        """Why there is no connection now; '' while there is one."""
+        """The reason why there is no connection, '' while there is one."""
         return "" if self._session is not None and self._session.began else self._trouble
 
     def product(self, deadline: float) -> str | None:
-        """Return what the peer says it is, waiting for a connection until ``deadline``; None without one."""
-        now = self._session
-        if now is not None and now.began:
-            return now.product
+        """Return the peer's product name. Wait for a connection until ``deadline``, and return None without one."""
+        active = self._session
+        if active is not None and active.began:
+            return active.product
         with self._lock:
             while self._session is None or not self._session.began:
                 left = deadline - time.monotonic()
@@ -152,10 +158,10 @@ class Engine:
             return self._session.product
 
     def send(self, address: str, delivery: session.Delivery) -> int:
-        """Send a delivery, now or as soon as the peer takes it; its ``done`` is told what became of it.
+        """Send a delivery now, or as soon as the peer gives credit. Its ``done`` gets the outcome.
 
         :return: how many deliveries wait to be sent to this address, this one included.
-        :raises UnicodeEncodeError: when the address is no text that can be sent.
+        :raises UnicodeEncodeError: when the address cannot be encoded as UTF-8.
         """
         with self._lock:
             if self._closing:
@@ -163,7 +169,7 @@ class Engine:
                 return 0
             sender = self._senders.get(address)
             if sender is None:
-                address.encode()  # what cannot be encoded is the caller's mistake, not one of the engine's thread
+                address.encode()  # raise in the caller's thread; a later error would end the connection
                 sender = self._senders[address] = session.Sender(address, time.monotonic())
             delivery.sender = sender
             self._submit(sender, delivery)
@@ -173,7 +179,7 @@ class Engine:
         return waiting
 
     def cancel(self, delivery: session.Delivery) -> bool:
-        """Take back what was not sent yet; returns whether that was so. It is not sent again either."""
+        """Cancel a delivery. Return whether it had not been sent yet. It is not sent again either."""
         with self._lock:
             delivery.deadline = 0.0
             if delivery.sent or delivery.sender is None:
@@ -185,17 +191,19 @@ class Engine:
             return True
 
     def without_consumer(self, delivery: session.Delivery) -> bool:
-        """Return whether a delivery waits because nobody listens: the link stands for a while, and the peer gives no
-        credit although nothing is under way on it."""
+        """Return whether a delivery waits because its address has no consumer.
+
+        That is so when the link has been attached for a while, has no unsettled delivery, and still gets no credit.
+        """
         with self._lock:
             sender = delivery.sender
             if sender is None or delivery.sent or sender.attached is None:
                 return False
-            nobody = sender.credit <= 0 and not sender.unsettled
-            return nobody and time.monotonic() - sender.attached >= _CREDIT_SECONDS
+            unused_without_credit = sender.credit <= 0 and not sender.unsettled
+            return unused_without_credit and time.monotonic() - sender.attached >= _CREDIT_SECONDS
 
     def refusal(self, delivery: session.Delivery) -> str:
-        """Return why a delivery is not sent, as far as it is known."""
+        """Return the most likely reason why a delivery was not sent or has no answer."""
         with self._lock:
             sender = delivery.sender
             if self.trouble:
@@ -203,14 +211,17 @@ class Engine:
             if sender is not None and sender.refused:
                 return f"the router refused the link to {sender.address}: {sender.refused}"
             if delivery.needs_reply and not delivery.sent and not self._replies.source:
-                return f"the router gave no address for replies: {self._replies.refused or 'it did not answer yet'}"
-            if delivery.sent:
-                return "the router took the message and nobody answered"
-            return f"nobody listens at {sender.address if sender else 'its address'}, or those who do are busy"
+                return f"the router gave no address for replies: {self._replies.refused or 'it has not answered yet'}"
+            if delivery.sent:  # its frames are prepared, but perhaps not written
+                return "the message was passed to the router connection, but no answer came"
+            return f"nobody listens at {sender.address if sender else 'its address'}, or all listeners are busy"
 
     def resend(self, delivery: session.Delivery, most: float = float("inf")) -> None:
-        """Send a delivery again after the pause for links, unless that is after its deadline, or ``most`` deliveries to
-        its address wait for the same already; for ``done`` alone, which is called under the lock."""
+        """Send a delivery again after `Settings.link_retry`. Call this only from ``done``, which has the lock.
+
+        Expire the delivery instead when that would be after its deadline, or when ``most`` deliveries for its address
+        already wait to be sent again.
+        """
         sender = delivery.sender
         assert sender is not None
         late = time.monotonic() + self._settings.link_retry > delivery.deadline
@@ -222,9 +233,10 @@ class Engine:
         self._later(self._settings.link_retry, lambda: self._again(sender, delivery))
 
     def after(self, call: typing.Callable[[], None]) -> None:
-        """Call this once all that came is read, or else now; for ``done`` alone, which is called under the lock.
+        """Call ``call`` once the present input is processed, or now. Call this only from ``done``, which has the lock.
 
-        A thread that is woken earlier only waits for the interpreter."""
+        A thread that is woken earlier would only wait for the interpreter.
+        """
         if self._reading:
             self._calls.append(call)
         else:
@@ -233,9 +245,9 @@ class Engine:
     def subscribe(
         self, address: str, credit: int, incoming: typing.Callable[[session.Arrival], None]
     ) -> session.Receiver:
-        """Receive from an address, from now on and after each reconnection.
+        """Receive from an address, now and after each reconnection.
 
-        :param incoming: takes each message, in the engine's thread and not under its lock. It must not block.
+        :param incoming: gets each message, in the engine's thread and without the lock. It must not block.
         """
         receiver = session.Receiver(address, address, credit, lambda arrival: self._arrived.append((incoming, arrival)))
         with self._lock:
@@ -247,7 +259,7 @@ class Engine:
         return receiver
 
     def attached(self, receivers: typing.Collection[session.Receiver], deadline: float) -> bool:
-        """Wait until the peer confirmed these links; returns whether it did."""
+        """Wait until the peer has confirmed these links. Return whether it did before ``deadline``."""
         with self._lock:
             while not all(receiver.source for receiver in receivers):
                 left = deadline - time.monotonic()
@@ -257,18 +269,21 @@ class Engine:
             return True
 
     def stop(self, receivers: typing.Iterable[session.Receiver]) -> None:
-        """Ask for no further messages from these links; those on their way still come."""
+        """Ask for no further messages over these links. Messages that are on their way still arrive."""
         with self._lock:
             for receiver in receivers:
-                # After a fork, a server of the parent's is none of this engine's.
+                # After a fork, this engine has no links for the parent's servers.
                 if self._session is not None and receiver in self._receivers:
                     self._session.stop(receiver)
             out = self._output()
         self._write(out)
 
     def leave(self, receivers: typing.Iterable[session.Receiver]) -> None:
-        """Detach these links, each as soon as what came over it is settled: the router may not send to a link that
-        takes nothing, and may not think that what is still handled has failed."""
+        """Detach each of these links once the messages that came over it are settled.
+
+        If a link stayed attached, the router could choose it for messages that nobody takes. If it was detached
+        earlier, the router would report the messages that are still handled as failed.
+        """
         with self._lock:
             for receiver in receivers:
                 receiver.leaving = True
@@ -288,7 +303,7 @@ class Engine:
     def settle(self, arrival: session.Arrival, state: int | bytes, answered: bool = False) -> None:
         """Settle a message that came.
 
-        :param answered: whether an answer is likely to follow, with which this may be written.
+        :param answered: whether an answer will probably follow. The settlement may then be written together with it.
         """
         out = b""
         with self._lock:
@@ -301,7 +316,7 @@ class Engine:
         self._write(out)
 
     def close(self) -> None:
-        """Send what is under way, as far as that takes no more than two seconds, and end."""
+        """Send what waits to be sent, for at most `_CLOSE_SECONDS`, and close the connection."""
         deadline = time.monotonic() + _CLOSE_SECONDS
         with self._lock:
             while self._busy() and not self._closing and time.monotonic() < deadline:
@@ -310,7 +325,7 @@ class Engine:
                 self._end = time.monotonic()
                 if self._session is not None and self._session.began:
                     self._session.finish()
-                    self._end += _GOODBYE_SECONDS
+                    self._end += _PEER_CLOSE_SECONDS
             self._closing = True
             self._connected.notify_all()
             out = self._output()
@@ -320,25 +335,26 @@ class Engine:
             self._over.wait(_CLOSE_SECONDS)  # eventlet's join raises its own Timeout on Python 3.13
 
     def abandon(self) -> None:
-        """Give up this process's copies of the descriptors: after a fork the connection is the parent's.
+        """Give up this process's copies of the descriptors. After a fork the connection belongs to the parent.
 
-        A green thread of eventlet is copied by the fork and may go on: it finds that this engine has ended. Until then
-        the numbers of its descriptors must not be used for others, and eventlet's epoll set is the parent's as well. So
-        the descriptors are not closed but replaced, by a socket at its end, which takes nothing from that set.
+        A fork copies eventlet's green threads, and the engine's one may run on until it sees that the engine has ended.
+        Until then no other file may get the numbers of its descriptors. The child also shares eventlet's epoll set with
+        the parent. So this method does not close the descriptors. It replaces each with a socket whose other end is
+        closed, which leaves the parent's epoll set unchanged.
         """
         self._closing = True
         self._on_lost = lambda reason: None
         ended, other = socket.socketpair()
-        for thing in (self._transport, self._wake_read, self._wake_write):
-            if thing is not None and thing.fileno() >= 0:
-                os.dup2(ended.fileno(), thing.fileno(), inheritable=False)
+        for inherited in (self._transport, self._wake_read, self._wake_write):
+            if inherited is not None and inherited.fileno() >= 0:
+                os.dup2(ended.fileno(), inherited.fileno(), inheritable=False)
         ended.close()
         other.close()
 
     # -- under the lock
 
     def _busy(self) -> bool:
-        """Return whether there is something that the present connection can still send, or has no outcome for."""
+        """Return whether the connection can still send a waiting delivery, or expects the outcome of a sent one."""
         if self._session is None or not self._session.began or self._transport is None:
             return False
         now = time.monotonic()
@@ -358,16 +374,16 @@ class Engine:
                 self._session.detach(receiver)
 
     def _submit(self, sender: session.Sender, delivery: session.Delivery) -> None:
-        now = self._session
+        active = self._session
         sender.used = time.monotonic()
-        if now is not None and now.began:
+        if active is not None and active.began:
             if sender.handle is None and not sender.refused:
-                now.attach(sender)
+                active.attach(sender)
             if delivery.needs_reply and self._replies.handle is None:
-                now.reply_receiver = self._replies
-                now.attach(self._replies)
-            if not sender.queue and self._has_room() and now.can_send(sender, delivery):
-                now.transmit(sender, delivery)
+                active.reply_receiver = self._replies
+                active.attach(self._replies)
+            if not sender.queue and self._has_room() and active.can_send(sender, delivery):
+                active.transmit(sender, delivery)
                 return
         sender.queue.append(delivery)
         if sender.credit > 0:
@@ -383,19 +399,19 @@ class Engine:
             self._submit(sender, delivery)
 
     def _has_room(self) -> bool:
-        """Return whether the socket keeps up."""
+        """Return whether so few bytes are unwritten that another message may be prepared."""
         if self._transport is None or self._session is None:
             return False
         return self._transport.pending + self._session.prepared < _HIGH_WATER
 
     def _pump(self) -> None:
-        """Send what waits on links with credit, as far as credit and socket go."""
-        now = self._session
-        if now is None or not self._waiting:
+        """Send the deliveries that wait on links with credit, until the credit or the room for output is used up."""
+        active = self._session
+        if active is None or not self._waiting:
             return
         for sender in list(self._waiting):
-            while sender.queue and self._has_room() and now.can_send(sender, sender.queue[0]):
-                now.transmit(sender, sender.queue.popleft())
+            while sender.queue and self._has_room() and active.can_send(sender, sender.queue[0]):
+                active.transmit(sender, sender.queue.popleft())
             if not sender.queue or sender.credit <= 0:
                 del self._waiting[sender]
 
@@ -405,19 +421,21 @@ class Engine:
             self._detach(arrival.receiver)
 
     def _is_last(self) -> bool:
-        """Return whether to write now, after something was added: others may be expected to add more at once."""
+        """Return whether the calling thread must write its output now. Otherwise another thread will write it soon."""
         self._expected -= 1
         self._held = self._expected > 0 and time.monotonic() < self._promised_until
         return not self._held
 
     def _output(self) -> bytes:
-        """Return what is to be written, for `_write`, which the caller is then obliged to call after the lock; b'' when
-        that is nothing, or when another thread writes and takes it along."""
-        wire, now = self._transport, self._session
-        if wire is None or now is None or self._writing is not None:
+        """Return the bytes to write. The caller must pass them to `_write` after it has released the lock.
+
+        Return b'' when there are none, or when another thread is writing: it will write these, too.
+        """
+        wire, active = self._transport, self._session
+        if wire is None or active is None or self._writing is not None:
             return b""
         try:
-            now.flush()
+            active.flush()
             data = wire.take()
         except errors.ConnectionLost:
             self._wake()  # the engine's thread meets the same error and cleans up
@@ -428,20 +446,20 @@ class Engine:
         return data
 
     def _leave(self, wire: transport.Transport) -> None:
-        """Let others write; to another connection they do already."""
+        """Let other threads write to this connection, if it is still the present one."""
         if self._writing is wire:
             self._writing = None
 
     # -- not under the lock
 
     def _write(self, data: bytes) -> None:
-        """Write what `_output` returned, and what was added until that is done."""
+        """Write the bytes that `_output` returned, and those that other threads add meanwhile."""
         wire = self._writing
         if data and wire is not None:
             self._write_all(wire, data)
 
     def _write_pending(self, wire: transport.Transport) -> None:
-        """Write what the socket did not take before, and what was added until that is done."""
+        """Write the bytes that did not fit into the socket before, and those that other threads add meanwhile."""
         with self._lock:
             if self._writing is not None:
                 return
@@ -476,45 +494,46 @@ class Engine:
             self._wake()
 
     def _link_changed(self, link: Link, reason: str) -> None:
-        """The peer attached a link, gave it credit, or ended it for ``reason``."""
+        """Act on a link that the peer attached, gave credit, or ended for ``reason``."""
         if reason:
-            address = link.address or "its reply address"
-            log.later(LOG, logging.WARNING, "AMQP link for %s ended: %s; it is tried again", address, reason)
+            address = link.address or "replies"
+            log.later(LOG, logging.WARNING, "AMQP link for %s ended: %s; trying again", address, reason)
             self._later(self._settings.link_retry, lambda: self._attach_again(link))
             if link is self._replies:
-                self._on_lost(f"the reply address is gone: {reason}")
+                self._on_lost(f"the router removed the reply address: {reason}")
         elif isinstance(link, session.Receiver):
             self._connected.notify_all()
-            if link is self._replies:  # calls waited for it
+            if link is self._replies:  # calls may wait for the reply address
                 self._waiting.update((sender, None) for sender in self._senders.values() if sender.queue)
         elif link.queue:
             self._waiting[link] = None
 
     def _attach_again(self, link: Link) -> None:
-        now = self._session
-        if now is None or not now.began or link.handle is not None:
+        active = self._session
+        if active is None or not active.began or link.handle is not None:
             return
         if isinstance(link, session.Sender):
             link.refused = ""
             if not link.queue:
                 return
         elif link is self._replies:
-            now.reply_receiver = self._replies
+            active.reply_receiver = self._replies
         elif link not in self._receivers:
             return
-        now.attach(link)
+        active.attach(link)
 
     def _expire(self) -> None:
-        """Give up what waited too long."""
+        """Expire the deliveries whose deadline has passed."""
         now = time.monotonic()
         for sender in self._senders.values():
-            for delivery in [d for d in sender.queue if d.deadline <= now]:
+            expired = [delivery for delivery in sender.queue if delivery.deadline <= now]
+            for delivery in expired:
                 sender.queue.remove(delivery)
                 delivery.done(session.Outcome.EXPIRED, sender.refused)
         self._later(_EXPIRE_SECONDS, self._expire)
 
     def _purge(self) -> None:
-        """Detach the links that nobody used for a while."""
+        """Detach the links that were unused for `Settings.link_timeout`."""
         now = time.monotonic()
         for sender in list(self._senders.values()):
             if (
@@ -529,7 +548,7 @@ class Engine:
         self._later(_PURGE_SECONDS, self._purge)
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it has ended
+        with contextlib.suppress(OSError):  # a full socket wakes the thread anyway; a closed one has no thread
             self._wake_write.send(b"\0")
 
     # -- the engine's thread
@@ -549,9 +568,11 @@ class Engine:
                 self._serve(wire, rest)
             except errors.AmqpError as error:
                 self._failed(error, host)
-            except Exception as error:  # a defect: the services of this process must not lose their messaging for good
-                log.later(LOG, logging.WARNING, "AMQP connection ended by a defect; connecting again", exc_info=error)
-                self._failed(errors.ConnectionLost("the connection ended by a defect"), host)
+            except Exception as error:  # a defect of the driver must not end this process's messaging for good
+                log.later(
+                    LOG, logging.WARNING, "AMQP connection: the driver has a defect; connecting again", exc_info=error
+                )
+                self._failed(errors.ConnectionLost("a defect of the driver ended the connection"), host)
             if time.monotonic() - began > _STEADY_SECONDS and not self._trouble_is_of_login:
                 failures = self._redirects = 0
                 self._logged = ""
@@ -563,7 +584,7 @@ class Engine:
                 self._pause(failures // len(self._settings.hosts) - 1)
         self._failed(errors.ConnectionLost("the driver was shut down"), None)
         with self._lock:
-            for _, _, call in sorted(self._timers):  # whoever waits for what is due later is told
+            for _, _, call in sorted(self._timers):  # so that no thread waits for a timer that will not run
                 call()
             for sender in self._senders.values():
                 while sender.queue:
@@ -581,7 +602,7 @@ class Engine:
         return host
 
     def _follow(self, redirected: errors.Redirected, host: Host) -> None:
-        """Connect next to where a peer leads, with the login for that host, or else the one for the peer."""
+        """Choose the host of a redirection as the next one, with its own login if it is in the URL, or the peer's."""
         self._redirects += 1
         if self._redirects <= _MAX_REDIRECTS:
             there = (redirected.host, redirected.port)
@@ -590,14 +611,14 @@ class Engine:
 
     def _pause(self, rounds: int) -> None:
         first, step, most = self._settings.retry
-        # Less for some: the clients of a router that went away must not all come back in the same moment.
+        # Random, so that the clients of a failed router do not all reconnect at the same moment.
         until = time.monotonic() + min(first + rounds * step, most) * random.uniform(0.5, 1.0)
         while not self._closing and time.monotonic() < until:
             self._wait(None, until - time.monotonic())
             self._run_timers()
 
     def _failed(self, error: errors.AmqpError, host: Host | None) -> None:
-        """Forget the connection, and say once why there is none."""
+        """Clean up after a connection, and log why it ended, once for each reason."""
         if isinstance(error, errors.Redirected) and host is not None:
             self._follow(error, host)
         with self._lock:
@@ -620,7 +641,7 @@ class Engine:
                 self._connected.wait(0.001)
             self._writing = None
         if ended is not None and wire is not None and not self._closing:
-            _say_goodbye(ended, wire, error)
+            _send_close(ended, wire, error)
         if wire is not None:
             wire.close()
         if not self._closing and self._trouble != self._logged:
@@ -628,44 +649,44 @@ class Engine:
             log.later(LOG, logging.WARNING, "AMQP connection: %s; trying again", self._trouble)
 
     def _serve(self, wire: transport.Transport, rest: bytes) -> None:
-        """Run one connection until it ends, which an exception says."""
+        """Run one connection until it ends with an exception."""
         settings = self._settings
         with self._lock:
-            now = self._session = session.Session(wire.put, self._link_changed, settings.container)
+            active = self._session = session.Session(wire.put, self._link_changed, settings.container)
             self._transport = wire
-            now.start(settings.hostname, settings.idle_timeout, settings.properties)
-            self._take(now, rest)
+            active.start(settings.hostname, settings.idle_timeout, settings.properties)
+            self._process(active, rest)
             out = self._output()
         self._write(out)
         began = time.monotonic()
         while True:
             if self._closing and time.monotonic() >= self._end:
                 raise errors.ConnectionLost("the driver was shut down")
-            readable = self._wait(wire, self._next_due(now, wire, began))
+            readable = self._wait(wire, self._next_due(active, wire, began))
             data = wire.receive() if readable else b""
             out = b""
             try:
                 with self._lock:
                     held = self._held
                     if data:
-                        self._take(now, wire.decrypt(data))
+                        self._process(active, wire.decrypt(data))
                     if wire.ended:
                         raise errors.ConnectionLost(wire.ended)
-                    self._look_at_clock(now, wire, began)
+                    self._check_timeouts(active, wire, began)
                     self._promise(held)
-                    if now.urgent or held or not self._promised_until:
+                    if active.urgent or held or not self._promised_until:
                         out = self._output()
                 self._write(out)
                 if wire.pending > _MAX_PENDING:
-                    raise errors.ConnectionLost("the peer does not read what it makes this side send")
+                    raise errors.ConnectionLost("the peer does not read, while too many bytes wait to be sent to it")
                 if wire.pending:
                     self._write_pending(wire)
-            finally:  # what came before the connection's end as well
-                self._hand_over(now)
+            finally:  # also when the connection ended after it delivered messages
+                self._pass_on(active)
             self._run_timers()
 
-    def _answer(self, now: session.Session) -> None:
-        """Give the answers and outcomes that came to those who wait for them."""
+    def _pass_answers(self, active: session.Session) -> None:
+        """Pass the answers and outcomes that came to the threads that wait for them."""
         calls, self._calls = self._calls, []
         try:
             if self._answers:
@@ -673,7 +694,7 @@ class Engine:
                 self._answers.clear()
                 calls += [call for _, _, call in answers]
                 with self._lock:
-                    if now is self._session:
+                    if active is self._session:
                         for arrival, state, _ in answers:
                             self._settle(arrival, state)
                         self._held = True
@@ -686,73 +707,73 @@ class Engine:
             self._write(out)
 
     def _promise(self, held: bool) -> None:
-        """Let those who get what came hold back what they send, if they are likely to send at once.
+        """Allow threads that get a message or answer to hold back output, and promise to write it soon.
 
-        :param held: whether somebody held something back until now.
+        :param held: whether output was held back when this thread woke up.
         """
-        moment = time.monotonic()
-        if held and moment > self._promised_until + _LATE_SECONDS:
-            self._calm_until = moment + _CALM_SECONDS
+        now = time.monotonic()
+        if held and now > self._promised_until + _LATE_SECONDS:
+            self._calm_until = now + _CALM_SECONDS
         self._expected = len(self._arrived) + len(self._answers) + len(self._calls)
-        promised = self._expected > 0 and moment >= self._calm_until
-        self._promised_until = moment + _SOON_SECONDS if promised else 0.0
+        promised = self._expected > 0 and now >= self._calm_until
+        self._promised_until = now + _SOON_SECONDS if promised else 0.0
 
-    def _hand_over(self, now: session.Session) -> None:
-        """Hand the messages that came to those who take them."""
-        self._answer(now)
+    def _pass_on(self, active: session.Session) -> None:
+        """Pass the answers and messages that came to their receivers."""
+        self._pass_answers(active)
         while self._arrived:
             incoming, arrival = self._arrived.popleft()
             try:
                 incoming(arrival)
-            except Exception as error:  # a service's defect, or one of oslo.messaging: the others get their messages
-                log.later(LOG, logging.WARNING, "A message could not be handed to its server", exc_info=error)
+            except Exception as error:  # a defect of one server must not keep messages from the others
+                log.later(LOG, logging.WARNING, "Could not pass a message to its server", exc_info=error)
 
-    def _take(self, now: session.Session, data: bytes) -> None:
-        """Take what the peer sent."""
-        before = now.began
+    def _process(self, active: session.Session, data: bytes) -> None:
+        """Process bytes from the peer, and send what they allow to send."""
+        before = active.began
         self._reading = True
         try:
-            now.feed(data, time.monotonic())
+            active.feed(data, time.monotonic())
         finally:
             self._reading = False
-        if now.began and not before:
-            self._begun(now)
+        if active.began and not before:
+            self._attach_links(active)
         self._pump()
 
-    def _begun(self, now: session.Session) -> None:
-        """The session stands: bring the links back."""
+    def _attach_links(self, active: session.Session) -> None:
+        """Attach all links again, on a session that the peer has just begun."""
         for receiver in self._receivers:
             receiver.moved = ""
-            now.attach(receiver)
+            active.attach(receiver)
         for sender in self._senders.values():
             sender.refused = sender.moved = ""
             if sender.queue:
-                now.attach(sender)
-        if any(d.needs_reply for s in self._senders.values() for d in s.queue):
-            now.reply_receiver = self._replies
-            now.attach(self._replies)
+                active.attach(sender)
+        if any(delivery.needs_reply for sender in self._senders.values() for delivery in sender.queue):
+            active.reply_receiver = self._replies
+            active.attach(self._replies)
         self._connected.notify_all()
 
-    def _look_at_clock(self, now: session.Session, wire: transport.Transport, began: float) -> None:
-        moment = time.monotonic()
+    def _check_timeouts(self, active: session.Session, wire: transport.Transport, began: float) -> None:
+        now = time.monotonic()
         limit = self._settings.idle_timeout
-        if limit and moment - max(now.heard, began) > limit:
+        if limit and now - max(active.heard, began) > limit:
             raise errors.ConnectionLost(f"the peer was silent for {limit:g} s")
-        if not now.began and moment - began > _HANDSHAKE_SECONDS:
+        if not active.began and now - began > _HANDSHAKE_SECONDS:
             raise errors.ConnectionLost("the peer did not open a session in time")
-        if now.idle_timeout and moment - wire.last_sent > now.idle_timeout / 2 and not wire.pending:
-            now.alive()
+        if active.idle_timeout and now - wire.last_sent > active.idle_timeout / 2 and not wire.pending:
+            active.alive()
 
-    def _next_due(self, now: session.Session, wire: transport.Transport, began: float) -> float:
-        """Return the seconds until something is to be done by itself."""
+    def _next_due(self, active: session.Session, wire: transport.Transport, began: float) -> float:
+        """Return the seconds until the next timer or timeout."""
         due = min(time.monotonic() + _MAX_WAIT, self._end)
         if self._timers:
             due = min(due, self._timers[0][0])
         if self._settings.idle_timeout:
-            due = min(due, max(now.heard, began) + self._settings.idle_timeout)
-        if now.idle_timeout and not wire.pending:
-            due = min(due, wire.last_sent + now.idle_timeout / 2)
-        if not now.began:
+            due = min(due, max(active.heard, began) + self._settings.idle_timeout)
+        if active.idle_timeout and not wire.pending:
+            due = min(due, wire.last_sent + active.idle_timeout / 2)
+        if not active.began:
             due = min(due, time.monotonic() + 1)
         if self._promised_until:
             due = min(due, self._promised_until)
@@ -766,14 +787,14 @@ class Engine:
                 call = heapq.heappop(self._timers)[2]
                 try:
                     call()
-                except Exception as error:  # a defect: this thread must not end, whatever was due
-                    log.later(LOG, logging.WARNING, "What was due in the AMQP engine failed", exc_info=error)
+                except Exception as error:  # a defect of one timer must not end this thread
+                    log.later(LOG, logging.WARNING, "A timer of the AMQP engine failed", exc_info=error)
             self._pump()
             out = self._output()
         self._write(out)
 
     def _wait(self, wire: transport.Transport | None, seconds: float) -> bool:
-        """Wait until there is something to do; returns whether the socket has something to read."""
+        """Wait for input, a wake-up or the end of ``seconds``. Return whether the socket has input."""
         wake = self._wake_read.fileno()
         socket_ = -1 if wire is None else wire.fileno()
         reading = (wake,) if wire is None else (wake, socket_)
@@ -785,9 +806,9 @@ class Engine:
         return wire is not None and socket_ in ready
 
 
-def _say_goodbye(ended: session.Session, wire: transport.Transport, error: errors.AmqpError) -> None:
-    """Tell the peer why its connection is closed, if it can still be told."""
-    with contextlib.suppress(Exception):  # whatever broke may break again, and the thread goes on
+def _send_close(ended: session.Session, wire: transport.Transport, error: errors.AmqpError) -> None:
+    """Send a close with the reason to the peer, if the connection still works."""
+    with contextlib.suppress(Exception):  # the cause of the end may fail again here; the engine's thread must go on
         if isinstance(error, errors.DecodeError):
             ended.finish("amqp:decode-error", str(error))
         else:
@@ -797,9 +818,10 @@ def _say_goodbye(ended: session.Session, wire: transport.Transport, error: error
 
 
 class _Poller:
-    """Waits for descriptors.
+    """Wait for descriptors.
 
-    poll(2) bears descriptors above 1023. Eventlet replaces select and takes poll away; its select bears them as well.
+    poll(2) allows descriptors above 1023. Eventlet replaces the module select and removes poll, but its own select
+    allows them, too.
     """
 
     def __init__(self) -> None:
@@ -807,7 +829,7 @@ class _Poller:
         self._poll: typing.Any = None
 
     def wait(self, reading: tuple[int, ...], writing: tuple[int, ...], seconds: float) -> set[int]:
-        """Return the descriptors of ``reading`` that can be read, after ``seconds`` at the latest."""
+        """Return the descriptors of ``reading`` that have input. Wait for at most ``seconds``."""
         if not hasattr(select, "poll"):
             return set(select.select(reading, writing, [], seconds)[0])
         if self._poll is None or self._watched != (reading, writing):

@@ -1,25 +1,25 @@
-"""What can go wrong below the driver.
+"""The exceptions of the modules below `driver`.
 
 AmqpError
-  +- DecodeError        the peer sent bytes that are not AMQP 1.0, or more of them than it may
+  +- DecodeError        the peer sent bytes that are not AMQP 1.0, or that exceed a limit
   +- ConnectionLost     the socket was closed, or the peer closed the connection
        +- Redirected       the peer closed the connection and names another host
-       +- HandshakeError   no connection came about: TCP, TLS, SASL or the protocol version
+       +- HandshakeError   the connection could not be set up: TCP, TLS, SASL or the protocol version
 """
 
 from __future__ import annotations
 
 
 class AmqpError(Exception):
-    """Root of the errors of this package; ``str()`` is a clear sentence without a password."""
+    """The base class. ``str()`` gives a clear sentence without a password."""
 
 
 class DecodeError(AmqpError):
-    """The peer sent something that AMQP 1.0 does not allow, or more than this side accepts."""
+    """The peer sent bytes that AMQP 1.0 does not allow, or more than this side accepts."""
 
 
 class ConnectionLost(AmqpError):
-    """The connection ended; ``condition`` is the peer's AMQP error condition, '' when it gave none."""
+    """The connection ended. ``condition`` is the peer's AMQP error condition, '' when it gave none."""
 
     def __init__(self, message: str, condition: str = "") -> None:
         super().__init__(message)
@@ -36,4 +36,4 @@ class Redirected(ConnectionLost):
 
 
 class HandshakeError(ConnectionLost):
-    """No connection came about: TCP, TLS, SASL or the protocol version."""
+    """The connection could not be set up: TCP, TLS, SASL or the protocol version."""

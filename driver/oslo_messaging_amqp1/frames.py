@@ -1,7 +1,7 @@
-"""Frames and performatives (OASIS AMQP 1.0, parts 2 and 5): bytes out, checked fields in.
+"""Encode frames and performatives, and decode and check them (OASIS AMQP 1.0, parts 2 and 5).
 
-What arrives is a list of fields in the order of the specification, as long as the type has fields, with None for what
-the peer left out. `parse` checks each field's type, so that the code which reads one need not doubt it.
+A decoded performative is a list of all fields of its type, in the order of the specification. A field that the peer
+left out is None. `parse` checks the type of each field, so that its users need not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from oslo_messaging_amqp1 import codec, errors
 AMQP_HEADER = b"AMQP\x00\x01\x00\x00"
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 HEADER_SIZE = 8  # of a protocol header, and of a frame's own header
-MIN_MAX_FRAME_SIZE = 512  # part 2.7.1: what every peer must accept
+MIN_MAX_FRAME_SIZE = 512  # every peer must accept frames of this size (part 2.7.1)
 
 AMQP_FRAME, SASL_FRAME = 0, 1
 
@@ -48,7 +48,7 @@ _MAP: _Kinds = (dict,)
 _SYMBOLS: _Kinds = (codec.Symbol, str, list)
 _ANY: _Kinds = ()
 
-# What each field may be, and which fields must be there.
+# For each performative, the types that each field may have, and the indexes of the mandatory fields.
 _FIELDS: dict[int, tuple[tuple[_Kinds, ...], tuple[int, ...]]] = {
     OPEN: ((_TEXT, _TEXT, _UINT, _UINT, _UINT, _SYMBOLS, _SYMBOLS, _SYMBOLS, _SYMBOLS, _MAP), (0,)),
     BEGIN: ((_UINT, _UINT, _UINT, _UINT, _UINT, _SYMBOLS, _SYMBOLS, _MAP), (1, 2, 3)),
@@ -83,15 +83,15 @@ def frame(performative: bytes, payload: bytes = b"", channel: int = 0, kind: int
     return _pack_header(HEADER_SIZE + len(performative) + len(payload), 2, kind, channel) + performative + payload
 
 
-_MAX_SHOWN = 300  # characters of the peer's text that are logged
+_MAX_LOGGED = 300  # characters of the peer's text
 
-EMPTY_FRAME = frame(b"")  # says that this side is alive
+EMPTY_FRAME = frame(b"")  # a keepalive
 
 
 def parse(body: bytes) -> tuple[int, Fields, int]:
-    """Return a frame's performative as its code and fields, and where its payload begins.
+    """Return the code and the fields of a frame's performative, and the position of its payload.
 
-    :raises errors.DecodeError: when it is none, or has a field that it may not have.
+    :raises errors.DecodeError: when there is no performative, or one of its fields is not valid.
     """
     if body.startswith(_NUMBERED) and len(body) > 3:
         value, after = codec.decode(body, 3)
@@ -102,9 +102,9 @@ def parse(body: bytes) -> tuple[int, Fields, int]:
 
 
 def composite(value: object) -> tuple[int, Fields]:
-    """Return the code and the checked fields of a described list.
+    """Return the code and the checked fields of a composite value.
 
-    :raises errors.DecodeError: when it is no composite type that is known here.
+    :raises errors.DecodeError: when its type is unknown, or one of its fields is not valid.
     """
     if not isinstance(value, codec.Described):
         raise errors.DecodeError("a performative is missing")
@@ -112,19 +112,19 @@ def composite(value: object) -> tuple[int, Fields]:
     if isinstance(code, str):
         code = _BY_NAME.get(code)
     if not isinstance(code, int):
-        raise errors.DecodeError("a performative is of no known type")
+        raise errors.DecodeError("a performative has an unknown type")
     return code, _checked(code, value.value)
 
 
-_NUMBERED = b"\x00\x53"  # the descriptor is a small number
-_known_shapes: set[tuple[object, ...]] = set()
-_MAX_SHAPES = 1000  # few are met; a peer could send any number
+_NUMBERED = b"\x00\x53"  # begins a value whose descriptor is a small number
+_known_shapes: set[tuple[object, ...]] = set()  # codes with field types that passed `_check_shape`
+_MAX_SHAPES = 1000  # few occur in practice, but a hostile peer could send any number
 
 
 def _checked(code: int, fields: object) -> Fields:
-    """Return the fields of a performative in full number, after a look at their types."""
+    """Check the types of a performative's fields. Return all fields, with None for those that are missing."""
     if code not in _FIELDS or type(fields) is not list:
-        raise errors.DecodeError("a performative is of no known type")
+        raise errors.DecodeError("a performative has an unknown type")
     kinds, required = _FIELDS[code]
     shape = (code, *map(type, fields))
     if shape not in _known_shapes:
@@ -147,17 +147,17 @@ def _check_shape(shape: tuple[object, ...], kinds: tuple[_Kinds, ...], required:
 
 
 def symbols(value: object) -> tuple[str, ...]:
-    """Return the symbols of a field that may hold one, several or none."""
+    """Return the symbols of a field that may hold none, one or several."""
     if isinstance(value, list):
         return tuple(str(item) for item in value)
     return () if value is None else (str(value),)
 
 
 class Fault(typing.NamedTuple):
-    """Why the peer ended something; it is fit for a log, whatever the peer wrote.
+    """The peer's error for a link, session, connection or message. Its texts are safe to log.
 
     :param text: condition and description, '' when the peer gave none.
-    :param info: what goes with the condition, such as where a redirection leads.
+    :param info: further facts for the condition, such as the target of a redirection.
     """
 
     condition: str = ""
@@ -166,7 +166,7 @@ class Fault(typing.NamedTuple):
 
 
 def fault(value: object) -> Fault:
-    """Return what an error field holds."""
+    """Return the content of an error field."""
     if value is None:
         return Fault()
     code, fields = composite(value)
@@ -177,11 +177,11 @@ def fault(value: object) -> Fault:
 
 
 def readable(text: str) -> str:
-    """Return text of the peer as it may be logged: in one line, printable and short."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_SHOWN])
+    """Return the peer's text in a form that is safe to log: one line, printable and short."""
+    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_LOGGED])
 
 
-# -- what this side sends ----------------------------------------------------------------------------------------------
+# -- encoding ----------------------------------------------------------------------------------------------------------
 
 
 def open_(
@@ -192,7 +192,7 @@ def open_(
     idle_timeout: float,
     properties: typing.Mapping[str, str],
 ) -> bytes:
-    """Return an open; ``hostname`` may be '', ``idle_timeout`` is in seconds, 0 for none."""
+    """Return an open. ``hostname`` may be ''. ``idle_timeout`` is in seconds, 0 for none."""
     return codec.composite(
         OPEN,
         (
@@ -236,7 +236,7 @@ def attach_sender(name: str, handle: int, address: str) -> bytes:
 
 
 def attach_receiver(name: str, handle: int, address: str | None, target: str) -> bytes:
-    """Return an attach of a link that receives from ``address``, or from one that the peer makes when that is None."""
+    """Return an attach of a link that receives from ``address``. With None the peer shall create an address."""
     if address is None:
         source = codec.composite(SOURCE, (None, None, None, None, codec.TRUE))
     else:
@@ -265,7 +265,7 @@ def flow(
     credit: int = 0,
     drain: bool = False,
 ) -> bytes:
-    """Return a flow of the session, and of a link when ``handle`` names one."""
+    """Return a flow of the session, and of the link ``handle`` unless it is None."""
     session = (next_incoming_id, incoming_window, next_outgoing_id, outgoing_window)
     fields = [codec.uint(field) for field in session]
     if handle is not None:
@@ -279,8 +279,8 @@ _TRANSFER_LAST = struct.Struct(">BBBBBBBIBIBBIBB").pack
 
 
 def transfer(handle: int, delivery_id: int, settled: bool, more: bool) -> bytes:
-    """Return a transfer that begins a delivery; its tag is its number."""
-    # Fields of fixed width, so that one struct makes it: handle, id, tag, format 0, settled[, more].
+    """Return the first transfer of a delivery. Its tag is its id."""
+    # All fields have a fixed width, so that one struct encodes them: handle, id, tag, format 0, settled[, more].
     settled_code = 0x41 if settled else 0x42
     if more:
         return _TRANSFER_LAST(
@@ -293,19 +293,19 @@ def transfer(handle: int, delivery_id: int, settled: bool, more: bool) -> bytes:
 
 
 def transfer_more(handle: int, more: bool) -> bytes:
-    """Return a transfer that goes on with the delivery of the transfer before it."""
+    """Return a transfer that continues the delivery of the previous transfer."""
     return codec.composite(TRANSFER, (codec.uint(handle), None, None, None, None, codec.boolean(more)))
 
 
 _STATES = {
     ACCEPTED: codec.described(ACCEPTED, codec.compound(())),
     RELEASED: codec.described(RELEASED, codec.compound(())),
-    MODIFIED: codec.composite(MODIFIED, (codec.TRUE, codec.TRUE)),  # failed, and not to come here again
+    MODIFIED: codec.composite(MODIFIED, (codec.TRUE, codec.TRUE)),  # delivery failed, undeliverable here
 }
 
 
 def rejected(condition: str, description: str) -> bytes:
-    """Return the state of a delivery that cannot be read."""
+    """Return the state that rejects a message, with an error."""
     fault = codec.composite(ERROR, (codec.symbol(condition), codec.string(description)))
     return codec.composite(REJECTED, (fault,))
 
@@ -319,19 +319,25 @@ def disposition(receiver: bool, first: int, last: int, state: int | bytes | None
     """Return a disposition that settles the deliveries from ``first`` to ``last``.
 
     :param receiver: whether this side received them.
-    :param state: a code, or a state that is encoded already.
+    :param state: the code of a state, or an encoded state.
     """
-    if receiver and first == last and state == ACCEPTED:  # by far the most
+    if receiver and first == last and state == ACCEPTED:  # the most frequent case
         return _DISPOSITION_START + _pack_u32(first) + _DISPOSITION_END
-    shown = _STATES[state] if isinstance(state, int) else state
+    encoded_state = _STATES[state] if isinstance(state, int) else state
     return codec.composite(
         DISPOSITION,
-        (codec.boolean(receiver), codec.uint(first), codec.uint(last) if last != first else None, codec.TRUE, shown),
+        (
+            codec.boolean(receiver),
+            codec.uint(first),
+            codec.uint(last) if last != first else None,
+            codec.TRUE,
+            encoded_state,
+        ),
     )
 
 
 def detach(handle: int, fault: bytes | None = None) -> bytes:
-    """Return a detach that ends a link for good."""
+    """Return a detach that closes a link."""
     return codec.composite(DETACH, (codec.uint(handle), codec.TRUE, fault))
 
 
@@ -342,7 +348,7 @@ def close(condition: str = "", description: str = "") -> bytes:
 
 
 def sasl_init(mechanism: str, response: bytes | None, hostname: str) -> bytes:
-    """Return the SASL frame's content with which a client begins."""
+    """Return the content of the SASL frame with which a client begins."""
     return codec.composite(
         SASL_INIT,
         (
@@ -354,5 +360,5 @@ def sasl_init(mechanism: str, response: bytes | None, hostname: str) -> bytes:
 
 
 def sasl_response(response: bytes) -> bytes:
-    """Return the SASL frame's content with which a client answers a challenge."""
+    """Return the content of the SASL frame with which a client answers a challenge."""
     return codec.composite(SASL_RESPONSE, (codec.binary(response),))

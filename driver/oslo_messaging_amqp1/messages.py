@@ -1,6 +1,6 @@
-"""Messages as oslo.messaging's AMQP 1.0 driver has them on the wire (OASIS AMQP 1.0, part 3).
+"""Encode and decode messages in the format of oslo.messaging's in-tree driver (OASIS AMQP 1.0, part 3).
 
-The body is an ``amqp-value`` section that holds a JSON string. There are no application properties and no subject.
+The body is an ``amqp-value`` section with a JSON string. There are no application properties and no subject.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _SECTIONS: dict[object, int] = {code: code for code in range(0x70, 0x79)} | {
     "amqp:properties:list": _PROPERTIES, "amqp:data:binary": _DATA, "amqp:amqp-value:*": _VALUE,
 }  # fmt: skip
 _MAX_SECTIONS = 64
-_MAX_PROPERTIES_SIZE = 64 * 1024  # decoded, a list of many small values takes 64 times its own size
+_MAX_PROPERTIES_SIZE = 64 * 1024  # a list of many small values takes 64 times as much memory once it is decoded
 _MAX_DESCRIPTOR_SIZE = 64
-_NO_TEXT = "the body of a message is no text"
+_NO_TEXT = "the body of a message is not text"
 
 Id = typing.Union[str, int, bytes, uuid.UUID]
 
 
 class Message(typing.NamedTuple):
-    """What is read of a message that arrived.
+    """The parts of an incoming message that the driver uses.
 
-    :param body: None when there is none, which is what a heartbeat has.
+    :param body: None in a heartbeat, which has no body.
     """
 
     message_id: Id | None
@@ -43,10 +43,10 @@ def encode(
     ttl: int | None = None,
     expiry: int | None = None,
 ) -> bytes:
-    """Return a message.
+    """Return an encoded message.
 
-    :param ttl: milliseconds after which nobody needs it any more.
-    :param expiry: the same as a time, in milliseconds since 1970.
+    :param ttl: milliseconds after which the message may be dropped.
+    :param expiry: the time after which it may be dropped, in milliseconds since 1970.
     """
     properties = codec.composite(
         _PROPERTIES,
@@ -77,9 +77,9 @@ def _encode_id(value: Id) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Return what is needed of a message; its other sections are passed over.
+    """Return the parts of a message that the driver uses. Skip the other sections.
 
-    :raises errors.DecodeError: when it is none.
+    :raises errors.DecodeError: when the bytes are not such a message.
     """
     properties: list[typing.Any] = [None] * 6
     body: str | None = None
@@ -104,14 +104,14 @@ def decode(data: bytes) -> Message:
     message_id, reply_to, correlation_id = properties[0], properties[4], properties[5]
     for value in (message_id, correlation_id):
         if not isinstance(value, (str, int, bytes, uuid.UUID, type(None))) or isinstance(value, bool):
-            raise errors.DecodeError("the id of a message has the wrong type")
+            raise errors.DecodeError("the message id or correlation id of a message has the wrong type")
     if not isinstance(reply_to, (str, type(None))):
-        raise errors.DecodeError("the reply address of a message is no text")
+        raise errors.DecodeError("the reply address of a message is not text")
     return Message(message_id, reply_to or "", correlation_id, body)
 
 
 def _section(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return the type of the section at ``at``, and where its value begins."""
+    """Return the type of the section at ``at``, and the position of its value."""
     if data.startswith(b"\x00\x53", at) and at + 3 < end:
         descriptor: object = data[at + 2]
         after = at + 3
@@ -132,7 +132,7 @@ def _properties(data: bytes, at: int, end: int) -> tuple[list[typing.Any], int]:
     if data[at] == 0xD0 and codec.skip(data, at, end) - at > _MAX_PROPERTIES_SIZE:
         raise errors.DecodeError("the properties of a message are too large")
     if data[at] not in (0x45, 0xC0, 0xD0):
-        raise errors.DecodeError("the properties of a message are no list")
+        raise errors.DecodeError("the properties of a message are not a list")
     found, after = codec.decode(data, at, end)
     properties = typing.cast("list[typing.Any]", found)
     return properties + [None] * (6 - len(properties)), after

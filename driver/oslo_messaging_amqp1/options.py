@@ -1,8 +1,8 @@
-"""The options of section ``[oslo_messaging_amqp]``, each also a query of the transport URL.
+"""The options of section ``[oslo_messaging_amqp]``. Each can also be a parameter of the transport URL.
 
-Names and meanings are those of the driver that oslo.messaging had until 14.9. Three defaults differ
-(`_IN_TREE_DEFAULTS` has the former ones): a silent router is given up, messages are tried again after one second
-instead of ten, and nothing is sent without an acknowledgement.
+Names and meanings are those of the driver that oslo.messaging had until 14.9, the in-tree driver. Three defaults
+differ from the in-tree ones in `_IN_TREE_DEFAULTS`: the driver closes the connection to a silent router, sends messages
+again after one second instead of ten, and asks for an acknowledgement of every message.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from oslo_config import cfg
 GROUP = "oslo_messaging_amqp"
 
 
-def _alike(kind: type) -> type:
-    """Return an option class whose options equal any option of the same name.
+def _equal_by_name(kind: type) -> type:
+    """Return a subclass of an option class. Its options equal all options of the same name.
 
-    The in-tree driver registers the same names with other defaults. oslo.config refuses a second option that differs,
-    and asks the subclass of the two whether they do.
+    The in-tree driver registers the same names with other defaults. oslo.config refuses a second option of a name
+    unless it equals the first. When Python compares an object with one of a subclass, it asks the subclass.
     """
 
     class Option(kind):  # type: ignore[misc]
@@ -35,66 +35,72 @@ def _alike(kind: type) -> type:
     return Option
 
 
-_Str, _Int, _Bool, _Multi = (_alike(kind) for kind in (cfg.StrOpt, cfg.IntOpt, cfg.BoolOpt, cfg.MultiStrOpt))
+_Str, _Int, _Bool, _Multi = map(_equal_by_name, (cfg.StrOpt, cfg.IntOpt, cfg.BoolOpt, cfg.MultiStrOpt))
 
-_OLD = {"deprecated_group": "amqp1"}
+_OLD_GROUP = {"deprecated_group": "amqp1"}
 
 OPTIONS = [
-    _Str("container_name", help="Name of the AMQP container. It must be unique. Default: one that names host, "
-         "program and process.", **_OLD),
-    _Int("idle_timeout", default=10, min=0, help="Seconds after which a silent router is given up. 0: never.", **_OLD),
-    _Bool("trace", default=False, help="Ignored: look at the router's own trace.", **_OLD),
+    _Str("container_name", help="Name of the AMQP container, which must be unique. Default: a name made from host, "
+         "program and process.", **_OLD_GROUP),
+    _Int("idle_timeout", default=10, min=0, help="Close the connection to a router that is silent for this many "
+         "seconds. 0: never.", **_OLD_GROUP),
+    _Bool("trace", default=False, help="Ignored. Trace connections at the router instead.", **_OLD_GROUP),
     _Bool("ssl", default=False, help="Connect with TLS. The system's authorities verify the router unless ssl_ca_file "
-          "names others."),
-    _Str("ssl_ca_file", default="", help="PEM file of the authorities that verify the router.", **_OLD),
-    _Str("ssl_cert_file", default="", help="PEM file of the certificate that this client shows.", **_OLD),
-    _Str("ssl_key_file", default="", help="PEM file of the key of ssl_cert_file.", **_OLD),
-    _Str("ssl_key_password", secret=True, help="Password of ssl_key_file.", **_OLD),
+         "names others."),
+    _Str("ssl_ca_file", default="", help="PEM file of the authorities that verify the router.", **_OLD_GROUP),
+    _Str("ssl_cert_file", default="", help="PEM file of the certificate that this client presents.", **_OLD_GROUP),
+    _Str("ssl_key_file", default="", help="PEM file of the key of ssl_cert_file.", **_OLD_GROUP),
+    _Str("ssl_key_password", secret=True, help="Password of ssl_key_file.", **_OLD_GROUP),
     _Bool("ssl_verify_vhost", default=False, help="The router's certificate must name the virtual host instead of the "
-          "host of the transport URL."),
-    _Str("sasl_mechanisms", default="", help="SASL mechanisms that may be used, separated by spaces. Default: any, but "
-         "PLAIN only with TLS.", **_OLD),
-    _Str("sasl_config_dir", default="", help="Ignored: this driver has its own SASL.", **_OLD),
-    _Str("sasl_config_name", default="", help="Ignored: this driver has its own SASL.", **_OLD),
-    _Str("sasl_default_realm", default="", help="SASL realm of a user name that has none."),
-    _Int("connection_retry_interval", default=1, min=1, help="Seconds to wait after all hosts of the URL failed."),
-    _Int("connection_retry_backoff", default=2, min=0, help="Seconds by which connection_retry_interval grows with "
-         "each further failure."),
-    _Int("connection_retry_interval_max", default=30, min=1, help="Seconds that connection_retry_interval grows to."),
+         "host of the transport URL."),
+    _Str("sasl_mechanisms", default="", help="Allowed SASL mechanisms, separated by spaces. Default: all, but PLAIN "
+         "only with TLS.", **_OLD_GROUP),
+    _Str("sasl_config_dir", default="", help="Ignored. This driver does not use the SASL library.", **_OLD_GROUP),
+    _Str("sasl_config_name", default="", help="Ignored. This driver does not use the SASL library.", **_OLD_GROUP),
+    _Str("sasl_default_realm", default="", help="SASL realm for a user name that has none."),
+    _Int("connection_retry_interval", default=1, min=1, help="Seconds to wait after the connection to every host of "
+         "the URL has failed."),
+    _Int("connection_retry_backoff", default=2, min=0, help="Seconds to add to connection_retry_interval after each "
+         "further failure."),
+    _Int("connection_retry_interval_max", default=30, min=1, help="Maximum of connection_retry_interval in seconds."),
     _Int("link_retry_delay", default=1, min=1, help="Seconds to wait before a link or a message is tried again."),
-    _Int("default_reply_retry", default=0, min=-1, help="How often a reply is sent again that did not arrive. "
-         "-1: until default_reply_timeout."),
-    _Int("default_reply_timeout", default=30, min=5, help="Seconds in which a reply must be delivered."),
-    _Int("default_send_timeout", default=30, min=5, help="Seconds in which a call or cast without a timeout of its own "
-         "must be delivered."),
-    _Int("undelivered_cast_timeout", default=30, min=0, help="Seconds for which a cast or notification that nobody "
-         "listens to is tried again, in the background. 0: it is dropped at once."),
-    _Int("default_notify_timeout", default=30, min=5, help="Seconds in which a notification must be delivered."),
+    _Int("default_reply_retry", default=0, min=-1, help="How often to send a reply again that was not delivered. -1: "
+         "until default_reply_timeout."),
+    _Int("default_reply_timeout", default=30, min=5, help="Seconds within which a reply must be delivered."),
+    _Int("default_send_timeout", default=30, min=5, help="Seconds within which a call or cast without a timeout of its "
+         "own must be delivered."),
+    _Int("undelivered_cast_timeout", default=30, min=0, help="Seconds for which the driver keeps trying to send a cast "
+         "or notification that nobody listens to, in the background. 0: drop it at once."),
+    _Int("default_notify_timeout", default=30, min=5, help="Seconds within which a notification must be delivered."),
     _Int("default_sender_link_timeout", default=600, min=1, help="Seconds after which an unused link is detached."),
-    _Str("addressing_mode", default="dynamic", help="routable, legacy, or dynamic: legacy only for brokers that cannot "
-         "route."),
-    _Bool("pseudo_vhost", default=True, help="The virtual host is a part of each address instead of the hostname of "
-          "the connection."),
-    _Str("server_request_prefix", default="exclusive", help="Legacy address prefix of one server.", **_OLD),
-    _Str("broadcast_prefix", default="broadcast", help="Legacy address prefix of all servers.", **_OLD),
-    _Str("group_request_prefix", default="unicast", help="Legacy address prefix of any server.", **_OLD),
+    _Str("addressing_mode", default="dynamic", help="routable, legacy or dynamic. dynamic means legacy for brokers "
+         "that cannot route, otherwise routable."),
+    _Bool("pseudo_vhost", default=True, help="Put the virtual host into each address. false: send it as the hostname "
+         "of the connection."),
+    _Str("server_request_prefix", default="exclusive", help="Legacy address prefix for one server.", **_OLD_GROUP),
+    _Str("broadcast_prefix", default="broadcast", help="Legacy address prefix for all servers.", **_OLD_GROUP),
+    _Str("group_request_prefix", default="unicast", help="Legacy address prefix for any one of several "
+         "servers.", **_OLD_GROUP),
     _Str("rpc_address_prefix", default="openstack.org/om/rpc", help="Prefix of RPC addresses."),
     _Str("notify_address_prefix", default="openstack.org/om/notify", help="Prefix of notification addresses."),
-    _Str("multicast_address", default="multicast", help="Word for all servers in an address."),
-    _Str("unicast_address", default="unicast", help="Word for one server in an address."),
-    _Str("anycast_address", default="anycast", help="Word for any server in an address."),
-    _Str("default_notification_exchange", help="Exchange of notifications whose target has none. Default: "
-         "control_exchange, else openstack."),
-    _Str("default_rpc_exchange", help="Exchange of RPC whose target has none. Default: control_exchange, else "
+    _Str("multicast_address", default="multicast", help="Part of an address that means all servers."),
+    _Str("unicast_address", default="unicast", help="Part of an address that means one server."),
+    _Str("anycast_address", default="anycast", help="Part of an address that means any one of several servers."),
+    _Str("default_notification_exchange", help="Exchange for notifications whose target names none. Default: "
+         "control_exchange, otherwise openstack."),
+    _Str("default_rpc_exchange", help="Exchange for RPC whose target names none. Default: control_exchange, otherwise "
          "openstack."),
-    _Int("reply_link_credit", default=200, min=1, help="Replies that may be on their way to this process."),
-    _Int("rpc_server_credit", default=100, min=1, help="Requests that may be on their way to a server."),
-    _Int("notify_server_credit", default=100, min=1, help="Notifications that may be on their way to a listener."),
-    _Multi("pre_settled", default=[], help="What is sent without an acknowledgement and may be lost: rpc-call, "
-           "rpc-reply, rpc-cast, notify."),
+    _Int("reply_link_credit", default=200, min=1, help="Maximum number of replies that may be on their way to this "
+         "process."),
+    _Int("rpc_server_credit", default=100, min=1, help="Maximum number of requests that may be on their way to a "
+         "server."),
+    _Int("notify_server_credit", default=100, min=1, help="Maximum number of notifications that may be on their way to "
+         "a listener."),
+    _Multi("pre_settled", default=[], help="Kinds of messages to send without acknowledgement, so that they may be "
+         "lost: rpc-call, rpc-reply, rpc-cast, notify."),
 ]  # fmt: skip
 
-# Defaults of the in-tree driver that are not this one's. A process may have both drivers, and each must see its own.
+# The defaults of the in-tree driver that differ. A process may load both drivers, and each must get its own defaults.
 _IN_TREE_DEFAULTS: dict[str, typing.Any] = {
     "idle_timeout": 0,
     "link_retry_delay": 10,
@@ -102,25 +108,25 @@ _IN_TREE_DEFAULTS: dict[str, typing.Any] = {
 }
 
 
-def _registered() -> list[cfg.Opt]:
-    """Return the options as the configuration is told of them: with the in-tree driver's defaults."""
-    found = []
+def _with_in_tree_defaults() -> list[cfg.Opt]:
+    """Return the options to register with the configuration: they have the in-tree driver's defaults."""
+    result = []
     for option in OPTIONS:
         if option.dest in _IN_TREE_DEFAULTS:
             option = copy.copy(option)
             option.default = _IN_TREE_DEFAULTS[option.dest]
-        found.append(option)
-    return found
+        result.append(option)
+    return result
 
 
 def read(conf: cfg.ConfigOpts, query: typing.Mapping[str, str]) -> types.SimpleNamespace:
-    """Return the value of each option, from the URL, the configuration or this driver's default, in this order.
+    """Return the value of each option: from the URL, otherwise the configuration, otherwise this driver's default.
 
-    :param query: of the transport URL.
-    :raises ValueError: when the URL sets an option to what it cannot be.
+    :param query: the parameters of the transport URL.
+    :raises ValueError: when a parameter of the URL has an invalid value.
     """
     conf.register_group(cfg.OptGroup(GROUP, title="AMQP 1.0 driver options"))
-    conf.register_opts(_registered(), group=GROUP)
+    conf.register_opts(_with_in_tree_defaults(), group=GROUP)
     values = {}
     for option in OPTIONS:
         name = option.dest
@@ -134,8 +140,8 @@ def read(conf: cfg.ConfigOpts, query: typing.Mapping[str, str]) -> types.SimpleN
 
 
 def _is_default(conf: cfg.ConfigOpts, name: str) -> bool:
-    found = conf.get_location(name, GROUP)
-    return found is None or found.location is cfg.Locations.opt_default
+    source = conf.get_location(name, GROUP)
+    return source is None or source.location is cfg.Locations.opt_default
 
 
 def _from_query(option: cfg.Opt, text: str) -> typing.Any:

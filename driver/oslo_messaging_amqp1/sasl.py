@@ -1,7 +1,7 @@
 """SASL mechanisms of a client: EXTERNAL, SCRAM (RFC 5802, RFC 7677), PLAIN (RFC 4616) and ANONYMOUS (RFC 4505). Pure.
 
-PLAIN shows the password to who is at the other end and, without TLS, to who listens on the way. Without TLS it is used
-only where the mechanisms that may be used name it.
+PLAIN sends the password to the peer. Without TLS, anyone on the network can read it there. So a login without TLS uses
+PLAIN only when the configuration names it among the allowed mechanisms.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import typing
 
 from oslo_messaging_amqp1 import errors
 
-_MIN_ITERATIONS = 4096  # RFC 7677; fewer would let a hostile peer guess the password from one login
-_MAX_ITERATIONS = 1_000_000  # a hostile peer could ask for hours of hashing; servers ask for 4096 to 600,000
+_MIN_ITERATIONS = 4096  # RFC 7677; with fewer, a hostile peer could guess the password from one login
+_MAX_ITERATIONS = 1_000_000  # with more, a hostile peer could make the client hash for hours; servers use up to 600,000
 _PREFERENCE = ("EXTERNAL", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "ANONYMOUS")
 
 
 class Credentials(typing.NamedTuple):
-    """With what a client may log in.
+    """The credentials of a client.
 
-    :param certificate: whether it shows a certificate of its own.
+    :param certificate: whether the client presents a certificate.
     """
 
     username: str
@@ -35,41 +35,42 @@ class Credentials(typing.NamedTuple):
 
 
 class Mechanism:
-    """A mechanism that sends one response and expects no challenge."""
+    """A mechanism that sends one response and gets no challenge."""
 
     def __init__(self, name: str, response: bytes | None) -> None:
         self.name = name
         self._response = response
 
     def first(self) -> bytes | None:
-        """Return the response that goes with the choice of the mechanism."""
+        """Return the initial response, which is sent together with the name of the mechanism."""
         return self._response
 
     def answer(self, challenge: bytes) -> bytes:
         """Return the response to a challenge.
 
-        :raises errors.HandshakeError: when none was to be expected, or it is not what the mechanism allows.
+        :raises errors.HandshakeError: when the mechanism has no challenge, or does not allow this one.
         """
-        raise errors.HandshakeError(f"the peer sent a challenge, which {self.name} does not have")
+        raise errors.HandshakeError(f"the peer sent a challenge, but {self.name} has none")
 
     def finish(self, data: bytes | None) -> None:
-        """Check what came with the peer's word that the login succeeded.
+        """Check the data that came with the peer's report of success.
 
         :raises errors.HandshakeError: when the peer did not prove that it knows the password.
         """
 
 
 class Scram(Mechanism):
-    """SCRAM: neither side shows the password, and each proves to the other that it knows it."""
+    """SCRAM: neither side sends the password, and each proves to the other that it knows the password."""
 
     def __init__(self, name: str, username: str, password: str, nonce: str | None = None) -> None:
         self._nonce = nonce or secrets.token_urlsafe(24)
         self._password = password.encode()
         self._hash = "sha256" if name == "SCRAM-SHA-256" else "sha1"
-        self._bare = f"n={username.replace('=', '=3D').replace(',', '=2C')},r={self._nonce}"
+        escaped = username.replace("=", "=3D").replace(",", "=2C")
+        self._first_bare = f"n={escaped},r={self._nonce}"  # RFC 5802: client-first-message-bare
         self._expected: bytes | None = None
         self._proven = False
-        super().__init__(name, f"n,,{self._bare}".encode())
+        super().__init__(name, f"n,,{self._first_bare}".encode())
 
     def answer(self, challenge: bytes) -> bytes:
         if self._expected is not None:
@@ -88,22 +89,24 @@ class Scram(Mechanism):
                 f"the peer's SCRAM challenge asks for {count} iterations; {_MIN_ITERATIONS} to {_MAX_ITERATIONS} are "
                 "allowed"
             )
+        # The names are those of RFC 5802, section 3.
         salted = hashlib.pbkdf2_hmac(self._hash, self._password, salt, count)
         client_key = self._mac(salted, b"Client Key")
         stored_key = hashlib.new(self._hash, client_key).digest()
         without_proof = f"c=biws,r={nonce}"
-        signed = ",".join((self._bare, challenge.decode(), without_proof)).encode()
-        signature = self._mac(stored_key, signed)
-        proof = bytes(a ^ b for a, b in zip(client_key, signature))
-        self._expected = self._mac(self._mac(salted, b"Server Key"), signed)
+        auth_message = ",".join((self._first_bare, challenge.decode(), without_proof)).encode()
+        signature = self._mac(stored_key, auth_message)
+        proof = bytes(key_byte ^ signature_byte for key_byte, signature_byte in zip(client_key, signature))
+        server_key = self._mac(salted, b"Server Key")
+        self._expected = self._mac(server_key, auth_message)
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 
     def finish(self, data: bytes | None) -> None:
         if self._proven:
             return
         given = _attributes(data or b"")
-        shown = base64.b64encode(self._expected or b"").decode()
-        if self._expected is None or not hmac.compare_digest(given.get("v", "").encode(), shown.encode()):
+        expected = base64.b64encode(self._expected or b"")
+        if self._expected is None or not hmac.compare_digest(given.get("v", "").encode(), expected):
             raise errors.HandshakeError("the peer did not prove that it knows the password (SCRAM)")
         self._proven = True
 
@@ -123,9 +126,9 @@ def _attributes(text: bytes) -> dict[str, str]:
 def choose(
     offered: typing.Collection[str], allowed: typing.Collection[str], credentials: Credentials, encrypted: bool
 ) -> Mechanism:
-    """Return the best mechanism that both sides have.
+    """Return the best mechanism that both sides support.
 
-    :param allowed: those that the configuration names; none for any but PLAIN without TLS.
+    :param allowed: the mechanisms that the configuration names. If it names none, all but PLAIN without TLS.
     :param encrypted: whether TLS protects the connection.
     :raises errors.HandshakeError: when there is none, with the reason.
     """
@@ -142,10 +145,10 @@ def choose(
             return Mechanism(name, b"anonymous")
     if "PLAIN" in candidates and credentials.password:
         raise errors.HandshakeError(
-            "the peer takes passwords only with PLAIN, which without TLS shows them on the network: use TLS (ssl), or "
-            "allow it with sasl_mechanisms = PLAIN"
+            "the peer accepts passwords only with PLAIN, which sends them unencrypted: use TLS (ssl), or allow it with "
+            "sasl_mechanisms = PLAIN"
         )
-    shown = ", ".join(sorted(offered)) or "none"
-    what = "a user name and password" if credentials.password else "no password"
-    limit = f", of which the configuration allows {', '.join(sorted(wanted))}" if wanted else ""
-    raise errors.HandshakeError(f"no way to log in with {what}: the peer offers {shown}{limit}")
+    offer = ", ".join(sorted(offered)) or "none"
+    given = "a user name and password" if credentials.password else "no password"
+    limit = f"; the configuration allows {', '.join(sorted(wanted))}" if wanted else ""
+    raise errors.HandshakeError(f"cannot log in with {given}: the peer offers {offer}{limit}")

@@ -1,6 +1,6 @@
-"""One connection's AMQP state: session, links, credit and deliveries. Bytes in, bytes out; no socket, clock or thread.
+"""The AMQP state of one connection: session, links, credit and deliveries. Bytes in, bytes out. Pure.
 
-There is one session, whatever the number of links. The caller keeps what is called here under one lock.
+All links of a connection share one session. The caller holds one lock during each call into this module.
 """
 
 from __future__ import annotations
@@ -13,36 +13,38 @@ import typing
 
 from oslo_messaging_amqp1 import errors, frames
 
-MAX_FRAME_SIZE = 64 * 1024  # what this side takes; the engines send 16 KiB
-MAX_MESSAGE_SIZE = 64 * 1024 * 1024  # more than services send by far; of messages of several frames, all together
+MAX_FRAME_SIZE = 64 * 1024  # the largest frame that this side accepts; routers send 16 KiB
+MAX_MESSAGE_SIZE = 64 * 1024 * 1024  # for all incomplete messages together; services send far smaller ones
 _WINDOW = 0x7FFFFFFF
 _SERIAL = 0xFFFFFFFF  # delivery and transfer numbers wrap (RFC 1982)
 _TRANSFER_OVERHEAD = 64  # bytes of a frame's header and transfer, at most
-MAX_HELD_SIZE = 1024 * 1024 * 1024  # of all messages that came and that nobody has handled yet
-_CHUNK_OVERHEAD = 64  # bytes of memory that a part of a message takes besides its content
-_MIN_IDLE_SECONDS = 0.1  # a peer that wants signs of life more often than this keeps a core busy
+MAX_UNHANDLED_SIZE = 1024 * 1024 * 1024  # for all messages that arrived and are not settled yet
+_CHUNK_OVERHEAD = 64  # bytes of memory that a part of a message takes in addition to its content
+_MIN_IDLE_SECONDS = 0.1  # sending keepalives more often than this would occupy a core
 _LINK_REDIRECT, _CONNECTION_REDIRECT = "amqp:link:redirect", "amqp:connection:redirect"
 
 _frame_header = struct.Struct(">IBBH").unpack_from
 
 
 class Outcome(enum.Enum):
-    """What became of a delivery."""
+    """The outcome of a delivery."""
 
     ACCEPTED = "accepted"
-    RELEASED = "released"  # nobody was there to take it
-    MODIFIED = "modified"  # somebody had it and failed; it may be sent again
+    RELEASED = "released"  # there was no receiver
+    MODIFIED = "modified"  # a receiver got the message and failed; it may be sent again
     REJECTED = "rejected"
-    LOST = "lost"  # the connection ended before its outcome was known
-    EXPIRED = "expired"  # given up before it was sent
+    LOST = "lost"  # the connection ended before the outcome was known
+    EXPIRED = "expired"  # its deadline passed before it was sent
 
 
 class Delivery:
-    """A message on its way out.
+    """A message to send.
 
-    :ivar build: makes the message when it is sent, from the reply address of that moment ('' where it needs none).
-    :ivar done: is told the outcome, and the peer's reason, '' without one. It must not block, nor raise.
-    :ivar deadline: until when it may wait to be sent, on the monotonic clock.
+    :ivar build: encodes the message when it is sent. It gets the present reply address, '' if it needs none.
+    :ivar done: gets the outcome and the peer's reason, '' without one. It must not block or raise.
+    :ivar deadline: until when the message may wait to be sent, on the monotonic clock.
+    :ivar settled: whether it is sent without asking for an acknowledgement.
+    :ivar sent: whether its frames were prepared; the engine may not have written them to the socket yet.
     """
 
     __slots__ = ("build", "deadline", "done", "needs_reply", "sender", "sent", "settled")
@@ -65,13 +67,16 @@ class Delivery:
 
 
 class Sender:
-    """A link to an address, and what waits to be sent over it. It outlives connections.
+    """A link to an address, and the deliveries that wait to be sent over it. It outlives connections.
 
-    :ivar handle: None while it has none on the present connection.
-    :ivar attached: when the peer confirmed it; None before.
+    :ivar handle: its number on the present connection, None before it is attached.
+    :ivar attached: when the peer confirmed the link, None before that.
     :ivar refused: the peer's reason when it refused the link, '' otherwise.
     :ivar moved: the address that the peer redirected this link to, '' otherwise.
-    :ivar resends: deliveries that came back and wait to be sent again.
+    :ivar count: deliveries sent on the present connection (the specification's delivery-count).
+    :ivar resends: how many returned deliveries wait to be sent again.
+    :ivar unsettled: how many deliveries were sent and have no outcome yet.
+    :ivar used: when a delivery was last submitted.
     """
 
     __slots__ = (
@@ -97,7 +102,7 @@ class Sender:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the connection."""
+        """Forget the state of the link on the present connection."""
         self.handle: int | None = None
         self.attached: float | None = None
         self.refused = ""
@@ -107,14 +112,14 @@ class Sender:
 class Receiver:
     """A link from an address. It outlives connections.
 
-    :ivar address: None for one that the peer makes, which is then in ``source``.
+    :ivar address: None when the peer shall create the address. It is then in ``source``.
     :ivar refused: the peer's reason when it refused the link, '' otherwise.
     :ivar moved: the address that the peer redirected this link to, '' otherwise.
-    :ivar credit: messages that the peer may still send.
-    :ivar attach: counts attaches on the present connection, since handles are used again.
-    :ivar stopped: whether it takes no further messages.
-    :ivar leaving: whether it is detached once all messages that came are settled.
-    :ivar outstanding: messages that came and are not settled; with the credit at most ``limit``.
+    :ivar credit: how many messages the peer may still send.
+    :ivar attach: the number of this attach on the present connection. It identifies the link, since handles are reused.
+    :ivar stopped: whether the link asks for no further messages.
+    :ivar leaving: whether to detach the link once all messages that came over it are settled.
+    :ivar outstanding: how many messages came and are not settled. Together with the credit at most ``limit``.
     """
 
     __slots__ = (
@@ -139,7 +144,7 @@ class Receiver:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the link on the present connection."""
+        """Forget the state of the link on the present connection."""
         self.handle: int | None = None
         self.source = ""
         self.credit = self.count = self.outstanding = 0
@@ -148,8 +153,8 @@ class Receiver:
 class Arrival(typing.NamedTuple):
     """A message that came.
 
-    :param session: on which it came: after a reconnection it can be settled no more.
-    :param attach: of the link on which it came: once the link was attached again it does not count against its credit.
+    :param session: the session it came over. After a reconnection the message can no longer be settled.
+    :param attach: the link's `Receiver.attach` when it came. After another attach it no longer counts against credit.
     """
 
     session: Session
@@ -161,7 +166,7 @@ class Arrival(typing.NamedTuple):
 
 
 class _Partial:
-    """A message of which more frames are to come."""
+    """A message whose last frame has not arrived yet."""
 
     __slots__ = ("chunks", "number", "settled")
 
@@ -174,13 +179,13 @@ class _Partial:
 class Session:
     """The state of one connection.
 
-    :param write: takes bytes for the peer.
-    :param changed: is called with a link when the peer attached, refused or detached it.
-    :ivar reply_address: where answers reach this side; '' until the peer made it.
-    :ivar prepared: bytes of messages that the next `flush` writes.
-    :ivar heard: when the peer's last whole frame came; a peer that sends a byte now and then is as good as silent.
-    :ivar product: what the peer says it is, '' when it does not.
-    :ivar idle_timeout: seconds after which the peer misses a sign of life; 0 for never.
+    :param write: gets bytes for the peer.
+    :param changed: gets a link that the peer attached, refused, detached or gave credit, and the reason of its end.
+    :ivar reply_address: the address for answers to this side, '' until the peer has created it.
+    :ivar prepared: how many bytes of messages the next `flush` writes.
+    :ivar heard: when the peer's last complete frame came. Single bytes do not count as a sign of life.
+    :ivar product: the product name that the peer announced, '' without one.
+    :ivar idle_timeout: seconds of silence after which the peer closes the connection, 0 for never.
     """
 
     def __init__(
@@ -204,7 +209,7 @@ class Session:
         self._remote: dict[int, Sender | Receiver] = {}
         self._partial: dict[Receiver, _Partial] = {}
         self._partial_size = 0
-        self._held_size = 0
+        self._unhandled_size = 0
         self._unsettled: dict[int, Delivery] = {}
         self._next_delivery = 0
         self._next_outgoing = 0
@@ -222,14 +227,14 @@ class Session:
 
     @property
     def reply_address(self) -> str:
-        """Where answers reach this side, '' as long as the peer did not say."""
+        """The address for answers to this side, '' until the peer has created it."""
         return self.reply_receiver.source if self.reply_receiver else ""
 
     # -- the connection itself
 
     def start(self, hostname: str, idle_timeout: float, properties: typing.Mapping[str, str]) -> None:
         """Send open and begin."""
-        # The specification asks to announce half of the time after which this side gives the peer up (2.4.5).
+        # The specification asks each side to announce half of its real timeout (2.4.5).
         opened = frames.open_(self._container, hostname, MAX_FRAME_SIZE, 0, idle_timeout / 2, properties)
         self._send(opened)
         self._send(frames.begin(0, _WINDOW, _WINDOW, _SERIAL))
@@ -240,21 +245,21 @@ class Session:
         self._send(frames.close(condition, description))
 
     def alive(self) -> None:
-        """Send a sign of life."""
+        """Send an empty frame as a keepalive."""
         self._out.append(frames.EMPTY_FRAME)
 
     @property
     def quiet(self) -> bool:
-        """True when nothing that was sent waits for its outcome, and nothing waits for the peer's window."""
+        """True when no sent delivery waits for its outcome, and no frame waits for the peer's window."""
         return not self._unsettled and not self._backlog
 
     @property
     def urgent(self) -> bool:
-        """True when more than settlements is prepared."""
+        """True when frames other than settlements are prepared."""
         return bool(self._out)
 
     def flush(self) -> None:
-        """Write what was prepared, in one piece."""
+        """Write all prepared frames in one piece."""
         self._send_settlements()
         if self._out:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -263,7 +268,7 @@ class Session:
             self._write(data)
 
     def lost(self, reason: str) -> None:
-        """Tell every delivery without an outcome that it is lost, and every link that it has no connection."""
+        """End every delivery without an outcome as lost, and reset every link."""
         self.closed = True
         for delivery in self._unsettled.values():
             delivery.done(Outcome.LOST, reason)
@@ -277,7 +282,7 @@ class Session:
     # -- links
 
     def attach(self, link: Sender | Receiver) -> None:
-        """Ask for a link."""
+        """Ask the peer for a link."""
         handle = link.handle = self._free_handles.pop() if self._free_handles else next(self._handles)
         attach = next(self._attaches)
         name = f"{self._container}/{attach}"
@@ -291,19 +296,20 @@ class Session:
     def detach(self, link: Sender | Receiver) -> None:
         """End a link."""
         if link.handle is not None:
-            self._send_settlements()  # after the link they would mean nothing
+            self._send_settlements()  # after the detach they would have no effect
             self._send(frames.detach(link.handle))
             self._forget(link)
 
     def stop(self, receiver: Receiver) -> None:
-        """Take no further messages from a link; those that are on their way still come."""
+        """Ask for no further messages over a link. Messages that are on their way still arrive."""
         receiver.stopped = True
         if receiver.source:
             self._give_credit(receiver)
 
-    def _lose(self, sender: Sender, reason: str) -> None:
-        """Tell the deliveries of one link that their outcome will not come."""
-        for number in [number for number, delivery in self._unsettled.items() if delivery.sender is sender]:
+    def _end_deliveries(self, sender: Sender, reason: str) -> None:
+        """End the deliveries of one link as lost: their outcome can no longer arrive."""
+        numbers = [number for number, delivery in self._unsettled.items() if delivery.sender is sender]
+        for number in numbers:
             self._unsettled.pop(number).done(Outcome.LOST, reason)
 
     def _forget(self, link: Sender | Receiver) -> None:
@@ -317,14 +323,14 @@ class Session:
     # -- sending
 
     def can_send(self, sender: Sender, delivery: Delivery) -> bool:
-        """Return whether the peer would take the delivery now."""
+        """Return whether the peer's credit allows the delivery now."""
         if sender.credit <= 0 or sender.attached is None or self._backlog:
             return False
         return not delivery.needs_reply or bool(self.reply_address)
 
     def transmit(self, sender: Sender, delivery: Delivery) -> None:
-        """Send a delivery; `can_send` was true."""
-        payload = delivery.build(self.reply_address if delivery.needs_reply else "")  # first: it may raise
+        """Prepare the frames of a delivery. The caller has checked `can_send`."""
+        payload = delivery.build(self.reply_address if delivery.needs_reply else "")  # before any change: it may raise
         number = self._next_delivery
         self._next_delivery = (number + 1) & _SERIAL
         sender.credit -= 1
@@ -347,14 +353,14 @@ class Session:
             self._unsettled[number] = delivery
 
     def _send_transfer(self, performative: bytes, payload: bytes) -> None:
-        shown = frames.frame(performative, payload)
+        frame = frames.frame(performative, payload)
         if self._window > 0 and not self._backlog:
             self._window -= 1
             self._next_outgoing = (self._next_outgoing + 1) & _SERIAL
-            self._out.append(shown)
-            self.prepared += len(shown)
+            self._out.append(frame)
+            self.prepared += len(frame)
         else:
-            self._backlog.append(shown)
+            self._backlog.append(frame)
 
     def _send_backlog(self) -> None:
         while self._backlog and self._window > 0:
@@ -362,14 +368,14 @@ class Session:
             self._next_outgoing = (self._next_outgoing + 1) & _SERIAL
             self._out.append(self._backlog.popleft())
 
-    # -- settling what came
+    # -- settling messages that came
 
     def settle(self, arrival: Arrival, state: int | bytes = frames.ACCEPTED) -> None:
-        """Settle a message that came over this connection; over another one there is nothing to settle any more."""
+        """Settle a message that came over this connection. Do nothing for a message of another connection."""
         if self.closed or arrival.session is not self:
             return
         receiver = arrival.receiver
-        self._held_size -= len(arrival.payload)
+        self._unhandled_size -= len(arrival.payload)
         if not arrival.settled:
             self._settle(True, arrival.number, state)
         if receiver.handle is None or receiver.attach != arrival.attach:
@@ -386,7 +392,7 @@ class Session:
         self._settlements.clear()
 
     def _settle(self, receiver: bool, number: int, state: int | bytes | None) -> None:
-        """Note a settlement; neighbours with one state are sent as a range."""
+        """Record a settlement. Consecutive numbers with the same state are sent as one range."""
         if self._settlements:
             last = self._settlements[-1]
             if last[0] is receiver and last[3] == state and number == (last[2] + 1) & _SERIAL and number:
@@ -395,7 +401,7 @@ class Session:
         self._settlements.append([receiver, number, number, state])
 
     def _give_credit(self, receiver: Receiver) -> None:
-        if not receiver.stopped:  # what the peer sent before it knows of the stop still counts against the credit
+        if not receiver.stopped:  # messages that the peer sent before it learns of the stop still use up credit
             receiver.credit = receiver.limit - receiver.outstanding
         assert receiver.handle is not None
         credit = 0 if receiver.stopped else receiver.credit
@@ -403,12 +409,12 @@ class Session:
             self._next_incoming, _WINDOW, self._next_outgoing, _WINDOW, receiver.handle, receiver.count, credit
         ))  # fmt: skip
 
-    # -- what the peer says
+    # -- frames from the peer
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer.
+        """Process bytes from the peer.
 
-        :raises errors.AmqpError: when the connection is at its end.
+        :raises errors.AmqpError: when the connection must end.
         """
         if self._input:
             data = self._input + data
@@ -439,13 +445,11 @@ class Session:
             raise errors.DecodeError("the peer opened the connection twice")
         self.opened = True
         if fields[2] is not None and fields[2] < frames.MIN_MAX_FRAME_SIZE:
-            raise errors.DecodeError("the peer takes only frames that are too small")
+            raise errors.DecodeError(f"the peer's maximum frame size is below {frames.MIN_MAX_FRAME_SIZE} bytes")
         self._max_frame = min(fields[2] or MAX_FRAME_SIZE, MAX_FRAME_SIZE)
         self.idle_timeout = (fields[4] or 0) / 1000
         if 0 < self.idle_timeout < _MIN_IDLE_SECONDS:
-            raise errors.DecodeError(
-                f"the peer wants to hear something every {self.idle_timeout:g} s, which is too often"
-            )
+            raise errors.DecodeError(f"the peer asks for a keepalive every {self.idle_timeout:g} s, which is too often")
         self.product = str((fields[9] or {}).get("product", ""))
 
     def _on_begin(self, fields: frames.Fields, payload: bytes, now: float) -> None:
@@ -459,13 +463,13 @@ class Session:
         name, handle, _, _, _, source, target = fields[:7]
         link = self._names.pop(name, None)
         if link is None or link.handle is None or handle in self._remote:
-            if link is not None and link.handle is None:  # detached by this side before the peer attached it
+            if link is not None and link.handle is None:  # this side detached it before the peer attached it
                 return
-            raise errors.DecodeError("the peer attached a link that nobody asked for")
+            raise errors.DecodeError("the peer attached a link that this side did not ask for")
         self._remote[handle] = link
         link.refused = ""
         if isinstance(link, Sender):
-            if target is not None:  # without one it is a refusal, and a detach with the reason follows
+            if target is not None:  # without a target the peer refuses, and sends a detach with the reason
                 link.attached = now
                 self._changed(link, "")
             return
@@ -484,7 +488,7 @@ class Session:
         fault = frames.fault(fields[2])
         reason = fault.text
         if isinstance(link, Sender):
-            self._lose(link, reason or "the peer detached the link")
+            self._end_deliveries(link, reason or "the peer detached the link")
         self._send(frames.detach(link.handle))
         self._forget(link)
         if fault.condition == _LINK_REDIRECT:
@@ -498,15 +502,15 @@ class Session:
 
     def _on_flow(self, fields: frames.Fields, payload: bytes, now: float) -> None:
         next_incoming, window, _next_outgoing, _, handle, count, credit, _, drain, echo = fields[:10]
-        # A peer that has not seen the begin counts from the start (2.5.6).
+        # Before it gets this side's begin, a peer leaves out next-incoming-id; the first id counts then (2.5.6).
         self._window = (((next_incoming or 0) + window) - self._next_outgoing) & _SERIAL
-        if self._window > _WINDOW:  # it was made smaller than what is under way
+        if self._window > _WINDOW:  # negative: the peer shrank its window below what is on its way
             self._window = 0
         self._send_backlog()
         link = self._remote.get(handle) if handle is not None else None
         if isinstance(link, Sender):
             link.credit = (((count or 0) + (credit or 0)) - link.count) & _SERIAL
-            if link.credit > _WINDOW:  # the peer did not know of the last deliveries yet
+            if link.credit > _WINDOW:  # negative: the peer had not yet counted the last deliveries
                 link.credit = 0
             if drain:
                 link.count = (link.count + link.credit) & _SERIAL
@@ -529,13 +533,13 @@ class Session:
         if not isinstance(link, Receiver) or link.handle is None:
             if link is None:
                 raise errors.DecodeError("a message came over a link that does not exist")
-            return  # one that this side detached
+            return  # this side detached the link
         partial = self._partial.get(link)
         if partial is None:
             if number is None:
                 raise errors.DecodeError("a message has no number")
             if link.credit <= 0:
-                raise errors.DecodeError("the peer sent more messages than it may")
+                raise errors.DecodeError("the peer sent more messages than its credit allows")
             link.credit -= 1
             link.count = (link.count + 1) & _SERIAL
             link.outstanding += 1
@@ -544,7 +548,7 @@ class Session:
                 return
             partial = self._partial[link] = _Partial(number, False)
         elif number is not None and number != partial.number:
-            raise errors.DecodeError("a message began before the one before it ended")
+            raise errors.DecodeError("a message began before the previous one ended")
         partial.settled = partial.settled or bool(settled)
         if aborted:
             self._drop_partial(link)
@@ -559,9 +563,9 @@ class Session:
             self._arrived(link, partial.number, partial.settled, b"".join(partial.chunks))
 
     def _arrived(self, link: Receiver, number: int, settled: bool, payload: bytes) -> None:
-        self._held_size += len(payload)
-        if self._held_size > MAX_HELD_SIZE:
-            raise errors.DecodeError(f"more than {MAX_HELD_SIZE // 2**20} MiB of messages wait for this process")
+        self._unhandled_size += len(payload)
+        if self._unhandled_size > MAX_UNHANDLED_SIZE:
+            raise errors.DecodeError(f"more than {MAX_UNHANDLED_SIZE // 2**20} MiB of messages wait for this process")
         link.incoming(Arrival(self, link, link.attach, number, settled, payload))
 
     def _drop_partial(self, link: Receiver) -> None:
@@ -571,7 +575,7 @@ class Session:
 
     def _on_disposition(self, fields: frames.Fields, payload: bytes, now: float) -> None:
         of_receiver, first, last, settled, state, _ = fields
-        if not of_receiver:  # the sender of what came settles it by itself: nothing is left to do
+        if not of_receiver:  # the peer settles a message that it sent: there is nothing to do
             return
         last = first if last is None else last
         span = (last - first) & _SERIAL
@@ -579,7 +583,7 @@ class Session:
         if outcome is None:
             return
         numbers: typing.Iterable[int] = (first,)
-        if span >= len(self._unsettled):  # a peer may speak of any number of messages; only those that exist take time
+        if span >= len(self._unsettled):  # a peer may name a huge range: look only at deliveries that exist
             numbers = [number for number in self._unsettled if (number - first) & _SERIAL <= span]
         elif span:
             numbers = [number & _SERIAL for number in range(first, first + span + 1)]
@@ -599,12 +603,12 @@ class Session:
 
     def _on_close(self, fields: frames.Fields, payload: bytes, now: float) -> None:
         fault = frames.fault(fields[0])
-        said = f"the peer closed the connection: {fault.text or 'no reason given'}"
+        reason = f"the peer closed the connection: {fault.text or 'no reason given'}"
         host, port = fault.info.get("network-host"), fault.info.get("port")
-        leads = fault.condition == _CONNECTION_REDIRECT
-        if leads and isinstance(host, str) and isinstance(port, int) and 0 < port < 2**16:
-            raise errors.Redirected(f"{said} (to {frames.readable(host)}, port {port})", host, port)
-        raise errors.ConnectionLost(said, fault.condition)
+        redirects = fault.condition == _CONNECTION_REDIRECT
+        if redirects and isinstance(host, str) and isinstance(port, int) and 0 < port < 2**16:
+            raise errors.Redirected(f"{reason} (to {frames.readable(host)}, port {port})", host, port)
+        raise errors.ConnectionLost(reason, fault.condition)
 
     _HANDLERS: typing.ClassVar[dict[int, typing.Callable[[Session, frames.Fields, bytes, float], None]]] = {
         frames.OPEN: _on_open,
@@ -620,7 +624,7 @@ class Session:
 
 
 def _outcome(state: object | None, settled: bool) -> tuple[Outcome | None, str]:
-    """Return the outcome that a delivery state means, None when it is none yet."""
+    """Return the outcome that a delivery state stands for, None when the state is not final."""
     if state is None:
         return (Outcome.ACCEPTED, "") if settled else (None, "")
     code, fields = frames.composite(state)
@@ -631,7 +635,7 @@ def _outcome(state: object | None, settled: bool) -> tuple[Outcome | None, str]:
     if code == frames.REJECTED:
         return Outcome.REJECTED, frames.fault(fields[0]).text
     if code == frames.MODIFIED:
-        # One that failed, or that is not to come here again, is none to send again (the in-tree driver's rule).
+        # The in-tree driver's rule: send a message again only when it did not fail and may come back here.
         again = not fields[0] and not fields[1]
         return (Outcome.MODIFIED, "") if again else (Outcome.REJECTED, "the receiver failed")
-    return (Outcome.REJECTED, "of no known outcome") if settled else (None, "")
+    return (Outcome.REJECTED, "the outcome is unknown") if settled else (None, "")

@@ -1,4 +1,4 @@
-"""One socket to a router: TCP, TLS, SASL and the protocol header; then bytes in and out without blocking."""
+"""One socket to a router: set it up (TCP, TLS, SASL, protocol header), then read and write without blocking."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import typing
 from oslo_messaging_amqp1 import errors, frames, sasl
 
 _READ_SIZE = 256 * 1024
-_RECORD_SIZE = 16 * 1024  # the most that a TLS record holds
-_MAX_HANDSHAKE_FRAME = 16 * 1024  # SASL frames may have 512 bytes (part 5.3.1); a list of mechanisms may be longer
+_RECORD_SIZE = 16 * 1024  # the largest content of a TLS record
+_MAX_HANDSHAKE_FRAME = 16 * 1024  # part 5.3.1 limits SASL frames to 512 bytes, but lists of mechanisms can be longer
 _MAX_HANDSHAKE_FRAMES = 16
 
 
 class Tls(typing.NamedTuple):
-    """How TLS is spoken.
+    """The TLS settings of a connection.
 
-    :param ca_file: '' for the system's own authorities.
-    :param name: the name that the peer's certificate must hold; '' for the host that is connected to.
+    :param ca_file: '' for the system's authorities.
+    :param name: the name that the peer's certificate must contain, '' for the host of the connection.
     """
 
     ca_file: str = ""
@@ -41,11 +41,11 @@ class Tls(typing.NamedTuple):
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            # From Python 3.13 on the default refuses certificates for formal reasons, for example without an authority
-            # key identifier. Routers, RabbitMQ's clients and the in-tree driver accept these.
+            # Since Python 3.13 the default refuses certificates for formal reasons, for example when they have no
+            # authority key identifier. Routers, RabbitMQ's clients and the in-tree driver accept them.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.certificate_file:
-                # A function, or OpenSSL would ask at the terminal.
+                # With an empty string instead of a function, OpenSSL would ask for the password at the terminal.
                 context.load_cert_chain(self.certificate_file, self.key_file or None, lambda: self.key_password)
         except (OSError, ValueError) as error:
             files = ", ".join(path for path in (self.ca_file, self.certificate_file, self.key_file) if path)
@@ -54,9 +54,10 @@ class Tls(typing.NamedTuple):
 
 
 class Login(typing.NamedTuple):
-    """How a connection is set up.
+    """How a connection logs in.
 
-    :param hostname: virtual host that SASL and open name; '' for none.
+    :param mechanisms: the SASL mechanisms that the configuration allows.
+    :param hostname: the virtual host to name in SASL and open, '' for none.
     """
 
     credentials: sasl.Credentials
@@ -68,11 +69,12 @@ class Login(typing.NamedTuple):
 class Transport:
     """A socket that is logged in.
 
-    Three groups of methods exclude each other: `put`, `take` and `decrypt` are called under one lock; one thread at a
-    time calls `send`; one thread at a time calls `receive`.
+    The caller holds one lock while it calls `put`, `take` or `decrypt`. One thread at a time may call `send`, and one
+    thread at a time may call `receive`.
 
-    :ivar pending: bytes that the socket did not take yet.
-    :ivar ended: why nothing more can be decrypted; '' as long as it can.
+    :ivar pending: how many bytes wait because the socket was full.
+    :ivar ended: the reason why TLS has ended, '' before that.
+    :ivar last_sent: when bytes were last written to the socket.
     """
 
     def __init__(self, sock: socket.socket, tls: ssl.SSLObject | None, bios: typing.Sequence[ssl.MemoryBIO]):
@@ -86,34 +88,34 @@ class Transport:
         self.last_sent = time.monotonic()
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for."""
+        """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def put(self, data: bytes) -> None:
-        """Add to what the next `take` returns.
+        """Encrypt bytes if the connection uses TLS. The next `take` returns them.
 
-        :raises errors.ConnectionLost: when TLS is broken.
+        :raises errors.ConnectionLost: when TLS has failed.
         """
         if self._tls is None:
             self._plain.append(data)
             return
         try:
             self._tls.write(data)
-        except ssl.SSLError as error:  # it failed before, when something was read
+        except ssl.SSLError as error:  # TLS already failed, while input was decrypted
             raise errors.ConnectionLost(f"TLS failed: {_reason(error)}") from None
 
     def take(self) -> bytes:
-        """Return what is to be sent next, b'' when that is nothing."""
+        """Return the bytes to send next, b'' when there are none."""
         if self._tls is not None:
-            return self._bios[1].read()  # an answer to a change of keys as well
+            return self._bios[1].read()  # also TLS's own answers, for example to a key update
         data = self._plain[0] if len(self._plain) == 1 else b"".join(self._plain)
         self._plain.clear()
         return data
 
     def send(self, data: bytes) -> None:
-        """Send what is pending and then ``data``, as much as the socket takes now. The rest is pending.
+        """Send the pending bytes and then ``data``, until the socket is full. The rest stays pending.
 
-        :raises errors.ConnectionLost: when the socket is broken.
+        :raises errors.ConnectionLost: when the socket has failed.
         """
         if self._out:
             self._out.append(memoryview(data))
@@ -147,9 +149,9 @@ class Transport:
         return sent
 
     def receive(self) -> bytes:
-        """Return what the socket has, b'' when that is nothing now.
+        """Return the bytes that have arrived, b'' when there are none.
 
-        :raises errors.ConnectionLost: when the peer closed it, or it is broken.
+        :raises errors.ConnectionLost: when the peer closed the connection, or the socket has failed.
         """
         try:
             data = self._socket.recv(_READ_SIZE)
@@ -162,9 +164,9 @@ class Transport:
         return data
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the plain bytes of what was received; without TLS these are the same.
+        """Return received bytes decrypted, or unchanged without TLS.
 
-        When the peer ends TLS, or breaks it, `ended` says so: what came before that is returned.
+        When TLS ends or fails, set `ended` and return the bytes that came before.
         """
         if self._tls is None:
             return data
@@ -172,7 +174,7 @@ class Transport:
         chunks = []
         try:
             while self._bios[0].pending or self._tls.pending():
-                chunk = self._tls.read(_RECORD_SIZE)  # takes so much memory for a moment, whatever there is
+                chunk = self._tls.read(_RECORD_SIZE)  # Python allocates this much for each read, so keep it small
                 if not chunk:
                     self.ended = "the peer ended TLS"
                     break
@@ -184,64 +186,64 @@ class Transport:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def close(self) -> None:
-        """Close the socket; what is pending is lost."""
+        """Close the socket. Pending bytes are lost."""
         self._socket.close()
 
 
 def spell(host: str, port: int) -> str:
-    """Return a host and a port in one text."""
+    """Return ``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def connect(host: str, port: int, login: Login, seconds: float) -> tuple[Transport, bytes]:
-    """Return a connection that is logged in, and what the peer already sent after its protocol header.
+    """Return a connection that is logged in, and the bytes that the peer already sent after its protocol header.
 
-    :param seconds: for everything together.
-    :raises errors.HandshakeError: when none comes about in that time.
+    :param seconds: the time limit for all steps together.
+    :raises errors.HandshakeError: when the connection cannot be set up in that time.
     """
     deadline = time.monotonic() + seconds
     context = login.tls.context() if login.tls else None
-    where = spell(host, port)
+    peer = spell(host, port)
     try:
-        sock = _reach(host, port, deadline)
-    except (OSError, ValueError) as error:  # a name with strange characters is a ValueError
-        raise errors.HandshakeError(f"{where} cannot be reached: {_reason(error)}") from None
+        sock = _open_socket(host, port, deadline)
+    except (OSError, ValueError) as error:  # a ValueError for a name with characters that are not allowed
+        raise errors.HandshakeError(f"{peer} cannot be reached: {_reason(error)}") from None
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire = _Handshake(sock, deadline)
+        handshake = _Handshake(sock, deadline)
         if context and login.tls:
-            wire.start_tls(context, login.tls.name or host)
-        _log_in(wire, login, encrypted=context is not None)
-        wire.exchange_header(frames.AMQP_HEADER)
+            handshake.start_tls(context, login.tls.name or host)
+        _log_in(handshake, login, encrypted=context is not None)
+        handshake.exchange_header(frames.AMQP_HEADER)
         sock.setblocking(False)
-        made = Transport(sock, wire.tls, wire.bios)
-        rest = wire.rest + made.decrypt(b"")  # what came in one piece with the end of the login
-        if made.ended:
-            raise errors.ConnectionLost(made.ended)
-        return made, rest
+        connected = Transport(sock, handshake.tls, handshake.bios)
+        rest = handshake.rest + connected.decrypt(b"")  # bytes that came together with the end of the login
+        if connected.ended:
+            raise errors.ConnectionLost(connected.ended)
+        return connected, rest
     except errors.HandshakeError as error:
         sock.close()
-        raise errors.HandshakeError(f"{where}: {error}", error.condition) from None
+        raise errors.HandshakeError(f"{peer}: {error}", error.condition) from None
     except errors.AmqpError as error:
         sock.close()
-        raise errors.HandshakeError(f"{where} does not speak AMQP 1.0 as expected: {error}") from None
+        raise errors.HandshakeError(f"{peer} does not speak AMQP 1.0 as expected: {error}") from None
     except (OSError, ValueError) as error:
         sock.close()
-        raise errors.HandshakeError(f"{where}: {_reason(error)}") from None
+        raise errors.HandshakeError(f"{peer}: {_reason(error)}") from None
 
 
-def _reach(host: str, port: int, deadline: float) -> socket.socket:
-    """Return a socket to the first address of ``host`` that answers; all of them and the login share the time."""
+def _open_socket(host: str, port: int, deadline: float) -> socket.socket:
+    """Return a socket to the first address of ``host`` that answers. All addresses and the login share the time."""
     failure: OSError = OSError("the name has no address")
-    # By position: eventlet 0.33, which Debian 12 has, gives the fourth argument another name.
+    # By position, because eventlet 0.33 of Debian 12 gives the fourth argument another name.
     found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    for left, (family, kind, protocol, _, where) in zip(range(len(found), 0, -1), found):
+    for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found):
         sock = socket.socket(family, kind, protocol)
         try:
-            # An address that swallows packets leaves time for the others, and for the login.
+            # An address that drops packets must leave time for the other addresses, and for the login.
             share = (deadline - time.monotonic()) / (left + 1)
             sock.settimeout(max(0.001, share))
-            sock.connect(where)
+            sock.connect(address)
             return sock
         except OSError as error:
             sock.close()
@@ -250,7 +252,7 @@ def _reach(host: str, port: int, deadline: float) -> socket.socket:
 
 
 class _Handshake:
-    """The first bytes of a connection, one after the other, with a deadline."""
+    """A socket during the login: blocking, with a deadline for everything together."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._socket = sock
@@ -270,9 +272,9 @@ class _Handshake:
                 self._send(outgoing.read())
                 incoming.write(self._receive())
             except ssl.SSLError as error:
-                with_alert = outgoing.read()
-                if with_alert:
-                    self._send(with_alert)
+                alert = outgoing.read()
+                if alert:
+                    self._send(alert)
                 raise errors.HandshakeError(f"TLS failed: {_reason(error)}") from None
         self._send(outgoing.read())
         self.tls, self.bios = tls, (incoming, outgoing)
@@ -299,11 +301,11 @@ class _Handshake:
         self.write(header)
         answer = self.read(frames.HEADER_SIZE)
         if answer != header:
-            shown = (
+            spoken = (
                 "no AMQP at all" if answer[:4] != b"AMQP" else f"protocol {answer[4]}, version {answer[5:].hex('.')}"
             )
             wanted = "SASL" if header == frames.SASL_HEADER else "AMQP 1.0"
-            raise errors.HandshakeError(f"the peer speaks {shown}, where {wanted} is needed")
+            raise errors.HandshakeError(f"the peer speaks {spoken}, but {wanted} is needed")
 
     def read_frame(self) -> tuple[int, frames.Fields]:
         size, offset, kind, _ = struct.unpack(">IBBH", self.read(frames.HEADER_SIZE))
@@ -331,11 +333,11 @@ class _Handshake:
         return left
 
 
-def _log_in(wire: _Handshake, login: Login, encrypted: bool) -> None:
-    wire.exchange_header(frames.SASL_HEADER)
+def _log_in(handshake: _Handshake, login: Login, encrypted: bool) -> None:
+    handshake.exchange_header(frames.SASL_HEADER)
     mechanism: sasl.Mechanism | None = None
     for _ in range(_MAX_HANDSHAKE_FRAMES):
-        code, fields = wire.read_frame()
+        code, fields = handshake.read_frame()
         if code == frames.SASL_MECHANISMS and mechanism is None:
             offered = frames.symbols(fields[0])
             mechanism = sasl.choose(offered, login.mechanisms, login.credentials, encrypted)
@@ -352,17 +354,17 @@ def _log_in(wire: _Handshake, login: Login, encrypted: bool) -> None:
             mechanism.finish(fields[1])
             return
         else:
-            raise errors.DecodeError("the login is out of order")
-        wire.write(frames.frame(answer, kind=frames.SASL_FRAME))
-    raise errors.HandshakeError("the login does not come to an end")
+            raise errors.DecodeError("a frame of the login is out of order")
+        handshake.write(frames.frame(answer, kind=frames.SASL_FRAME))
+    raise errors.HandshakeError(f"the login was not complete after {_MAX_HANDSHAKE_FRAMES} frames")
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says, without the number and the source line that Python puts around it."""
+    """Return the message of an error, without the number and the source line that Python adds."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:
-        return f"TLS says {error.reason.lower().replace('_', ' ')}"
+        return f"TLS reports {error.reason.lower().replace('_', ' ')}"
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes in Python 3.9
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:

@@ -233,7 +233,7 @@ def refuses(connection: socket.socket) -> None:
     [
         (garbage, "no AMQP at all"),
         (http, "no AMQP at all"),
-        (older, "where SASL is needed"),
+        (older, "but SASL is needed"),
         (hangs_up, "closed the connection before"),
         (huge_frame, "wrong size"),
         (nested_arrays, "more elements than it has room for"),

@@ -98,7 +98,10 @@ FAULT = peer.fault_of("amqp:not-allowed", "no")
         (peer.state(frames.MODIFIED, None, codec.TRUE), (session.Outcome.REJECTED, "the receiver failed")),
         (peer.state(frames.REJECTED, FAULT), (session.Outcome.REJECTED, "amqp:not-allowed: no")),
         (None, (session.Outcome.ACCEPTED, "")),
-        (peer.state(frames.RECEIVED, codec.uint(0), codec.ulong(0)), (session.Outcome.REJECTED, "of no known outcome")),
+        (
+            peer.state(frames.RECEIVED, codec.uint(0), codec.ulong(0)),
+            (session.Outcome.REJECTED, "the outcome is unknown"),
+        ),
     ],
 )
 def test_outcomes(here: Here, state: bytes | None, outcome: tuple[session.Outcome, str]) -> None:
@@ -207,7 +210,7 @@ def test_settled_messages_count_against_the_credit_until_they_are_handled(here: 
 
 def test_more_messages_than_credit(here: Here) -> None:
     here.receiver(limit=1)
-    with pytest.raises(errors.DecodeError, match="more messages than it may"):
+    with pytest.raises(errors.DecodeError, match="more messages than its credit allows"):
         here.feed(peer.transfer(7, 0, PAYLOAD), peer.transfer(7, 1, PAYLOAD))
 
 
@@ -238,7 +241,7 @@ def test_an_endless_message(here: Here, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_messages_that_nobody_handles_take_bounded_memory(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_HELD_SIZE", 1000)
+    monkeypatch.setattr(session, "MAX_UNHANDLED_SIZE", 1000)
     here.receiver(limit=100)
     for number in range(30):
         here.feed(peer.transfer(7, number, bytes(100)))

@@ -46,7 +46,7 @@ def test_page_says_what_rabbitmq_4_cannot_be() -> None:
     of_4["machine"]["rabbitmq"] = "4.0.5"
     text = page.text(of_4, [sample("mesh", calls=800.0)], [])
     assert "Python 3, RabbitMQ 4.0.5." in text
-    assert "Not measured therefore: three RabbitMQ, mirrored; three RabbitMQ, mirrored on all." in text
+    assert "these sides were not measured: three RabbitMQ, mirrored; three RabbitMQ, mirrored on all." in text
 
 
 def test_one_bad_repetition_is_not_lost_in_a_median() -> None:
