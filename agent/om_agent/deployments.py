@@ -36,8 +36,8 @@ class Answer:
         return report.signal(self.status, self.stdout, self.stderr, self.outputs)
 
     @property
-    def left(self) -> contextlib.AbstractContextManager[None]:
-        """The context of what is done with the answer."""
+    def reporting(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which the answer is printed and sent: an interruption there says that the node is done."""
         return workflow.leaving(clauses.APPLIED) if self.applied else contextlib.nullcontext()
 
 
