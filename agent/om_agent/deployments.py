@@ -1,4 +1,4 @@
-"""A deployment of Heat's: carried out on this node, and what Heat is told of it."""
+"""Carry out a deployment of Heat on this node, and send the result to Heat."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from om_agent import errors, heat_signal, kinds, metadata, report, signals, work
 from om_agent.apply import files, locking, saved_state
 from om_agent.kinds import clauses
 
-_VERIFY_SECONDS = 300.0  # the other nodes of a new stack may come up minutes later
+_VERIFY_SECONDS = 300.0  # the other nodes of a new stack may start minutes later
 MAX_SECONDS = 86400 * 7
-_LEAVE = ("DELETE", "SUSPEND")  # what Heat does with a deployment that is not to change the node
+_IGNORED_ACTIONS = ("DELETE", "SUSPEND")  # Heat's actions that must not change the node
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What Heat is told of a deployment.
+    """The result of a deployment, for Heat.
 
-    :param status: the exit code that apply would have given, or verify.
-    :param outputs: beside Heat's own three, texts by name.
-    :param applied: whether the node is as the metadata says.
+    :param status: the exit code that apply or verify would return.
+    :param outputs: values by name, in addition to Heat's own three outputs.
+    :param applied: whether the node is configured as the metadata says.
     """
 
     status: int
@@ -36,28 +36,30 @@ class Answer:
         return report.signal(self.status, self.stdout, self.stderr, self.outputs)
 
     @property
-    def left(self) -> contextlib.AbstractContextManager[None]:
-        """The context of what is done with the answer."""
+    def reporting(self) -> contextlib.AbstractContextManager[None]:
+        """The context for printing and sending the answer: an interruption then reports that apply succeeded."""
         return workflow.leaving(clauses.APPLIED) if self.applied else contextlib.nullcontext()
 
 
 def carry_out(
     get: typing.Callable[[], heat_signal.Deployment], options: workflow.Options, tell: workflow.Tell
 ) -> Answer:
-    """Carry out a deployment: apply, then verify. Whatever fails, there is an answer.
+    """Carry out a deployment: apply, then verify. There is an answer even if a step fails.
 
-    :raises KeyboardInterrupt: or `om_agent.workflow.CutShort` of one, when a signal ended it.
+    :param get: returns the deployment.
+    :param tell: receives messages while a step runs.
+    :raises KeyboardInterrupt: when a signal ends it; or `om_agent.workflow.CutShort` with that cause.
     """
     answer: Answer | None = None
     try:
         deployment = get()
-        given = heat_signal.inputs(deployment)
-        if given.get("deploy_action") in _LEAVE:
-            action = given["deploy_action"]
-            return Answer(errors.EXIT_OK, stdout=f"nothing is done at {action}: the present state stays")
-        if not deployment.get("config") and metadata.KEY not in given:
+        inputs = heat_signal.inputs(deployment)
+        action = inputs.get("deploy_action")
+        if action in _IGNORED_ACTIONS:
+            return Answer(errors.EXIT_OK, stdout=f"om-agent does nothing at {action}: the node keeps its present state")
+        if not deployment.get("config") and metadata.KEY not in inputs:
             raise errors.InvalidInput([kinds.problem("deployment", "no-config")])
-        seconds = _verify_seconds(given)
+        seconds = _verify_seconds(inputs)
         raw = metadata.from_deployment(dict(deployment))
         with workflow.applied(lambda: raw, options, tell) as done:
             answer = _verified(done, raw, options, seconds)
@@ -75,7 +77,7 @@ def carry_out(
 
 
 def _verified(done: workflow.Applied, raw: object, options: workflow.Options, seconds: float) -> Answer:
-    """Verify what was applied; here a signal may cut it short again."""
+    """Verify what was applied. Signals, which apply ignores at its end, may interrupt this again."""
     with workflow.leaving(clauses.APPLIED), signals.handled_by(done.handlers):
         try:
             answer = _verify(done, raw, options, seconds)
@@ -85,57 +87,71 @@ def _verified(done: workflow.Applied, raw: object, options: workflow.Options, se
 
 
 def _verify(done: workflow.Applied, raw: object, options: workflow.Options, seconds: float) -> Answer:
-    ready, root = done.ready, options.root
+    root = options.root
+    ready = done.ready
+    name = ready.plan.node.name
     changes = saved_state.load_state(root).changes
-    said = [report.deployed_text(ready.plan.node.name, done.outcome, changes)]
+    generation = heat_signal.generation(raw, saved_state.load_key(root, make=True))
+    seen, findings = workflow.verified(ready, root, seconds)
     outputs = {
-        "node": ready.plan.node.name,
-        "generation": heat_signal.generation(raw, saved_state.load_key(root, make=True)),
+        "node": name,
+        "generation": generation,
         "changes": str(changes),
+        "mesh": report.mesh_state(ready.deployment, ready.plan, findings),
     }
-    seen, found = workflow.verified(ready, root, seconds)
-    outputs["mesh"] = report.mesh_state(ready.deployment, ready.plan, found)
-    faults = [f for f in found if f.severity == errors.ERROR]
-    said += [report.verify_text(ready.plan, seen, found)]
-    # apply and verify both look at the lines of services' files; verify says how much one matters
-    seen_by_verify = {(f.path, f.code) for f in found}
-    planned = [f for f in ready.plan.findings if (f.path, f.code) not in seen_by_verify]
-    said += [str(f) for f in (*planned, *found) if f.severity == errors.WARNING]
-    works = kinds.verdict(found) == kinds.WORKS
+    lines = [report.deployed_text(name, done.outcome, changes), report.verify_text(ready.plan, seen, findings)]
+    lines += [str(warning) for warning in _warnings(ready.plan.findings, findings)]
+    faults = [str(finding) for finding in findings if finding.severity == errors.ERROR]
+    works = kinds.verdict(findings) == kinds.WORKS
     status = errors.EXIT_OK if works else errors.EXIT_UNHEALTHY
-    return Answer(status, "\n".join(said), "\n".join(map(str, faults)), outputs)
+    return Answer(status, "\n".join(lines), "\n".join(faults), outputs)
+
+
+def _warnings(
+    planned: typing.Sequence[errors.Problem], verified: typing.Sequence[errors.Problem]
+) -> list[errors.Problem]:
+    """Return the warnings of the plan and of verify.
+
+    Both check the lines of services' files. Where both report a line, the severity from verify counts.
+    """
+    by_verify = {(finding.path, finding.code) for finding in verified}
+    by_plan_alone = [finding for finding in planned if (finding.path, finding.code) not in by_verify]
+    return [finding for finding in (*by_plan_alone, *verified) if finding.severity == errors.WARNING]
 
 
 def _failure(error: BaseException, left: str) -> Answer:
-    """Return the answer to what failed.
+    """Return the answer after an error.
 
-    :param left: what is true of the node when it was cut short, a clause.
+    :param left: a clause that describes the node after an interruption.
     """
     if isinstance(error, errors.AgentError):
         return Answer(error.exit_code, stderr=str(error))
     if isinstance(error, OSError):
         return Answer(errors.EXIT_APPLY_FAILED, stderr=f"{files.reason(error)}.")
-    said = workflow.cut_short_text(error, left)
+    text = workflow.cut_short_text(error, left)
     if not isinstance(error, KeyboardInterrupt):
-        said = f"om-agent: {said}"
-    return Answer(errors.EXIT_APPLY_FAILED, stderr=said)
+        text = f"om-agent: {text}"
+    return Answer(errors.EXIT_APPLY_FAILED, stderr=text)
 
 
 def interrupted(left: str) -> Answer:
-    """Return the answer to a deployment that a signal ended; ``left`` as for the others."""
+    """Return the answer after a signal ended a deployment.
+
+    :param left: a clause that describes the node now.
+    """
     return _failure(KeyboardInterrupt(), left)
 
 
-def _verify_seconds(given: typing.Mapping[str, object]) -> float:
-    """Return how long a deployment wants to be waited for: its input ``verify_timeout``."""
-    value = seconds_of(str(given.get("verify_timeout", _VERIFY_SECONDS)))
+def _verify_seconds(inputs: typing.Mapping[str, object]) -> float:
+    """Return how long verify may wait: the deployment's input ``verify_timeout``, or the default."""
+    value = seconds_of(str(inputs.get("verify_timeout", _VERIFY_SECONDS)))
     if value is None:
         raise errors.InvalidInput([kinds.problem("inputs.verify_timeout", "not-seconds")])
     return value
 
 
 def seconds_of(text: str) -> float | None:
-    """Return a number of seconds of up to a week, None when the text is none."""
+    """Return the number of seconds in ``text``, up to a week; None when it holds no such number."""
     try:
         value = float(text)
     except ValueError:
@@ -143,17 +159,17 @@ def seconds_of(text: str) -> float | None:
     return value if 0 <= value <= MAX_SECONDS else None
 
 
-# -- telling Heat ----------------------------------------------------------------------------------------------------
+# -- sending the result to Heat ---------------------------------------------------------------------------------------
 
 
 def collected(options: workflow.Options) -> tuple[heat_signal.Deployment | None, bool]:
-    """Return the deployment to carry out, if there is one, and whether other metadata stands in its place."""
+    """Return the deployment to carry out, if there is one, and whether there is other messaging metadata as well."""
     merged = metadata.read(workflow.collected_files(options) or ())
     return metadata.newest_deployment(merged), metadata.KEY in merged
 
 
 def tell_of_failure(error: errors.AgentError, options: workflow.Options, tell: workflow.Tell) -> None:
-    """Tell Heat of an apply that failed, after which nothing else would. The error itself is the caller's to raise."""
+    """Send the failure of an apply to Heat, since nothing else would do so. The caller raises the error itself."""
     try:
         deployment, other = collected(options)
         if deployment is None or other or not heat_signal.wants_signal(deployment):
@@ -161,33 +177,33 @@ def tell_of_failure(error: errors.AgentError, options: workflow.Options, tell: w
         tell_heat(deployment, Answer(error.exit_code, stderr=str(error)), options)
     except errors.AgentError as e:
         tell(f"om-agent: {e}")
-    except OSError as e:  # it was told, and the disk has no room to note it
+    except OSError as e:  # Heat has the result, and the disk has no space to store that
         tell(f"om-agent: {files.reason(e)}.")
 
 
 def tell_heat(deployment: heat_signal.Deployment, answer: Answer, options: workflow.Options) -> None:
-    """Tell Heat, unless it was told before."""
+    """Send the result to Heat, unless Heat has a result of this deployment, and store it."""
     root = options.root
-    known = (
-        heat_signal.status_told(root, deployment) is not None
-        or heat_signal.by_heat_config(root, deployment) is not None
-    )
-    if not known:
+    sent_by_agent = heat_signal.status_told(root, deployment) is not None
+    sent_by_heat_config = heat_signal.by_heat_config(root, deployment) is not None
+    if not sent_by_agent and not sent_by_heat_config:
         heat_signal.tell(deployment, answer.text)
     with locking.lock(root, options.lock_seconds):
         heat_signal.note(root, deployment, answer.status)
 
 
 def knows_of_success(deployment: heat_signal.Deployment, options: workflow.Options) -> bool:
-    """Return whether Heat was told that the deployment succeeded.
+    """Return whether Heat has the result that the deployment succeeded.
 
-    :raises om_agent.errors.ApplyFailed: when heat-config has told Heat that it failed; it then carries it out again.
+    :raises om_agent.errors.ApplyFailed: when heat-config reported to Heat that the deployment failed. heat-config then
+        carries it out again.
     """
-    theirs = heat_signal.by_heat_config(options.root, deployment)
-    if theirs:
+    by_heat_config = heat_signal.by_heat_config(options.root, deployment)
+    if by_heat_config:
         heat_signal.try_again(options.root, deployment)
         raise errors.ApplyFailed(
-            f"The deployment failed with {theirs}, as heat-config has told Heat. The next run of os-refresh-config"
-            " carries it out again."
+            f"The deployment failed with status {by_heat_config}, and heat-config has reported that to Heat. The next"
+            " run of os-refresh-config carries out the deployment again."
         )
-    return errors.EXIT_OK in (theirs, heat_signal.status_told(options.root, deployment))
+    by_agent = heat_signal.status_told(options.root, deployment)
+    return errors.EXIT_OK in (by_heat_config, by_agent)

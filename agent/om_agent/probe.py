@@ -1,12 +1,13 @@
-"""A call and a notification there and back, in a process of its own: ``python -m om_agent.probe``.
+"""Send test messages in a separate process: a call with its reply, and a notification (``python -m om_agent.probe``).
 
-The only user of oslo.messaging, configured by a service's files alone, as the service is. What to do comes as JSON on
-standard input, since it may hold a password; what became of it goes as JSON to standard output. Topics and the exchange
-are its own, so that no consumer of others gets anything, and its queues go with it.
+This is the only module that uses oslo.messaging. It configures oslo.messaging from a service's files alone, like the
+service itself. It reads its jobs as JSON from standard input, since they may hold a password, and writes the results as
+JSON to standard output. It uses topics and an exchange of its own, so that no service receives its messages. Its queues
+are deleted after it.
 
 Input: ``{"config": [FILE, ...], "seconds": N, "jobs": [{"half": "rpc" or "notify", "to": NAME, "client": URL or "",
-"server": URL or ""}]}``; an empty URL is the file's own. Output: ``{"impossible": WHY}`` or ``{"results": [{"error":
-WHY or "", "seconds": N}]}``, in the order of the jobs.
+"server": URL or ""}]}``; an empty URL stands for the one in the file. Output: ``{"impossible": WHY}`` or ``{"results":
+[{"error": WHY or "", "seconds": N}]}``, in the order of the jobs.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import typing
 EXCHANGE = "om-agent-verify"
 _FIRST_WITHOUT_AMQP = 15
 
-# Beside the service's file. Queues and exchange go with their last user; those that cannot, after some seconds unused.
-# Durable, since RabbitMQ 4.3 refuses queues that are neither that nor of one connection.
-_OWN = f"""\
+# The probe reads this after the service's file. RabbitMQ deletes the queues and the exchange with their last user, or
+# after some seconds without use. They are durable, since RabbitMQ 4.3 refuses transient queues that are not exclusive.
+_OWN_OPTIONS = f"""\
 [DEFAULT]
 control_exchange = {EXCHANGE}
 [oslo_messaging_rabbit]
@@ -44,26 +45,26 @@ metrics_enabled = false
 
 
 def main() -> None:
-    """Read what to do, do it, and end within the time whatever the drivers are still at."""
-    asked = json.loads(sys.stdin.read())
-    why = _lacking()
+    """Read the jobs, do them, and exit within the time limit even if a driver still waits."""
+    order = json.loads(sys.stdin.read())
+    why = _why_impossible()
     if why:
-        _end({"impossible": why})
+        _exit_with({"impossible": why})
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as own:
-        own.write(_OWN)
+        own.write(_OWN_OPTIONS)
         own.flush()
-        results = _all(asked, own.name)
-    _end({"results": results})
+        results = _do_all(order, own.name)
+    _exit_with({"results": results})
 
 
-def _end(answer: dict[str, object]) -> typing.NoReturn:
+def _exit_with(answer: dict[str, object]) -> typing.NoReturn:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # a driver may wait for a broker for ever
+    os._exit(0)  # a driver may wait for its broker forever
 
 
-def _lacking() -> str:
-    """Return why nothing can be tried out, '' when it can."""
+def _why_impossible() -> str:
+    """Return why no message can be sent; '' when it can."""
     try:
         version = importlib.metadata.version("oslo.messaging")
     except importlib.metadata.PackageNotFoundError:
@@ -75,112 +76,126 @@ def _lacking() -> str:
     return ""
 
 
-def _lacking_amqp() -> str:
-    """Return why oslo.messaging has no AMQP 1.0, '' when it has."""
+def _why_no_amqp() -> str:
+    """Return why oslo.messaging has no AMQP 1.0 driver; '' when it has."""
     version = importlib.metadata.version("oslo.messaging")
     if int(version.partition(".")[0]) >= _FIRST_WITHOUT_AMQP:
         return f"oslo.messaging {version} has no AMQP 1.0 driver, which 15.0 removed"
-    lacking = [name for name in ("proton", "pyngus") if not importlib.util.find_spec(name)]
-    return f"oslo.messaging's AMQP 1.0 driver lacks the module {lacking[0]}" if lacking else ""
+    missing = [name for name in ("proton", "pyngus") if not importlib.util.find_spec(name)]
+    return f"oslo.messaging's AMQP 1.0 driver lacks the module {missing[0]}" if missing else ""
 
 
-def _all(asked: dict[str, typing.Any], own: str) -> list[dict[str, object]]:
-    """Do every job in a thread of its own; those that are not through in time have failed."""
+def _do_all(order: dict[str, typing.Any], own: str) -> list[dict[str, object]]:
+    """Do each job in its own thread; a job that does not finish in time has failed.
+
+    :param own: path of the file with `_OWN_OPTIONS`.
+    """
     from oslo_config import cfg
 
-    conf = cfg.CONF  # as services do: oslo.messaging registers some of its options nowhere else
-    given = [f"--config-file={path}" for path in asked["config"]]
-    conf([*given, "--config-file", own], project=EXCHANGE, default_config_dirs=[])
-    seconds = float(asked["seconds"])
-    done: queue.SimpleQueue[tuple[int, str, float]] = queue.SimpleQueue()
+    conf = cfg.CONF  # the object that services use: oslo.messaging registers some of its options only there
+    files = [f"--config-file={path}" for path in order["config"]]
+    conf([*files, "--config-file", own], project=EXCHANGE, default_config_dirs=[])
+    seconds = float(order["seconds"])
+    jobs = order["jobs"]
+    finished: queue.SimpleQueue[tuple[int, str, float]] = queue.SimpleQueue()
 
     def work(number: int, job: dict[str, str]) -> None:
+        send = _call if job["half"] == "rpc" else _notify
         start = time.monotonic()
         try:
-            error = (_call if job["half"] == "rpc" else _notify)(conf, job, seconds)
-        except Exception as e:  # whatever a service would meet; its text may hold a URL, so only its kind is told
-            error = _name(e, seconds)
-        done.put((number, error, time.monotonic() - start))
+            error = send(conf, job, seconds)
+        except Exception as e:  # any error that a service would get; its text may hold a URL with a password
+            error = _explain(e, seconds)
+        finished.put((number, error, time.monotonic() - start))
 
-    for number, job in enumerate(asked["jobs"]):
+    for number, job in enumerate(jobs):
         threading.Thread(target=work, args=(number, job), daemon=True).start()
-    results: list[dict[str, object]] = [{"error": _late(seconds), "seconds": seconds} for _ in asked["jobs"]]
+    results: list[dict[str, object]] = [{"error": _late(seconds), "seconds": seconds} for _ in jobs]
     deadline = time.monotonic() + seconds + 2
-    for _ in asked["jobs"]:
+    for _ in jobs:
+        left = max(0.0, deadline - time.monotonic())
         try:
-            number, error, took = done.get(timeout=max(0.0, deadline - time.monotonic()))
+            number, error, elapsed = finished.get(timeout=left)
         except queue.Empty:
             break
-        results[number] = {"error": error, "seconds": round(took, 4)}
+        results[number] = {"error": error, "seconds": round(elapsed, 4)}
     return results
 
 
 def _late(seconds: float) -> str:
-    return f"nothing came within {seconds:.0f} s"
+    return f"no message arrived within {seconds:.0f} s"
 
 
-def _name(error: Exception, seconds: float) -> str:
+def _explain(error: Exception, seconds: float) -> str:
+    """Return a clause that explains an error of oslo.messaging, without the error's own text."""
     kind = type(error).__name__
     if kind == "DriverLoadFailure":
-        return _lacking_amqp() or "oslo.messaging has no driver for this transport URL"
+        return _why_no_amqp() or "oslo.messaging has no driver for this transport URL"
     known = {
         "MessagingTimeout": _late(seconds),
-        "MessageDeliveryFailure": "it could not be delivered",
+        "MessageDeliveryFailure": "the message could not be delivered",
         "InvalidTransportURL": "the transport URL cannot be read",
     }
     return known.get(kind, kind)
 
 
 class _Echo:
-    """What the RPC server offers."""
+    """The endpoint of the RPC server."""
 
     def echo(self, context: object, text: str) -> str:
-        """Return what came."""
+        """Return ``text``."""
         return text
 
 
+def _new_topic() -> str:
+    return f"om_agent_verify_{secrets.token_hex(8)}"
+
+
 def _call(conf: typing.Any, job: dict[str, str], seconds: float) -> str:
+    """Start a server, and call it; return what failed, '' when the call succeeds."""
     import oslo_messaging
 
-    here = oslo_messaging.get_rpc_transport(conf, job["client"] or None)
-    there = oslo_messaging.get_rpc_transport(conf, job["server"] or job["client"] or None)
-    topic, token = f"om_agent_verify_{secrets.token_hex(8)}", secrets.token_hex(8)
-    server = oslo_messaging.get_rpc_server(
-        there, oslo_messaging.Target(topic=topic, server="echo"), [_Echo()], executor="threading"
-    )
+    client_transport = oslo_messaging.get_rpc_transport(conf, job["client"] or None)
+    server_transport = oslo_messaging.get_rpc_transport(conf, job["server"] or job["client"] or None)
+    topic = _new_topic()
+    token = secrets.token_hex(8)
+    target = oslo_messaging.Target(topic=topic, server="echo")
+    server = oslo_messaging.get_rpc_server(server_transport, target, [_Echo()], executor="threading")
     server.start()
     try:
-        # Before 14.1 (Debian 12 ships 14.0.3) clients were made by their class.
-        make = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
-        client = make(here, oslo_messaging.Target(topic=topic)).prepare(timeout=seconds)
-        return "" if client.call({}, "echo", text=token) == token else "another answer came back"
+        # Before oslo.messaging 14.1 (Debian 12 ships 14.0.3) there was only the class.
+        make_client = getattr(oslo_messaging, "get_rpc_client", None) or oslo_messaging.RPCClient
+        client = make_client(client_transport, oslo_messaging.Target(topic=topic))
+        reply = client.prepare(timeout=seconds).call({}, "echo", text=token)
+        return "" if reply == token else "the reply belongs to another call"
     finally:
-        _stop(server, here, there)
+        _stop(server, client_transport, server_transport)
 
 
 def _notify(conf: typing.Any, job: dict[str, str], seconds: float) -> str:
+    """Start a listener, and send it a notification; return what failed, '' when the notification arrives."""
     import oslo_messaging
 
     transport = oslo_messaging.get_notification_transport(conf, job["client"] or None)
-    topic, token = f"om_agent_verify_{secrets.token_hex(8)}", secrets.token_hex(8)
-    came = threading.Event()
+    topic = _new_topic()
+    token = secrets.token_hex(8)
+    arrived = threading.Event()
 
     class Endpoint:
-        """What the listener does with notifications."""
+        """The endpoint of the listener."""
 
         def info(self, context: object, publisher: str, event: str, payload: dict[str, str], about: object) -> None:
-            """Take one."""
+            """Receive a notification."""
             if payload.get("token") == token:
-                came.set()
+                arrived.set()
 
-    listener = oslo_messaging.get_notification_listener(
-        transport, [oslo_messaging.Target(topic=topic, exchange=EXCHANGE)], [Endpoint()], executor="threading"
-    )
+    target = oslo_messaging.Target(topic=topic, exchange=EXCHANGE)
+    listener = oslo_messaging.get_notification_listener(transport, [target], [Endpoint()], executor="threading")
     listener.start()
     try:
         notifier = oslo_messaging.Notifier(transport, publisher_id=EXCHANGE, driver="messagingv2", topics=[topic])
         notifier.info({}, "om_agent.verify", {"token": token})
-        return "" if came.wait(seconds) else _late(seconds)
+        return "" if arrived.wait(seconds) else _late(seconds)
     finally:
         _stop(listener, transport)
 

@@ -1,6 +1,6 @@
-"""Files that others own, read so that none of them keeps a run waiting, fills the memory or lies outside of the root.
+"""Read files that others own, without waiting, filling the memory or leaving the root directory.
 
-A file that another file names may be a pipe, a device, as long as a disk, or nothing that can have that name.
+A path in another file may name a pipe, a device or a file as large as a disk, or may be no valid path at all.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import re
 import stat
 
 MIB = 2**20
-UNIT_LIMIT = MIB  # bytes of a unit, and of what it names: environments, scripts, uWSGI's ini files
+UNIT_LIMIT = MIB  # bytes of a unit file, and of each file that it names: environments, scripts, uWSGI's ini files
 SERVICE_LIMIT = 16 * MIB  # bytes of a service's configuration file
 PATH_LIMIT = 4096  # PATH_MAX of linux/limits.h
-# What a shell hands over in place of a file: its standard input and process substitutions.
-_HANDED = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/(?:self|[0-9]+)/fd/[0-9]+")
+# The paths that a shell passes instead of a file: standard input and process substitutions.
+_DESCRIPTOR = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/(?:self|[0-9]+)/fd/[0-9]+")
 
 
 def content(path: str | pathlib.Path, limit: int, handed: bool = False) -> bytes:
-    """Return what a regular file holds.
+    """Return the content of a regular file.
 
-    :param limit: in bytes.
-    :param handed: whether a pipe or a terminal that the caller was handed is as good, ``/dev/stdin`` or ``/dev/fd/N``;
-        its other end then says how long that takes.
-    :raises OSError: when it cannot be read; with ``errno.EFBIG`` when it is longer.
+    :param limit: maximum size in bytes.
+    :param handed: whether ``/dev/stdin`` and ``/dev/fd/N`` may be a pipe or a terminal. Reading it takes as long as the
+        program at its other end wants.
+    :raises OSError: when the file cannot be read; with ``errno.EFBIG`` when it is larger.
     """
     name = str(path)
-    by_hand = handed and bool(_HANDED.fullmatch(name))
+    may_be_pipe = handed and bool(_DESCRIPTOR.fullmatch(name))
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        _refuse_special(os.stat(name), name, by_hand)  # first: opening a device may do something
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except ValueError:  # a NUL, or what the file system's encoding does not have
+        _refuse_special(os.stat(name), name, may_be_pipe)  # before opening it: opening a device may have an effect
+        descriptor = os.open(name, flags)
+    except ValueError:  # a NUL, or a character that the file system's encoding lacks
         raise OSError(errno.EINVAL, "the path is not valid", name) from None
     with os.fdopen(descriptor, "rb") as stream:
-        _refuse_special(os.fstat(descriptor), name, by_hand)
+        _refuse_special(os.fstat(descriptor), name, may_be_pipe)
         os.set_blocking(descriptor, True)
         found = stream.read(limit + 1)
     if len(found) > limit:
@@ -44,42 +45,47 @@ def content(path: str | pathlib.Path, limit: int, handed: bool = False) -> bytes
     return found
 
 
-def _refuse_special(found: os.stat_result, name: str, by_hand: bool) -> None:
+def _refuse_special(found: os.stat_result, name: str, may_be_pipe: bool) -> None:
+    """Refuse anything but a regular file."""
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFDIR:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if kind != stat.S_IFREG and not (by_hand and kind in (stat.S_IFIFO, stat.S_IFCHR)):
-        names = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise OSError(errno.EINVAL, f"it is {names.get(kind, 'a device')}, and not a regular file", name)
+    if kind == stat.S_IFREG or (may_be_pipe and kind in (stat.S_IFIFO, stat.S_IFCHR)):
+        return
+    names = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    what = names.get(kind, "a device")
+    raise OSError(errno.EINVAL, f"it is {what}, and not a regular file", name)
 
 
 def text(path: pathlib.Path, root: pathlib.Path, limit: int) -> str:
-    """Return the text of a regular file below ``root``; '' when there is none, or when it cannot be read."""
+    """Return the text of a regular file below ``root``; '' when it does not exist or cannot be read."""
     if not is_below(path, root):
         return ""
     try:
-        return content(path, limit).decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        decoded = content(path, limit).decode(errors="replace")
     except OSError:
         return ""
+    return decoded.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_below(path: pathlib.Path, root: pathlib.Path) -> bool:
-    """Return whether ``path`` can be one, and leads to a place below ``root`` when its links are followed."""
+    """Return whether ``path`` is a valid path, and is below ``root`` after its links are followed."""
     try:
-        real, top = os.path.realpath(path), os.path.realpath(root)
+        real = os.path.realpath(path)
+        top = os.path.realpath(root)
         os.fsencode(real)
-    except (OSError, ValueError):  # a NUL, or what the file system's encoding does not have
+    except (OSError, ValueError):  # a NUL, or a character that the file system's encoding lacks
         return False
     return os.path.commonpath([real, top]) == top
 
 
 def is_file(path: pathlib.Path, root: pathlib.Path) -> bool:
-    """Return whether there is a regular file below ``root``."""
+    """Return whether ``path`` is a regular file below ``root``."""
     return os.path.isfile(path) and is_below(path, root)
 
 
 def names(directory: pathlib.Path, root: pathlib.Path, ending: str) -> list[str]:
-    """Return what a directory below ``root`` has of this ending, sorted; nothing when it cannot be read."""
+    """Return the names in a directory below ``root`` that have this ending, sorted; none when it cannot be read."""
     if not is_below(directory, root):
         return []
     try:
@@ -89,10 +95,10 @@ def names(directory: pathlib.Path, root: pathlib.Path, ending: str) -> list[str]
 
 
 def normal(path: str) -> str:
-    """Return an absolute path without ``..``, so that it stays below whatever stands before it."""
+    """Return an absolute path without ``..``, so that it stays below any directory that it is added to."""
     return "/" + posixpath.normpath(f"/{path}").lstrip("/")
 
 
 def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
-    """Return where a path that stands in a file is below ``root``."""
+    """Return the place below ``root`` of a path that a file names."""
     return root / normal(path).lstrip("/")

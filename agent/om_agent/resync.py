@@ -1,4 +1,4 @@
-"""Having the other interior routers learn the addresses of this one again, after its restart.
+"""Make the other interior routers learn the addresses of this router again after its restart.
 
 A router tells the others its addresses in numbered updates. An update with an unexpected number makes the receiver ask
 for the whole list (qcm_mobile_sync_on_mau_CT in src/router_core/modules/mobile_sync/mobile.c of qpid-dispatch 1.19.0;
@@ -26,7 +26,7 @@ from om_agent.plan import router
 
 # A router sends its updates once a second. On a busy machine it took up to 3 s until all others had them.
 PATIENCE = 5.0
-_MOBILE = "M"  # the class of an address that clients consume, the first letter of its name
+_MOBILE = "M"  # the name of an address that clients consume begins with this letter
 
 Missing = typing.Mapping[str, typing.AbstractSet[str]]
 
@@ -35,8 +35,8 @@ Missing = typing.Mapping[str, typing.AbstractSet[str]]
 class Done:
     """What a run did and found.
 
-    :param closed: connections that it closed, or edge routers that it moved.
-    :param missing: by the other router's name, how many addresses that one lacks at the end.
+    :param closed: how many connections the agent closed, and how many edge routers it moved.
+    :param missing: how many addresses each other router lacks at the end, by its name.
     """
 
     closed: int
@@ -45,100 +45,141 @@ class Done:
 
 
 def consumed(rows: typing.Iterable[amqp.Row]) -> frozenset[str]:
-    """Return the addresses that clients or edge routers of a router consume, from its ``router.address``; pure."""
-    return frozenset(str(r["name"]) for r in rows if str(r["name"])[:1] == _MOBILE and r["subscriberCount"])
+    """Return the addresses that a router's clients and edge routers consume, from its ``router.address``; pure."""
+    found: set[str] = set()
+    for row in rows:
+        name = str(row["name"])
+        if name.startswith(_MOBILE) and row["subscriberCount"]:
+            found.add(name)
+    return frozenset(found)
 
 
 def known(rows: typing.Iterable[amqp.Row], name: str) -> frozenset[str]:
-    """Return the addresses of the router ``name`` that another one knows, from that one's ``router.address``; pure."""
-    return frozenset(str(r["name"]) for r in rows if name in (r["remoteHostRouters"] or ()))
+    """Return the addresses of the router ``name`` that another router knows, from its ``router.address``; pure."""
+    found: set[str] = set()
+    for row in rows:
+        owners_of_address = row["remoteHostRouters"] or ()
+        if name in owners_of_address:
+            found.add(str(row["name"]))
+    return frozenset(found)
 
 
 def owners(links: typing.Iterable[amqp.Row], addresses: typing.AbstractSet[str]) -> frozenset[str]:
     """Return the connections whose links consume one of ``addresses``; pure."""
-    return frozenset(str(r["connectionId"]) for r in links if r["linkDir"] == "out" and r["owningAddr"] in addresses)
+    consumers = [link for link in links if link["linkDir"] == "out" and link["owningAddr"] in addresses]
+    return frozenset(str(link["connectionId"]) for link in consumers)
 
 
 def both(before: Missing, now: Missing) -> frozenset[str]:
-    """Return the addresses that the same router lacked in two looks; pure."""
-    return frozenset(address for name in now for address in now[name] & before.get(name, frozenset()))
+    """Return the addresses that the same router lacked in two checks in a row; pure."""
+    found: set[str] = set()
+    for name, addresses in now.items():
+        found |= addresses & before.get(name, frozenset())
+    return frozenset(found)
 
 
-def missing(client: amqp.Client, p: router.RouterPlan) -> dict[str, frozenset[str]]:
-    """Return which addresses of this router each other interior lacks; without those that lack none or do not answer.
+def missing(client: amqp.Client, router_plan: router.RouterPlan) -> dict[str, frozenset[str]]:
+    """Return the addresses of this router that each other interior router lacks.
+
+    A router that lacks none, or does not answer, is not in the result.
 
     :raises om_agent.errors.Unreachable: when this router gives no answer.
     """
     found: dict[str, frozenset[str]] = {}
-    if not _has_others(p):
+    own_name = router_plan.node.name
+    own: frozenset[str] = frozenset()
+    if _has_others(router_plan):
+        own = consumed(client.query("router.address", attributes=("name", "subscriberCount")))
+    if not own:
         return found
-    own = consumed(client.query("router.address", attributes=("name", "subscriberCount")))
-    reached = verify.reachable(client.query("router.node"), p.node.name) - {p.node.name} if own else frozenset()
-    for name in sorted(reached):
+    reachable = verify.reachable(client.query("router.node"), own_name)
+    for name in sorted(reachable - {own_name}):
         with contextlib.suppress(errors.Unreachable):
             rows = client.query("router.address", router=name, attributes=("name", "remoteHostRouters"))
-            lacking = own - known(rows, p.node.name)
+            lacking = own - known(rows, own_name)
             if lacking:
                 found[name] = lacking
     return found
 
 
-def resync(d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, seconds: float, stay: bool) -> Done:
-    """Look until no other interior lacks an address, or for ``seconds``; close connections where one does.
+def resync(
+    deployment: model.Deployment, router_plan: router.RouterPlan, root: pathlib.Path, seconds: float, stay: bool
+) -> Done:
+    """Check until no other interior router lacks an address, or for ``seconds``; close connections where one does.
 
-    :param root: below which it is noted where a drained router is managed.
-    :param stay: look for all of ``seconds``, and wait meanwhile for a router that gives no answer.
-    :raises om_agent.errors.Unreachable: when this router cannot be asked.
+    :param root: directory below which the agent stores where it manages a drained router.
+    :param stay: check for all of ``seconds``, and meanwhile wait for a router that gives no answer.
+    :raises om_agent.errors.Unreachable: when this router's management cannot be reached.
     """
+    if not _has_others(router_plan):
+        return Done(0, {}, 0.0)
     start = time.monotonic()
     closed: set[str] = set()
     before: Missing = {}
-    while _has_others(p):
-        late = time.monotonic() - start + PATIENCE > seconds
-        now, stuck = _look(d, p, root, {} if late else before, closed, stay and not late)
-        if late or not (now or stay):
-            return Done(len(closed), {name: len(lacking) for name, lacking in now.items()}, time.monotonic() - start)
-        # What was closed is on its way back, and counts as missing only after two more looks.
+    while True:
+        is_last = time.monotonic() - start + PATIENCE > seconds
+        may_wait = stay and not is_last
+        now, stuck = _check(deployment, router_plan, root, {} if is_last else before, closed, may_wait)
+        if is_last or not (now or stay):
+            counts = {name: len(addresses) for name, addresses in now.items()}
+            return Done(len(closed), counts, time.monotonic() - start)
+        # The closed connections are coming back. An address counts as missing only after two more checks.
         before = {} if stuck else now
         time.sleep(PATIENCE)
-    return Done(0, {}, 0.0)
 
 
-def _has_others(p: router.RouterPlan) -> bool:
-    """Return whether other routers learn addresses from this one: an edge router tells each to its uplink by itself."""
-    return p.mode == "interior" and p.engine.record.changes
+def _has_others(router_plan: router.RouterPlan) -> bool:
+    """Return whether other routers learn addresses from this router by updates.
+
+    An edge router needs none: it tells its uplink each address by itself.
+    """
+    return router_plan.mode == "interior" and router_plan.engine.record.changes
 
 
-def _look(
-    d: model.Deployment, p: router.RouterPlan, root: pathlib.Path, before: Missing, closed: set[str], waits: bool
+def _check(
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    root: pathlib.Path,
+    before: Missing,
+    closed: set[str],
+    may_wait: bool,
 ) -> tuple[Missing, frozenset[str]]:
-    """Return what is missing now, and the addresses whose connections were therefore closed."""
+    """Return what is missing now, and the addresses whose connections the agent therefore closed.
+
+    :param before: what was missing at the last check.
+    :param closed: gets the identities of the closed connections.
+    :param may_wait: whether a router that gives no answer is no error.
+    """
     try:
-        with live_router.connect(p, live_router.read_drained_port(root)) as client:
-            now = missing(client, p)
+        with live_router.connect(router_plan, live_router.read_drained_port(root)) as client:
+            now = missing(client, router_plan)
             stuck = both(before, now)
-            closed.update(_close(d, p, client, stuck) if stuck else ())
+            if stuck:
+                closed.update(_close(deployment, router_plan, client, stuck))
     except errors.Unreachable:
-        if not waits:
+        if not may_wait:
             raise
         return {}, frozenset()
     return now, stuck
 
 
 def _close(
-    d: model.Deployment, p: router.RouterPlan, client: amqp.Client, addresses: typing.AbstractSet[str]
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    client: amqp.Client,
+    addresses: typing.AbstractSet[str],
 ) -> typing.Iterator[str]:
-    """Close the connections that consume ``addresses``; yields each that was closed, or whose edge router moved."""
+    """Close the connections that consume ``addresses``, and move edge routers; yield each connection's identity."""
     links = client.query("router.link", attributes=("linkDir", "owningAddr", "connectionId"))
-    found = owners(links, addresses)
+    to_close = owners(links, addresses)
     for row in client.query("connection"):
         identity = str(row["identity"])
-        if identity not in found:
+        if identity not in to_close:
             continue
         if row["role"] == "edge":  # the engines refuse to close it
-            if drain.turn_edge(d, p, str(row["container"])):
+            if drain.turn_edge(deployment, router_plan, str(row["container"])):
                 yield identity
             continue
-        with contextlib.suppress(amqp.Refused):  # it ended by itself
+        with contextlib.suppress(amqp.Refused):  # the connection ended by itself
             client.update("connection", identity, {"adminStatus": "deleted"})
             yield identity

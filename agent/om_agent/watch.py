@@ -1,11 +1,12 @@
-"""Ends this node's router when it hangs, for its unit to start it again: systemd sees a process end, and not one that
-holds its connections and says nothing.
+"""Kill this node's router when it hangs, so that its unit starts it again.
 
-A program of its own, into which ``om-agent watch`` turns: it runs as long as the router does, so it imports next to
-nothing. The file that the router was started with says where it listens.
+systemd notices when a process ends. It does not notice a process that keeps its connections open and answers nothing.
+
+``om-agent watch`` turns into this program. It runs as long as the router, so it imports next to nothing. The file that
+the router was started with says where the router listens.
 
 What counts is whether clients get the first bytes of an answer. Both engines log every client that leaves before it has
-logged in, skrouterd as an error, so ``/healthz``, of which they log nothing, is asked in between.
+logged in, skrouterd as an error. They log nothing about ``/healthz``, so the watch mostly probes that.
 """
 
 from __future__ import annotations
@@ -26,26 +27,27 @@ _SYSTEMCTL_SECONDS = 30.0
 
 
 class Pace(typing.NamedTuple):
-    """When a router hangs, and how often it may be ended for it.
+    """How often the watch probes the router, when it considers the router hung, and how often it may kill it.
 
-    :param pause: seconds between two questions to a router that answers.
-    :param alone: the same for a router without ``/healthz`` (``router.http_port: 0``), whose log gets a line or two
-        for each.
-    :param trust: for so many seconds an answer from ``/healthz`` stands for one to a client: a thread of its own gives
-        it, and may do so when those that serve clients hang.
-    :param seconds: of silence that count. Routers that were well took up to 0.3 s for the first bytes, and once 4.3 s
-        for TLS, on two cores with forty busy processes.
-    :param times: that many connections one after the other have to meet silence. A router that is stopped is ended 20
-        to 26 s later: once ``pause`` at most, once ``seconds`` for ``/healthz``, then these.
-    :param slack: seconds by which a wait may last longer than it was to. Past them this process did not run either: the
-        machine was paused, or is too busy to judge anybody by a clock.
-    :param grace: seconds after a start, ours or the router's, in which nothing counts: clients by the hundred come
-        back at once then (300 took up to 12 s, doc/recovery.rst).
-    :param kills: so many within ``per`` seconds; a router that hangs again and again is not mended by that.
+    :param pause: seconds between two probes of a router that answers.
+    :param pause_without_health: the same for a router without ``/healthz`` (``router.http_port: 0``). Such a router
+        logs a line or two for each probe.
+    :param trust: how many seconds the watch relies on ``/healthz`` alone. A separate thread answers it, and may do so
+        while the threads that serve clients hang.
+    :param seconds: how long a probe waits for an answer. Healthy routers took up to 0.3 s for the first bytes, and once
+        4.3 s for TLS, on two cores with forty busy processes.
+    :param times: how many probes in a row must get no answer. The watch kills a stopped router 20 to 26 s later: once
+        ``pause`` at most, once ``seconds`` for ``/healthz``, then these.
+    :param slack: how many seconds longer than planned a wait may last. After a longer wait the result does not count:
+        the machine was paused, or is too busy to judge a program by the clock.
+    :param grace: how many seconds after a start of the watch or the router nothing counts. Clients reconnect by the
+        hundred then (300 clients took up to 12 s, doc/recovery.rst).
+    :param kills: how often the watch may kill the router within ``per`` seconds. If the router hangs again and again,
+        killing it does not help.
     """
 
     pause: float = 5.0
-    alone: float = 20.0
+    pause_without_health: float = 20.0
     trust: float = 60.0
     seconds: float = 5.0
     times: int = 3
@@ -55,10 +57,10 @@ class Pace(typing.NamedTuple):
     per: float = 3600.0
 
 
-class Speaks(enum.Enum):
-    """What is said first to a listener, and answered."""
+class Protocol(enum.Enum):
+    """What a client sends first to a listener of this kind."""
 
-    # With which a client offers SASL; a server has the same (AMQP 1.0, part 5, section 5.3.2).
+    # A client offers SASL with this header, and a server accepts with the same (AMQP 1.0, part 5, section 5.3.2).
     AMQP = b"AMQP\x03\x01\x00\x00"
     TLS = b""
     HTTP = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -69,24 +71,30 @@ class Listener(typing.NamedTuple):
 
     host: str
     port: int
-    speaks: Speaks
+    protocol: Protocol
 
 
-class Doors(typing.NamedTuple):
-    """Where to ask a router. Of two listeners for clients the first stands for both: one process serves them with the
-    same threads."""
+class Listeners(typing.NamedTuple):
+    """The listeners that the watch probes.
+
+    :param clients: the first listener for clients. It stands for all of them, since the same threads serve all.
+    :param health: the listener for ``/healthz``, if there is one.
+    """
 
     clients: Listener
     health: Listener | None
 
 
-class Seen(enum.Enum):
-    """What one connection met.
+class ProbeResult(enum.Enum):
+    """The result of one connection to the router.
 
-    ``HEALTHY``: an answer from ``/healthz``, which says nothing of what clients meet.
-    ``CROWDED``: it was not taken. The kernel does that for a program until as many wait as it has room for, which the
-    clients of a router that hangs fill within seconds; a firewall looks the same.
-    ``UNSURE``: this process did not run when it was to, or ``/healthz`` did not say that all is well.
+    ``ANSWER``: the router sent the first bytes of an answer, or closed the connection itself.
+    ``HEALTHY``: ``/healthz`` answered, which proves nothing about clients.
+    ``SILENCE``: the connection was accepted, and nothing came.
+    ``CROWDED``: the connection was not accepted. The kernel accepts connections for a program until its queue is full,
+    and the clients of a hung router fill the queue within seconds. A firewall has the same effect.
+    ``NOBODY``: nothing listens.
+    ``UNSURE``: this process did not run in time, or ``/healthz`` did not report success.
     """
 
     ANSWER = "answer"
@@ -97,201 +105,236 @@ class Seen(enum.Enum):
     UNSURE = "unsure"
 
 
+_NO_ANSWER = (ProbeResult.SILENCE, ProbeResult.CROWDED)
+
+
 class Action(enum.Enum):
-    """What to do about it."""
+    """What the watch does after a probe."""
 
     NOTHING = "nothing"
     KILL = "kill"
-    TELL = "tell"
+    GIVE_UP = "give up"
 
 
 class State(typing.NamedTuple):
-    """What is known of the router.
+    """What the watch knows about the router.
 
-    :param silent: connections in a row that met silence.
-    :param answered: whether it ever answered, so that nothing but itself can be what does not take connections.
-    :param until: nothing counts before this.
-    :param kills: when it was killed; like every time here, seconds of the monotonic clock, which all processes of one
+    :param silent: how many probes in a row got no answer.
+    :param answered: whether the router ever answered. If it did, connections that are not accepted are its own fault,
+        and not that of a firewall.
+    :param until: nothing counts before this time.
+    :param kills: the times of the kills. All times here are seconds of the monotonic clock, which all processes of one
         boot share.
-    :param told: whether it was said that it is left alone.
+    :param gave_up: whether the watch has reported that it kills the router no more.
     """
 
     silent: int = 0
     answered: bool = False
     until: float = 0.0
     kills: tuple[float, ...] = ()
-    told: bool = False
+    gave_up: bool = False
 
 
-def next_action(state: State, seen: Seen, now: float, pace: Pace) -> tuple[State, Action]:
-    """Return what is known after one more connection, and what to do; pure."""
-    if seen is Seen.HEALTHY:
+def next_action(state: State, result: ProbeResult, now: float, pace: Pace) -> tuple[State, Action]:
+    """Return the state after one more probe, and what to do; pure."""
+    if result is ProbeResult.HEALTHY:
         return state, Action.NOTHING
-    if seen is Seen.ANSWER:
-        return state._replace(silent=0, answered=True, told=False), Action.NOTHING
-    if now < state.until or not (seen is Seen.SILENCE or (seen is Seen.CROWDED and state.answered)):
+    if result is ProbeResult.ANSWER:
+        return state._replace(silent=0, answered=True, gave_up=False), Action.NOTHING
+    is_silent = result is ProbeResult.SILENCE or (result is ProbeResult.CROWDED and state.answered)
+    if now < state.until or not is_silent:
         return state._replace(silent=0), Action.NOTHING
     state = state._replace(silent=state.silent + 1, kills=recent(state.kills, now, pace))
     if state.silent < pace.times:
         return state, Action.NOTHING
     if len(state.kills) < pace.kills:
-        return state._replace(silent=0, kills=(*state.kills, now), until=now + pace.grace), Action.KILL
-    return state._replace(told=True), Action.NOTHING if state.told else Action.TELL
+        kills = (*state.kills, now)
+        return state._replace(silent=0, kills=kills, until=now + pace.grace), Action.KILL
+    action = Action.NOTHING if state.gave_up else Action.GIVE_UP
+    return state._replace(gave_up=True), action
 
 
 def recent(kills: typing.Iterable[float], now: float, pace: Pace) -> tuple[float, ...]:
-    """Return the kills that still count. One that is yet to come is of another boot."""
+    """Return the kills that still count. A time in the future is of another boot."""
     return tuple(at for at in kills if now - pace.per < at <= now)
 
 
-def doors(content: bytes) -> Doors | None:
-    """Return where to ask a router, from its file as `om_agent.render` writes it; None when it has no clients."""
-    clients, health = None, None
+def find_listeners(content: bytes) -> Listeners | None:
+    """Return the listeners to probe, from the router's file as `om_agent.render` writes it.
+
+    None when the file has no listener for clients.
+    """
+    clients: Listener | None = None
+    health: Listener | None = None
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-        for kind, a in json.loads(content):
-            if kind != "listener" or a.get("role", "normal") != "normal":
+        for kind, attributes in json.loads(content):
+            if kind != "listener" or attributes.get("role", "normal") != "normal":
                 continue
-            where = Listener(str(a["host"]), int(a["port"]), Speaks.TLS if a.get("sslProfile") else Speaks.AMQP)
-            if not a.get("http"):
-                clients = clients or where
-            elif a.get("healthz") and where.speaks is Speaks.AMQP:
-                health = where._replace(speaks=Speaks.HTTP)
-    return Doors(clients, health) if clients else None
+            protocol = Protocol.TLS if attributes.get("sslProfile") else Protocol.AMQP
+            listener = Listener(str(attributes["host"]), int(attributes["port"]), protocol)
+            if not attributes.get("http"):
+                clients = clients or listener
+            elif attributes.get("healthz") and protocol is Protocol.AMQP:
+                health = listener._replace(protocol=Protocol.HTTP)
+    return Listeners(clients, health) if clients else None
 
 
-def ask(where: Listener, pace: Pace) -> Seen:
-    """Connect once, and wait for the first bytes of an answer. To a client any are a sign of life."""
-    begun, patience = time.monotonic(), Seen.CROWDED
+def probe(listener: Listener, pace: Pace) -> ProbeResult:
+    """Connect once, and wait for the first bytes of an answer. Any bytes show that the router does not hang."""
+    begun = time.monotonic()
+    connected = False
     try:
-        with socket.create_connection((where.host, where.port), pace.seconds) as plain:
-            begun, patience = time.monotonic(), Seen.SILENCE
-            if where.speaks is Speaks.TLS:
-                _shake_hands(plain)
-            else:
-                plain.sendall(where.speaks.value)
-                said = plain.recv(12)  # of a line of HTTP's, up to its status
-                if where.speaks is Speaks.HTTP and not said.endswith(b" 200"):
-                    return Seen.UNSURE  # it may be that clients are not served
-    except (socket.timeout, TimeoutError):  # one and the same from Python 3.10 on
-        return patience if time.monotonic() - begun <= pace.seconds + pace.slack else Seen.UNSURE
-    except OSError:  # a connection that is refused or reset, an address that is not there; TLS that fails is alive
-        return Seen.NOBODY if patience is Seen.CROWDED else Seen.ANSWER
-    return Seen.ANSWER
+        with socket.create_connection((listener.host, listener.port), pace.seconds) as connection:
+            begun = time.monotonic()
+            connected = True
+            return _exchange(connection, listener.protocol)
+    except (socket.timeout, TimeoutError):  # the same class since Python 3.10
+        if time.monotonic() - begun > pace.seconds + pace.slack:
+            return ProbeResult.UNSURE
+        return ProbeResult.SILENCE if connected else ProbeResult.CROWDED
+    except OSError:  # refused, reset, no such address; a router whose TLS handshake fails does not hang
+        return ProbeResult.ANSWER if connected else ProbeResult.NOBODY
 
 
-def _shake_hands(plain: socket.socket) -> None:
-    """Agree upon TLS. The certificate is not looked at: one that has expired is no reason to end a router, and nothing
-    is sent that anybody could want to know."""
-    import ssl  # 6 MB, which a router without TLS need not cost
+def _exchange(connection: socket.socket, protocol: Protocol) -> ProbeResult:
+    """Send the first bytes of a protocol, and wait for an answer."""
+    if protocol is Protocol.TLS:
+        _shake_hands(connection)
+        return ProbeResult.ANSWER
+    connection.sendall(protocol.value)
+    answer = connection.recv(12)  # of an HTTP answer: the first line up to the status code
+    if protocol is Protocol.HTTP and not answer.endswith(b" 200"):
+        return ProbeResult.UNSURE  # the router may not serve clients
+    return ProbeResult.ANSWER
+
+
+def _shake_hands(connection: socket.socket) -> None:
+    """Do a TLS handshake without verifying the certificate.
+
+    An expired certificate is no reason to kill a router, and the watch sends nothing secret.
+    """
+    import ssl  # takes 6 MB, which a router without TLS need not cost
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.wrap_socket(plain).close()
+    context.wrap_socket(connection).close()
 
 
 class Watch:
     """The watch over one unit.
 
     :param config: the router's file.
-    :param notes: file that keeps the kills, since systemd restarts the watch with the router; None to keep them in
-        memory alone.
+    :param kills_file: file that keeps the times of the kills, since systemd restarts the watch with the router; None to
+        keep them in memory only.
     """
 
-    def __init__(self, unit: str, config: pathlib.Path, notes: pathlib.Path | None, pace: Pace) -> None:
+    def __init__(self, unit: str, config: pathlib.Path, kills_file: pathlib.Path | None, pace: Pace) -> None:
         self._unit = unit
         self._config = config
-        self._notes = notes
+        self._kills_file = kills_file
         self._pace = pace
         self._stamp: tuple[int, ...] | None = None
-        self._doors: Doors | None = None
-        self._asked: float | None = None
+        self._listeners: Listeners | None = None
+        self._clients_probed: float | None = None  # when the watch last probed the listener for clients
         now = time.monotonic()
-        self._state = State(until=now + pace.grace, kills=recent(self._read_notes(), now, pace))
+        self._state = State(until=now + pace.grace, kills=recent(self._read_kills(), now, pace))
 
     def run(self) -> typing.NoReturn:
-        """Watch, until a signal ends it."""
+        """Watch until a signal ends this program."""
         while True:
-            if self._look() not in (Seen.SILENCE, Seen.CROWDED):
+            result = self._check()
+            if result not in _NO_ANSWER:
                 self._sleep()
 
-    def _look(self) -> Seen:
-        found = self._read_doors()
-        seen = self._ask(found) if found else Seen.NOBODY
-        self._state, action = next_action(self._state, seen, time.monotonic(), self._pace)
-        if action is Action.KILL and found:
-            self._kill(found.clients)
-        elif action is Action.TELL:
-            _say(kinds.problem(self._unit, "watch-gives-up", times=len(self._state.kills), unit=self._unit))
-        return seen
+    def _check(self) -> ProbeResult:
+        """Probe the router once, and act on the result."""
+        listeners = self._read_listeners()
+        result = self._probe(listeners) if listeners else ProbeResult.NOBODY
+        self._state, action = next_action(self._state, result, time.monotonic(), self._pace)
+        if action is Action.KILL and listeners:
+            self._kill(listeners.clients)
+        elif action is Action.GIVE_UP:
+            _report(kinds.problem(self._unit, "watch-gives-up", times=len(self._state.kills), unit=self._unit))
+        return result
 
-    def _ask(self, found: Doors) -> Seen:
+    def _probe(self, listeners: Listeners) -> ProbeResult:
+        """Probe ``/healthz`` if that suffices now, else the listener for clients."""
         now = time.monotonic()
-        trusted = self._asked is not None and now < self._asked + self._pace.trust and not self._state.silent
-        if trusted and found.health and ask(found.health, self._pace) is Seen.ANSWER:
-            return Seen.HEALTHY
-        self._asked = now
-        return ask(found.clients, self._pace)
+        probed = self._clients_probed
+        trusted = probed is not None and now < probed + self._pace.trust and not self._state.silent
+        if trusted and listeners.health and probe(listeners.health, self._pace) is ProbeResult.ANSWER:
+            return ProbeResult.HEALTHY
+        self._clients_probed = now
+        return probe(listeners.clients, self._pace)
 
-    def _read_doors(self) -> Doors | None:
-        """Return where to ask; the file is read when it is another than before."""
+    def _read_listeners(self) -> Listeners | None:
+        """Return the listeners to probe; read the router's file again when it has changed."""
         try:
             found = self._config.stat()
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             if stamp != self._stamp:
-                self._doors, self._stamp, self._asked = doors(self._config.read_bytes()), stamp, None
+                self._listeners = find_listeners(self._config.read_bytes())
+                self._stamp = stamp
+                self._clients_probed = None
         except OSError:
-            self._doors, self._stamp = None, None
-        return self._doors
+            self._listeners = None
+            self._stamp = None
+        return self._listeners
 
     def _sleep(self) -> None:
+        has_no_health = self._listeners is not None and self._listeners.health is None
+        pause = self._pace.pause_without_health if has_no_health else self._pace.pause
         begun = time.monotonic()
-        pause = self._pace.pause if not self._doors or self._doors.health else self._pace.alone
         time.sleep(pause)
         now = time.monotonic()
         if now - begun > pause + self._pace.slack:
-            self._state, _ = next_action(self._state, Seen.UNSURE, now, self._pace)
+            self._state, _ = next_action(self._state, ProbeResult.UNSURE, now, self._pace)
 
-    def _kill(self, where: Listener) -> None:
-        self._write_notes()  # first: what comes next may end this process too
-        at, seconds = errors.where(where.host, where.port), f"{self._pace.seconds:g}"
-        told = kinds.problem(
-            self._unit, "watch-kills", times=self._pace.times, where=at, seconds=seconds, unit=self._unit
-        )
-        _say(told)
-        # Spelt --kill-whom since systemd 252; the old word is understood by all.
+    def _kill(self, listener: Listener) -> None:
+        self._write_kills()  # first: the kill may end this process too
+        where = errors.where(listener.host, listener.port)
+        seconds = f"{self._pace.seconds:g}"
+        times = self._pace.times
+        _report(kinds.problem(self._unit, "watch-kills", times=times, where=where, seconds=seconds, unit=self._unit))
+        # systemd 252 renamed the option to --kill-whom; every version accepts the old name.
         command = ["systemctl", "kill", "--signal=KILL", "--kill-who=main", self._unit]
         try:
-            done = proc.run(command, _SYSTEMCTL_SECONDS)
-            why = done.stderr.strip() if done.returncode else ""
+            result = proc.run(command, _SYSTEMCTL_SECONDS)
+            why = result.stderr.strip() if result.returncode else ""
         except errors.ProcessFailed as e:
             why = str(e)
         if why:
-            _say(kinds.problem(self._unit, "watch-cannot-kill", why=why.rstrip("."), unit=self._unit))
+            _report(kinds.problem(self._unit, "watch-cannot-kill", why=why.rstrip("."), unit=self._unit))
 
-    def _read_notes(self) -> tuple[float, ...]:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return tuple(map(float, json.loads(self._notes.read_bytes()))) if self._notes else ()
-        return ()
+    def _read_kills(self) -> tuple[float, ...]:
+        if not self._kills_file:
+            return ()
+        try:
+            return tuple(float(at) for at in json.loads(self._kills_file.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return ()
 
-    def _write_notes(self) -> None:
+    def _write_kills(self) -> None:
+        if not self._kills_file:
+            return
         with contextlib.suppress(OSError):
-            if self._notes:
-                self._notes.write_text(json.dumps(self._state.kills))
+            self._kills_file.write_text(json.dumps(self._state.kills))
 
 
-def _say(problem: errors.Problem) -> None:
+def _report(problem: errors.Problem) -> None:
     with contextlib.suppress(OSError):
         print(f"om-agent: {problem}", file=sys.stderr, flush=True)
 
 
-def _end(number: int, frame: object) -> typing.NoReturn:
+def _interrupt(number: int, frame: object) -> typing.NoReturn:
     raise KeyboardInterrupt
 
 
-def run(unit: str, config: str, notes: str = "", pace: Pace | None = None) -> None:
-    """Watch the router of ``unit`` until a signal ends this."""
+def run(unit: str, config: str, kills_file: str = "", pace: Pace | None = None) -> None:
+    """Watch the router of ``unit`` until a signal ends this program."""
     for number in proc.ENDING:
-        signal.signal(number, _end)
+        signal.signal(number, _interrupt)
+    path = pathlib.Path(kills_file) if kills_file else None
     with contextlib.suppress(KeyboardInterrupt):
-        Watch(unit, pathlib.Path(config), pathlib.Path(notes) if notes else None, pace or Pace()).run()
+        Watch(unit, pathlib.Path(config), path, pace or Pace()).run()

@@ -103,7 +103,7 @@ def test_a_query_without_an_end(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [("text", "is not one"), ("short", "is not one"), ("status", "what it answers is not management")],
+    [("text", "is malformed"), ("short", "is malformed"), ("status", "does not follow AMQP Management")],
 )
 def test_an_answer_that_is_none(mode: str, said: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with hostile(mode, tmp_path, monkeypatch) as router:
@@ -175,11 +175,11 @@ def test_the_sentence_names_the_listener_that_hangs(monkeypatch: pytest.MonkeyPa
         work = live_router.RouterWork(planned, (listener(was),), (listener(to_be),), ())
         with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(work)
-        assert f"{ADDRESS}:{was} cannot be asked: it did not answer" in str(caught.value)
+        assert f"cannot query the router at {ADDRESS}:{was}: it did not answer" in str(caught.value)
         old.close()
         with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(work)
-        assert f"{ADDRESS}:{was} cannot be asked: nothing listens there" in str(caught.value)
+        assert f"cannot query the router at {ADDRESS}:{was}: nothing listens there" in str(caught.value)
         with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(dataclasses.replace(work, old=(), new=()))
         assert str(caught.value) == "it has no listener for clients"

@@ -19,7 +19,9 @@ from om_agent import watch
 from tests.support import engines, waiting
 
 # The times of a test's patience; where nothing may happen a silence of a second is no proof, so it is PATIENT there.
-QUICK = watch.Pace(pause=0.1, alone=0.1, trust=0.3, seconds=0.5, times=3, slack=0.5, grace=0.5, kills=2, per=3600.0)
+QUICK = watch.Pace(
+    pause=0.1, pause_without_health=0.1, trust=0.3, seconds=0.5, times=3, slack=0.5, grace=0.5, kills=2, per=3600.0
+)
 PATIENT = QUICK._replace(seconds=5.0, grace=0.0)
 # Stands for systemd: notes what it was asked for, and kills the router.
 SYSTEMCTL = '#!/bin/sh\necho "$@" >>{calls}\nkill -KILL $(cat {pid})\n'
@@ -181,7 +183,7 @@ def test_a_router_that_is_left_alone(engine: str, tmp_path: pathlib.Path) -> Non
 
 def test_a_pause_of_the_machine_is_no_hang(tmp_path: pathlib.Path) -> None:
     """Neither runs for a while. The first silence would be enough here."""
-    pace = QUICK._replace(times=1, pause=1.0, alone=1.0, seconds=2.0, grace=0.0)
+    pace = QUICK._replace(times=1, pause=1.0, pause_without_health=1.0, seconds=2.0, grace=0.0)
     with running(engines.DEVROUTER, tmp_path) as router, Watched(tmp_path, pace) as watched:
         assert router.process and watched.process
         for before in (0.0, 1.5):  # while it sleeps, while it waits for an answer

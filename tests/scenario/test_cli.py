@@ -87,8 +87,8 @@ def test_help_has_exit_codes_and_examples(node: helpers.Machine) -> None:
     command = node.command("x")[:-3]
     result = subprocess.run([*command, "--help"], env=node.environment(), capture_output=True, text=True, check=True)
     assert "exit codes:" in result.stdout and "examples:" in result.stdout and "om-agent apply --wait" in result.stdout
-    assert "3  verify or status found messaging degraded or broken, or drain left something" in result.stdout
-    assert "verify or status could not look" in result.stdout
+    assert "3  verify or status found messaging degraded or broken, or drain reached its timeout" in result.stdout
+    assert "verify or status could not inspect the node" in result.stdout
     assert subprocess.run(command, env=node.environment(), capture_output=True, check=False).returncode == 2
 
 
@@ -558,7 +558,7 @@ def test_hook_says_what_came_in_the_place_of_a_deployment(node: helpers.Machine,
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--root"], "argument --root: expected one argument"),
         (["--root", "/nowhere/at all"], "argument --root: /nowhere/at all is not a directory"),
-        (["--lock-timeout", "soon"], "argument --lock-timeout: a number of seconds from 0 to 604800 is needed"),
+        (["--lock-timeout", "soon"], "argument --lock-timeout: expected a number of seconds from 0 to 604800"),
         (["--services", "--no-services"], "argument --no-services: not allowed with argument --services"),
     ],
 )
@@ -707,7 +707,7 @@ def test_capacity(node: helpers.Machine) -> None:
 def test_capacity_of_no_number(node: helpers.Machine, text: str) -> None:
     result = node.run("capacity", "--processes", text, node.metadata(helpers.dual()))
     assert (result.returncode, result.stdout) == (2, "")
-    assert "a role and a number are needed" in result.stderr
+    assert "expected a role and a number" in result.stderr
 
 
 def test_capacity_of_a_role_that_no_node_has(node: helpers.Machine) -> None:

@@ -121,7 +121,7 @@ def cut(
     return cli.main([command, metadata, "--node", "ctl-0", "--root", str(node.root), "--no-services"])
 
 
-UNREACHABLE = errors.Unreachable("The router at 127.0.0.1:1 cannot be asked: the connection was closed.")
+UNREACHABLE = errors.Unreachable("The agent cannot query the router at 127.0.0.1:1: the connection was closed.")
 DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that."
 
 

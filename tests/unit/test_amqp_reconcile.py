@@ -263,7 +263,7 @@ def test_a_login_shows_no_password() -> None:
 
 def test_an_unreachable_router_is_a_sentence() -> None:
     error = amqp.Unreachable("h:1", amqp.REFUSED, "nothing listens there")
-    assert str(error) == "The router at h:1 cannot be asked: nothing listens there."
+    assert str(error) == "The agent cannot query the router at h:1: nothing listens there."
     assert isinstance(error, errors.ApplyFailed)
 
 

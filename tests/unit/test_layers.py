@@ -16,9 +16,9 @@ from tests.support import helpers
 # From left to right; no module imports one further right.
 ORDER = (
     "errors", "kinds", "ini", "ciphers", "fields", "backends", "engines", "reading", "metadata_files", "metadata",
-    "model", "rules", "parse", "plan", "picture", "clients", "observed", "verify", "render", "certs", "proc", "signals",
-    "watch", "host_facts", "unitfile", "sources", "amqp", "probe", "apply", "connections", "drain", "resync", "observe",
-    "heat_signal", "report", "workflow", "deployments", "cli",
+    "model", "rules", "parse", "plan", "picture", "clients", "observed", "verify", "render", "certs",
+    "validate", "proc", "drawing", "signals", "watch", "host_facts", "unitfile", "sources", "amqp", "probe", "apply",
+    "connections", "drain", "resync", "observe", "heat_signal", "report", "workflow", "deployments", "cli",
 )  # fmt: skip
 PURE = (
     "errors", "kinds", "ini", "ciphers", "fields", "backends", "engines", "model", "rules", "parse", "plan", "clients",

@@ -15,16 +15,18 @@ import typing
 
 import pytest
 from om_agent import cli, model, watch
-from om_agent.watch import Action, Seen, Speaks, State
+from om_agent.watch import Action, ProbeResult, Protocol, State
 
 from tests.support import helpers
 
 PACE = watch.Pace()
 NEW = State()
-SILENT, HEARD = [Seen.SILENCE] * PACE.times, [Seen.ANSWER]
+SILENT, HEARD = [ProbeResult.SILENCE] * PACE.times, [ProbeResult.ANSWER]
 
 
-def run(seen: typing.Iterable[Seen], state: State = NEW, step: float = PACE.seconds) -> tuple[State, list[Action]]:
+def run(
+    seen: typing.Iterable[ProbeResult], state: State = NEW, step: float = PACE.seconds
+) -> tuple[State, list[Action]]:
     """Return what became of it, and what was done apart from nothing; one connection every ``step`` seconds."""
     now = 1000.0
     done: list[Action] = []
@@ -39,22 +41,22 @@ def run(seen: typing.Iterable[Seen], state: State = NEW, step: float = PACE.seco
     ("seen", "done"),
     [
         (HEARD * 100, []),
-        ([Seen.NOBODY] * 100, []),
-        ([Seen.UNSURE] * 100, []),
-        ([Seen.HEALTHY] * 100, []),
+        ([ProbeResult.NOBODY] * 100, []),
+        ([ProbeResult.UNSURE] * 100, []),
+        ([ProbeResult.HEALTHY] * 100, []),
         (SILENT[1:], []),
         (SILENT, [Action.KILL]),
         (HEARD + SILENT, [Action.KILL]),
-        ([*SILENT[1:], Seen.ANSWER] * 20, []),
-        ([*SILENT[1:], Seen.NOBODY] * 20, []),  # it was just being restarted
-        ([*SILENT[1:], Seen.UNSURE] * 20, []),  # a machine that pauses now and then
-        ([Seen.CROWDED] * 20, []),  # a firewall
-        (HEARD + [Seen.CROWDED] * PACE.times, [Action.KILL]),
-        ([Seen.HEALTHY, *[Seen.CROWDED] * 20], []),  # /healthz says nothing of a firewall at another port
-        ([*HEARD, Seen.SILENCE, Seen.CROWDED, Seen.CROWDED], [Action.KILL]),
+        ([*SILENT[1:], ProbeResult.ANSWER] * 20, []),
+        ([*SILENT[1:], ProbeResult.NOBODY] * 20, []),  # it was just being restarted
+        ([*SILENT[1:], ProbeResult.UNSURE] * 20, []),  # a machine that pauses now and then
+        ([ProbeResult.CROWDED] * 20, []),  # a firewall
+        (HEARD + [ProbeResult.CROWDED] * PACE.times, [Action.KILL]),
+        ([ProbeResult.HEALTHY, *[ProbeResult.CROWDED] * 20], []),  # /healthz says nothing of a firewall at another port
+        ([*HEARD, ProbeResult.SILENCE, ProbeResult.CROWDED, ProbeResult.CROWDED], [Action.KILL]),
     ],
 )
-def test_what_is_done(seen: list[Seen], done: list[Action]) -> None:
+def test_what_is_done(seen: list[ProbeResult], done: list[Action]) -> None:
     assert run(seen)[1] == done
 
 
@@ -63,21 +65,21 @@ def test_nothing_counts_right_after_a_start_or_a_kill() -> None:
     assert (done, state.silent) == ([], 0)
     killed, done = run(SILENT)
     assert (done, killed.silent, killed.until) == ([Action.KILL], 0, killed.kills[-1] + PACE.grace)
-    assert watch.next_action(killed, Seen.SILENCE, killed.until - 1, PACE) == (killed, Action.NOTHING)
+    assert watch.next_action(killed, ProbeResult.SILENCE, killed.until - 1, PACE) == (killed, Action.NOTHING)
 
 
 def test_a_router_that_hangs_for_good_is_killed_a_few_times_an_hour() -> None:
     step = PACE.seconds
-    state, done = run([Seen.SILENCE] * int(3500 / step), step=step)
-    assert done == [Action.KILL] * PACE.kills + [Action.TELL]
+    state, done = run([ProbeResult.SILENCE] * int(3500 / step), step=step)
+    assert done == [Action.KILL] * PACE.kills + [Action.GIVE_UP]
     assert len(state.kills) == PACE.kills
-    _, done = run([Seen.SILENCE] * int(7000 / step), step=step)
-    assert done == ([Action.KILL] * PACE.kills + [Action.TELL]) + [Action.KILL] * PACE.kills
+    _, done = run([ProbeResult.SILENCE] * int(7000 / step), step=step)
+    assert done == ([Action.KILL] * PACE.kills + [Action.GIVE_UP]) + [Action.KILL] * PACE.kills
 
 
 def test_it_is_said_again_once_the_router_had_answered() -> None:
     given_up = State(kills=(990.0, 991.0, 992.0))
-    assert run([*SILENT, *SILENT, Seen.ANSWER, *SILENT], given_up, step=1)[1] == [Action.TELL] * 2
+    assert run([*SILENT, *SILENT, ProbeResult.ANSWER, *SILENT], given_up, step=1)[1] == [Action.GIVE_UP] * 2
 
 
 def test_kills_of_another_boot_or_long_ago_do_not_count() -> None:
@@ -95,19 +97,21 @@ def config(raw: helpers.Raw) -> bytes:
 
 
 def test_the_rendered_file_says_where() -> None:
-    clients = watch.Listener("172.17.0.11", 31459, Speaks.AMQP)
-    health = watch.Listener("172.17.0.11", 31462, Speaks.HTTP)
-    assert watch.doors(config(helpers.dual())) == watch.Doors(clients, health)
-    assert watch.doors(config(helpers.put(helpers.dual(), "router.http_port", 0))) == watch.Doors(clients, None)
-    secure = watch.doors(config(helpers.with_tls(helpers.dual())))
-    assert secure == watch.Doors(clients._replace(speaks=Speaks.TLS), health)
+    clients = watch.Listener("172.17.0.11", 31459, Protocol.AMQP)
+    health = watch.Listener("172.17.0.11", 31462, Protocol.HTTP)
+    assert watch.find_listeners(config(helpers.dual())) == watch.Listeners(clients, health)
+    assert watch.find_listeners(config(helpers.put(helpers.dual(), "router.http_port", 0))) == watch.Listeners(
+        clients, None
+    )
+    secure = watch.find_listeners(config(helpers.with_tls(helpers.dual())))
+    assert secure == watch.Listeners(clients._replace(protocol=Protocol.TLS), health)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"3", b'[["listener", {"host": "h"}]]', b'[["listener", 3]]', b"\xff"]
 )
 def test_a_damaged_file_says_nothing(content: bytes) -> None:
-    assert watch.doors(content) is None
+    assert watch.find_listeners(content) is None
 
 
 # -- asking ----------------------------------------------------------------------------------------------------------
@@ -119,7 +123,7 @@ QUICK = PACE._replace(seconds=0.3)
 def listening(backlog: int = 5) -> typing.Iterator[tuple[socket.socket, watch.Listener]]:
     with socket.create_server(("127.0.0.1", 0), backlog=backlog) as server:
         host, port = server.getsockname()
-        yield server, watch.Listener(host, port, Speaks.AMQP)
+        yield server, watch.Listener(host, port, Protocol.AMQP)
 
 
 def answering(server: socket.socket, answer: bytes) -> None:
@@ -130,38 +134,38 @@ def answering(server: socket.socket, answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00", b"x", b""])
-@pytest.mark.parametrize("speaks", [Speaks.AMQP, Speaks.TLS])
-def test_any_answer_is_a_sign_of_life(answer: bytes, speaks: Speaks) -> None:
+@pytest.mark.parametrize("protocol", [Protocol.AMQP, Protocol.TLS])
+def test_any_answer_is_a_sign_of_life(answer: bytes, protocol: Protocol) -> None:
     """A router that closes the connection is no friend of clients, but does not hang."""
     with listening() as (server, where):
         thread = threading.Thread(target=answering, args=(server, answer))
         thread.start()
-        assert watch.ask(where._replace(speaks=speaks), PACE) is Seen.ANSWER
+        assert watch.probe(where._replace(protocol=protocol), PACE) is ProbeResult.ANSWER
         thread.join()
 
 
 @pytest.mark.parametrize(
     ("answer", "seen"),
     [
-        (b"HTTP/1.1 200 OK\r\n", Seen.ANSWER),
-        (b"HTTP/1.0 200 OK\r\n", Seen.ANSWER),
-        (b"HTTP/1.0 503 Service Unavailable\r\n", Seen.UNSURE),
-        (b"", Seen.UNSURE),
+        (b"HTTP/1.1 200 OK\r\n", ProbeResult.ANSWER),
+        (b"HTTP/1.0 200 OK\r\n", ProbeResult.ANSWER),
+        (b"HTTP/1.0 503 Service Unavailable\r\n", ProbeResult.UNSURE),
+        (b"", ProbeResult.UNSURE),
     ],
 )
-def test_healthz_has_to_say_that_all_is_well(answer: bytes, seen: Seen) -> None:
+def test_healthz_has_to_say_that_all_is_well(answer: bytes, seen: ProbeResult) -> None:
     """Where it does not, clients' own listener is asked."""
     with listening() as (server, where):
         thread = threading.Thread(target=answering, args=(server, answer))
         thread.start()
-        assert watch.ask(where._replace(speaks=Speaks.HTTP), PACE) is seen
+        assert watch.probe(where._replace(protocol=Protocol.HTTP), PACE) is seen
         thread.join()
 
 
-@pytest.mark.parametrize("speaks", Speaks)
-def test_a_connection_that_nobody_serves(speaks: Speaks) -> None:
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_connection_that_nobody_serves(protocol: Protocol) -> None:
     with listening() as (_, where):
-        assert watch.ask(where._replace(speaks=speaks), QUICK) is Seen.SILENCE
+        assert watch.probe(where._replace(protocol=protocol), QUICK) is ProbeResult.SILENCE
 
 
 def test_a_crowd_that_nobody_serves() -> None:
@@ -170,13 +174,13 @@ def test_a_crowd_that_nobody_serves() -> None:
             client = crowd.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex((where.host, where.port))
-        assert watch.ask(where, QUICK) is Seen.CROWDED
+        assert watch.probe(where, QUICK) is ProbeResult.CROWDED
 
 
 def test_nobody_there() -> None:
     with listening() as (_, where):
         pass
-    assert watch.ask(where, QUICK) is Seen.NOBODY
+    assert watch.probe(where, QUICK) is ProbeResult.NOBODY
 
 
 def test_a_late_clock_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +188,7 @@ def test_a_late_clock_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.0, 0.0, QUICK.seconds + QUICK.slack + 1))
     with listening() as (_, where):
         monkeypatch.setattr(time, "monotonic", lambda: next(times))
-        assert watch.ask(where, QUICK) is Seen.UNSURE
+        assert watch.probe(where, QUICK) is ProbeResult.UNSURE
 
 
 # -- the program -----------------------------------------------------------------------------------------------------

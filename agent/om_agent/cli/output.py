@@ -1,4 +1,4 @@
-"""What a command prints, and the exit code that a verdict gives."""
+"""What a command prints, and the exit code for its findings."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from om_agent import errors, kinds, report
 
 
 class OutputLost(errors.AgentError):
-    """What a command was to print could not be written."""
+    """The agent could not write the output of a command."""
 
 
 def say(text: str, where: str = "stdout", needed: bool = False) -> None:
     """Print ``text``.
 
-    :param needed: the text is all that the command is for. Otherwise a failure to print changes nothing about what was
-        done and how it is told.
-    :raises OutputLost: when a needed text could not be written. A reader that wants no more of it, as head(1), is none.
+    :param needed: whether the command exists only to print this text. Otherwise a failure to print changes neither what
+        the command did nor its exit code.
+    :raises OutputLost: when the agent could not write a needed text. A reader that closes the pipe early, like head(1),
+        is no error.
     """
     stream: typing.TextIO | None = getattr(sys, where)
     if stream is None:
         return
-    if where == "stderr":  # where a sentence may repeat what another program said; pictures have a format of their own
+    if where == "stderr":  # its sentences may repeat text of other programs; standard output may be an SVG picture
         text = report.printable(text)
     try:
         stream.write(text + "\n")
         stream.flush()
     except OSError as e:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more at its end
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())  # Python flushes the stream once more when it exits
         if needed and e.errno != errno.EPIPE:
             reason = (e.strerror or "no reason given").lower()
             raise OutputLost(
@@ -40,21 +42,22 @@ def say(text: str, where: str = "stdout", needed: bool = False) -> None:
 
 
 def note(text: str) -> None:
-    """Print ``text`` beside a command's own output."""
+    """Print ``text`` to standard error."""
     say(text, "stderr")
 
 
 def say_json(value: object, needed: bool = False) -> None:
-    """Print a value for programs; see `say`."""
-    say(json.dumps(value, indent=2), needed=needed)
+    """Print ``value`` as JSON; see `say`."""
+    text = json.dumps(value, indent=2)
+    say(text, needed=needed)
 
 
 def note_findings(findings: typing.Sequence[errors.Problem]) -> None:
-    """Print findings beside a command's own output."""
+    """Print findings to standard error."""
     if findings:
         note(report.problems_text(findings))
 
 
-def exit_code(found: typing.Iterable[errors.Problem]) -> int:
+def exit_code(findings: typing.Iterable[errors.Problem]) -> int:
     """Return 0 when messaging works, 3 when it is degraded or broken."""
-    return errors.EXIT_OK if kinds.verdict(found) == kinds.WORKS else errors.EXIT_UNHEALTHY
+    return errors.EXIT_OK if kinds.verdict(findings) == kinds.WORKS else errors.EXIT_UNHEALTHY
