@@ -120,11 +120,11 @@ def unconnected(units: typing.Iterable[Unit], seen: typing.Iterable[Client], nod
     return tuple(unit for unit in units if not unit.pids & connected)
 
 
-def limits(r: router.RouterPlan, user: str) -> Limits:
+def limits(router_plan: router.RouterPlan, user: str) -> Limits:
     """Return what the plan's policy lets a user have; of several rules for one user the widest."""
-    listeners = {str(a.get("policyVhost")): a for kind, a in r.entities if kind == "listener"}
+    listeners = {str(a.get("policyVhost")): a for kind, a in router_plan.entities if kind == "listener"}
     found: dict[str, list[int | None]] = collections.defaultdict(list)
-    for kind, vhost in r.entities:
+    for kind, vhost in router_plan.entities:
         listener = listeners.get(str(vhost.get("hostname")))
         if kind != "vhost" or listener is None:
             continue
@@ -142,18 +142,20 @@ def _widest(limits: typing.Sequence[int | None]) -> int | None:
     return None if None in limits else max(limit for limit in limits if limit)
 
 
-def client_findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:
+def client_findings(router_plan: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:
     """Yield what is wrong with what services have."""
-    at = f"router on {r.node.name}"
+    at = f"router on {router_plan.node.name}"
     if seen.why:
         yield kinds.finding(at, "services-unseen", why=seen.why)
-    yield from _near_limits(r, seen, at)
-    most = next((int(a["maxConnections"]) for kind, a in r.entities if kind == "policy" and "maxConnections" in a), 0)
+    yield from _near_limits(router_plan, seen, at)
+    most = next(
+        (int(a["maxConnections"]) for kind, a in router_plan.entities if kind == "policy" and "maxConnections" in a), 0
+    )
     if most and seen.total >= NEAR * most:
         code = "connections-exhausted" if seen.total >= most else "connections-near"
         yield kinds.finding(at, code, count=seen.total, limit=most)
     yield from _stuck(seen, at)
-    yield from unit_findings(seen.units, f"the router at {errors.where(*r.listener)}")
+    yield from unit_findings(seen.units, f"the router at {errors.where(*router_plan.listener)}")
 
 
 def unit_findings(units: typing.Iterable[Unit], where: str) -> typing.Iterator[errors.Problem]:
@@ -165,11 +167,11 @@ def unit_findings(units: typing.Iterable[Unit], where: str) -> typing.Iterator[e
         yield kinds.finding(unit.name, "unit-unconnected", unit=unit.name, where=where, file=unit.file)
 
 
-def _near_limits(r: router.RouterPlan, seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
+def _near_limits(router_plan: router.RouterPlan, seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
     known: dict[str, Limits] = {}
     groups: dict[tuple[str, str, int], list[Client]] = collections.defaultdict(list)
     for client in seen.clients:
-        limit = known.setdefault(client.user, limits(r, client.user))
+        limit = known.setdefault(client.user, limits(router_plan, client.user))
         for what in ("sessions", "senders", "receivers"):
             count, most = getattr(client, what), getattr(limit, what)
             # More than there can be: it has several links in a session, so that nothing is told of its sessions.

@@ -40,7 +40,11 @@ SERVING = frozenset((
 
 
 def look(
-    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, uptime: int, units: typing.Sequence[clients.Unit]
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    client: amqp.Client,
+    uptime: int,
+    units: typing.Sequence[clients.Unit],
 ) -> clients.Seen:
     """Return what the services connected to this node's router have.
 
@@ -65,7 +69,7 @@ def look(
             if _held(links.get(c, {}).get(name, {})) and _moved(links[c][name]) == moved
         }
     still = [(known[c], links[c][name]) for c, name in waiting]
-    everybody = (*known.values(), *_elsewhere(d, r, client, units))
+    everybody = (*known.values(), *_elsewhere(deployment, router_plan, client, units))
     missed = units if uptime >= _SETTLED_SECONDS else ()
     return clients.Seen(
         clients=tuple(known.values()),
@@ -115,13 +119,16 @@ def _moved(link: amqp.Row) -> tuple[int, int]:
 
 
 def _elsewhere(
-    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, units: typing.Sequence[clients.Unit]
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    client: amqp.Client,
+    units: typing.Sequence[clients.Unit],
 ) -> typing.Iterator[clients.Client]:
     """Yield services' connections at the other interior routers, where services of this node may have theirs."""
-    if not units or d.router.clients is not model.Clients.MESH:
+    if not units or deployment.router.clients is not model.Clients.MESH:
         return
-    for name in r.interiors:
-        if name != r.node.name:
+    for name in router_plan.interiors:
+        if name != router_plan.node.name:
             with contextlib.suppress(errors.Unreachable):
                 rows = client.query("connection", router=name, attributes=_CONNECTION)
                 yield from (_client(row, ()) for row in rows if amqp.is_client(row))
@@ -130,17 +137,17 @@ def _elsewhere(
 # -- units -----------------------------------------------------------------------------------------------------------
 
 
-def units(d: model.Deployment, p: plan.Plan, host: layout.Host) -> tuple[clients.Unit, ...]:
+def units(deployment: model.Deployment, node_plan: plan.Plan, host: layout.Host) -> tuple[clients.Unit, ...]:
     """Return the units here that have run for a while and serve calls over this node's router or broker; none where
     systemd does not run, or where calls go to hosts outside the overcloud."""
     files = {
         unit: file.path
-        for file in p.config_files
+        for file in node_plan.config_files
         for unit in file.units
         if unit.rpartition("openstack-")[2] in SERVING and _has_transport(file)
     }
     systemctl = proc.find("systemctl")
-    if not (host.manage_services and files and systemctl and not d.rpc.external):
+    if not (host.manage_services and files and systemctl and not deployment.rpc.external):
         return ()
     wanted = "Id,ActiveState,MainPID,ControlGroup,ActiveEnterTimestampMonotonic"
     try:

@@ -53,19 +53,21 @@ def links(rows: typing.Iterable[typing.Mapping[str, typing.Any]], own: str) -> f
     return frozenset((name, str(peer)) for name in reached for peer in table[name].get("linkState") or ())
 
 
-def findings(p: plan.Plan, seen: observed.Seen) -> tuple[errors.Problem, ...]:
+def findings(node_plan: plan.Plan, seen: observed.Seen) -> tuple[errors.Problem, ...]:
     """Return what is wrong, each with what to do next."""
     found = list(seen.findings)
     if seen.changes:
-        found.append(kinds.finding(p.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0]))
-    if p.router and seen.mesh:
-        found += _router_findings(p.router, seen.mesh)
+        found.append(
+            kinds.finding(node_plan.node.name, "config-differs", count=len(seen.changes), what=seen.changes[0])
+        )
+    if node_plan.router and seen.mesh:
+        found += _router_findings(node_plan.router, seen.mesh)
         if seen.mesh.services:
-            found += clients.client_findings(p.router, seen.mesh.services)
-    if p.broker and seen.broker:
-        found += _broker_findings(p, p.broker, seen.broker)
+            found += clients.client_findings(node_plan.router, seen.mesh.services)
+    if node_plan.broker and seen.broker:
+        found += _broker_findings(node_plan, node_plan.broker, seen.broker)
     found += clients.unit_findings(seen.units, "a broker")
-    found += (_stale(p, tls_listeners) for tls_listeners in seen.stale)
+    found += (_stale(node_plan, tls_listeners) for tls_listeners in seen.stale)
     for probe in seen.probes:
         if probe.error:
             to = f"the router on {probe.to}" if probe.to else "its backend"
@@ -79,14 +81,14 @@ def settled(found: typing.Iterable[errors.Problem]) -> bool:
     return not faults or any(not kind.heals for kind in faults)
 
 
-def reached(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> frozenset[str]:
+def reached(deployment: model.Deployment, node_plan: plan.Plan, seen: observed.Seen) -> frozenset[str]:
     """Return the interior routers to which a call can be sent from here."""
-    if not p.router or not seen.mesh:
-        return frozenset(model.interiors(d))
-    if p.router.mode == "edge":
+    if not node_plan.router or not seen.mesh:
+        return frozenset(model.interiors(deployment))
+    if node_plan.router.mode == "edge":
         return frozenset(name for name, view in seen.mesh.views.items() if view is not None)
-    if p.router.mode == "standalone":  # it computes no routes, so its own table is empty
-        return frozenset((p.node.name,) if seen.mesh.own.login == observed.OPEN else ())
+    if node_plan.router.mode == "standalone":  # it computes no routes, so its own table is empty
+        return frozenset((node_plan.node.name,) if seen.mesh.own.login == observed.OPEN else ())
     return seen.mesh.own.reached
 
 
@@ -99,113 +101,121 @@ def can_send(found: typing.Iterable[errors.Problem]) -> bool:
 # -- certificates ----------------------------------------------------------------------------------------------------
 
 
-def tls_listeners(p: plan.Plan, seen: observed.Seen) -> tuple[observed.TlsListener, ...]:
+def tls_listeners(node_plan: plan.Plan, seen: observed.Seen) -> tuple[observed.TlsListener, ...]:
     """Return the listeners whose certificates can be looked at: those of what answers on this node."""
     found: list[observed.TlsListener] = []
-    if p.router and seen.mesh and seen.mesh.own.login == observed.OPEN:
-        listeners = [a for kind, a in p.router.entities if kind == "listener" and a.get("sslProfile")]
+    if node_plan.router and seen.mesh and seen.mesh.own.login == observed.OPEN:
+        listeners = [a for kind, a in node_plan.router.entities if kind == "listener" and a.get("sslProfile")]
         found += (
-            observed.TlsListener("router", str(a["host"]), int(a["port"]), p.router.certificates[str(a["sslProfile"])])
+            observed.TlsListener(
+                "router", str(a["host"]), int(a["port"]), node_plan.router.certificates[str(a["sslProfile"])]
+            )
             for a in listeners
         )
-    if p.broker and seen.broker and not seen.broker.why:
-        own = p.broker.listener
+    if node_plan.broker and seen.broker and not seen.broker.why:
+        own = node_plan.broker.listener
         if own.certificate:
-            found.append(observed.TlsListener("broker", own.address or p.node.address, own.port, own.certificate))
+            found.append(
+                observed.TlsListener("broker", own.address or node_plan.node.address, own.port, own.certificate)
+            )
     return tuple(found)
 
 
-def _stale(p: plan.Plan, one: observed.TlsListener) -> errors.Problem:
+def _stale(node_plan: plan.Plan, one: observed.TlsListener) -> errors.Problem:
     """A file was renewed and the server has not read it: all is well until the old certificate expires."""
-    at, where = f"{one.half} on {p.node.name}", errors.where(one.host, one.port)
+    at, where = f"{one.half} on {node_plan.node.name}", errors.where(one.host, one.port)
     if one.half == "broker":
         return kinds.finding(at, "stale-broker-certificate", where=where, file=one.file)
-    unit = p.router.paths.unit if p.router else ""
+    unit = node_plan.router.paths.unit if node_plan.router else ""
     return kinds.finding(at, "stale-certificate", where=where, file=one.file, unit=unit)
 
 
 # -- routers ---------------------------------------------------------------------------------------------------------
 
 
-def _router_findings(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
-    own, unit, at = mesh.own, r.paths.unit, f"router on {r.node.name}"
-    where = errors.where(*r.listener)
+def _router_findings(router_plan: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
+    own, unit, at = mesh.own, router_plan.paths.unit, f"router on {router_plan.node.name}"
+    where = errors.where(*router_plan.listener)
     if own.login == observed.UNASKED:
         yield kinds.finding(at, "no-proton")
         return
     if own.login != observed.OPEN:
         code = _CODES.get(own.login, "router-hung")
-        yield kinds.finding(at, code, unit=unit, where=where, file=r.certificates.get(router.PROFILE, ""))
+        yield kinds.finding(at, code, unit=unit, where=where, file=router_plan.certificates.get(router.PROFILE, ""))
         return
-    product = r.engine.record.product
+    product = router_plan.engine.record.product
     if product not in own.product:
-        yield kinds.finding(at, "router-engine", found=own.product or "another program", engine=r.engine.value)
+        yield kinds.finding(
+            at, "router-engine", found=own.product or "another program", engine=router_plan.engine.value
+        )
         return
-    if own.container != r.node.name:
+    if own.container != router_plan.node.name:
         yield kinds.finding(at, "router-stranger", where=where, name=errors.quoted(own.container), unit=unit)
         return
     if any(line.endswith(f"listener {AGENT_LISTENER}") for line in mesh.drift):
         yield kinds.finding(at, "router-drained")
     elif mesh.drift:
-        yield kinds.finding(at, "router-drift", what="; ".join(mesh.drift), file=r.paths.config)
-    if r.mode == "standalone":
+        yield kinds.finding(at, "router-drift", what="; ".join(mesh.drift), file=router_plan.paths.config)
+    if router_plan.mode == "standalone":
         return
-    yield from _mixed(r, own, at)
-    yield from _doubles(r, own, at)
-    if r.mode == "edge":
-        yield from _uplinks(r, mesh)
-    yield from _unreached(r, mesh)
+    yield from _mixed(router_plan, own, at)
+    yield from _doubles(router_plan, own, at)
+    if router_plan.mode == "edge":
+        yield from _uplinks(router_plan, mesh)
+    yield from _unreached(router_plan, mesh)
     for name, count in sorted(mesh.unknown.items()):
         yield kinds.finding(at, "addresses-unknown", name=name, count=count)
 
 
-def _mixed(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
+def _mixed(router_plan: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
     """Routers of another engine that are connected: no error is told of it anywhere, and nothing is routed."""
     for c in own.connections:
-        if c.role in _MESH and c.product and r.engine.record.product not in c.product:
+        if c.role in _MESH and c.product and router_plan.engine.record.product not in c.product:
             name = errors.quoted(c.container)
-            yield kinds.finding(at, "other-engine", name=name, where=c.host, found=c.product, engine=r.engine.value)
+            yield kinds.finding(
+                at, "other-engine", name=name, where=c.host, found=c.product, engine=router_plan.engine.value
+            )
 
 
-def _doubles(r: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
+def _doubles(router_plan: router.RouterPlan, own: observed.RouterSeen, at: str) -> typing.Iterator[errors.Problem]:
     """Two routers with one id: both connect, and one of them is never seen in the mesh."""
     places: dict[str, set[str]] = collections.defaultdict(set)
     for c in own.connections:
         if c.role == "inter-router":
             places[c.container].add(f"{c.direction} {c.host}")
     for name, hosts in places.items():
-        if name == r.node.name or len(hosts) > 1:
+        if name == router_plan.node.name or len(hosts) > 1:
             where = ", ".join(sorted(h.partition(" ")[2] for h in hosts))
             yield kinds.finding(at, "duplicate-id", name=errors.quoted(name), where=where)
 
 
-def _uplinks(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
+def _uplinks(router_plan: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
     up = [c for c in mesh.own.connections if c.role == "edge" and c.direction == "out"]
     if not up:
         names = ", ".join(link.name.partition("/")[2] for link in mesh.own.connectors)
-        yield kinds.finding(f"router on {r.node.name}", "uplink-down", names=names or "any")
+        yield kinds.finding(f"router on {router_plan.node.name}", "uplink-down", names=names or "any")
     for c in up:
-        if c.container not in r.interiors:
+        if c.container not in router_plan.interiors:
             name = errors.quoted(c.container)
-            yield kinds.finding(f"router on {r.node.name}", "uplink-stranger", name=name, where=c.host)
+            yield kinds.finding(f"router on {router_plan.node.name}", "uplink-stranger", name=name, where=c.host)
 
 
-def _unreached(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
+def _unreached(router_plan: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator[errors.Problem]:
     """Why each interior that should be reached is not; the same on every node that the mesh reaches."""
     told = {link.name.partition("/")[2]: link for link in mesh.own.connectors}
-    reached = reached_interiors(r, mesh)
+    reached = reached_interiors(router_plan, mesh)
     silent = []
-    for name in r.interiors:
+    for name in router_plan.interiors:
         at = f"router on {name}"
         view = mesh.views.get(name)
         if name in reached:
             lacking = sorted(reached - view) if view is not None else []
-            if view is None and name != r.node.name:
+            if view is None and name != router_plan.node.name:
                 yield kinds.finding(at, "peer-hung", name=name)
             elif lacking:
                 yield kinds.finding(at, "peer-partial", name=name, lacking=", ".join(lacking))
         elif name in mesh.peers:
-            found = _peer(r, name, mesh.peers[name], told.get(name))
+            found = _peer(router_plan, name, mesh.peers[name], told.get(name))
             silent += [name] if found.code == "peer-hung" else []
             yield found
         else:
@@ -213,18 +223,18 @@ def _unreached(r: router.RouterPlan, mesh: observed.MeshSeen) -> typing.Iterator
     # Of a router that says nothing nobody can tell whether it is off, or it and others are behind a cut.
     if reached and len(reached) <= len(silent):
         here = ", ".join(sorted(reached))
-        yield kinds.finding(f"router on {r.node.name}", "mesh-minority", here=here, names=", ".join(silent))
-    yield from _lost_links(r, mesh, reached)
+        yield kinds.finding(f"router on {router_plan.node.name}", "mesh-minority", here=here, names=", ".join(silent))
+    yield from _lost_links(router_plan, mesh, reached)
 
 
-def reached_interiors(r: router.RouterPlan, mesh: observed.MeshSeen) -> frozenset[str]:
+def reached_interiors(router_plan: router.RouterPlan, mesh: observed.MeshSeen) -> frozenset[str]:
     """Return the interiors of the metadata that are reached from here; an edge router knows those that answered."""
     answered = frozenset(name for name, view in mesh.views.items() if view is not None)
-    return frozenset(r.interiors) & (answered if r.mode == "edge" else mesh.own.reached)
+    return frozenset(router_plan.interiors) & (answered if router_plan.mode == "edge" else mesh.own.reached)
 
 
 def _lost_links(
-    r: router.RouterPlan, mesh: observed.MeshSeen, reached: frozenset[str]
+    router_plan: router.RouterPlan, mesh: observed.MeshSeen, reached: frozenset[str]
 ) -> typing.Iterator[errors.Problem]:
     """Connections that are planned between routers that are reached, and are not there: messages take another way.
 
@@ -233,8 +243,8 @@ def _lost_links(
     # A connector that tries again where no packet passes still has the status SUCCESS (both engines; run).
     linked = {c.container for c in mesh.own.connections if c.role in _MESH and c.direction == "out"}
     connectors = [link.name.partition("/")[2] for link in mesh.own.connectors]
-    lost = {(r.node.name, name) for name in connectors if name in reached and name not in linked}
-    for source, target in r.links if mesh.links is not None else ():
+    lost = {(router_plan.node.name, name) for name in connectors if name in reached and name not in linked}
+    for source, target in router_plan.links if mesh.links is not None else ():
         if {source, target} <= reached and not {(source, target), (target, source)} <= (mesh.links or frozenset()):
             lost.add((source, target))
     for source, target in sorted(lost):
@@ -242,36 +252,41 @@ def _lost_links(
 
 
 def _peer(
-    r: router.RouterPlan, name: str, peer: observed.RouterSeen, link: observed.Connector | None
+    router_plan: router.RouterPlan, name: str, peer: observed.RouterSeen, link: observed.Connector | None
 ) -> errors.Problem:
     """Return why a router that was asked directly is not reached."""
-    at, own = f"router on {name}", r.node.name
+    at, own = f"router on {name}", router_plan.node.name
     if peer.login in (observed.REFUSED, observed.SILENT):
         return kinds.finding(at, "peer-down" if peer.login == observed.REFUSED else "peer-hung", name=name)
     if peer.login == observed.LOGIN:
         return kinds.finding(at, "peer-login", name=name)
     if peer.login in (observed.CERTIFICATE, observed.CLOSED):
-        file = r.certificates.get(router.PROFILE, "")
+        file = router_plan.certificates.get(router.PROFILE, "")
         return kinds.finding(at, "peer-certificate", name=name, why=peer.why, file=file)
-    if r.engine.record.product not in peer.product:
+    if router_plan.engine.record.product not in peer.product:
         return kinds.finding(
-            at, "other-engine", name=name, where=name, found=peer.product or "another program", engine=r.engine.value
+            at,
+            "other-engine",
+            name=name,
+            where=name,
+            found=peer.product or "another program",
+            engine=router_plan.engine.value,
         )
     if peer.container != name:
         return kinds.finding(at, "duplicate-id", name=errors.quoted(peer.container), where=name)
     back = next((x for x in peer.connectors if x.name.partition("/")[2] == own), None)
     for side in (link, back):
         if side and side.status != _CONNECTED:
-            return _refused(at, name, own if side is link else name, side.said, r)
+            return _refused(at, name, own if side is link else name, side.said, router_plan)
     return kinds.finding(at, "peer-unlinked", name=name)
 
 
-def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> errors.Problem:
+def _refused(at: str, name: str, who: str, said: str, router_plan: router.RouterPlan) -> errors.Problem:
     """Return what a connector's last words mean; they are the engines' and proton's own."""
     low = said.lower()
     if any(word in low for word in ("certificate", "ssl", "tls", "authentication", "unauthorized", "sasl")):
         why = "has expired" if "expired" in low else "was refused"
-        file = r.certificates.get(router.MESH_PROFILE, "")
+        file = router_plan.certificates.get(router.MESH_PROFILE, "")
         return kinds.finding(at, "peer-credentials", name=name, who=who, why=why, file=file)
     return kinds.finding(at, "peer-unlinked", name=name)
 
@@ -279,12 +294,14 @@ def _refused(at: str, name: str, who: str, said: str, r: router.RouterPlan) -> e
 # -- broker ----------------------------------------------------------------------------------------------------------
 
 
-def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSeen) -> typing.Iterator[errors.Problem]:
-    at = f"broker on {p.node.name}"
+def _broker_findings(
+    node_plan: plan.Plan, broker_plan: broker.BrokerPlan, seen: observed.BrokerSeen
+) -> typing.Iterator[errors.Problem]:
+    at = f"broker on {node_plan.node.name}"
     if seen.why:
         yield kinds.finding(at, "broker-down", unit=layout.RABBIT_UNIT, why=seen.why)
         return
-    expected = set(b.members)
+    expected = set(broker_plan.members)
     down = sorted(expected - set(seen.running))
     if down:
         yield kinds.finding(at, "broker-members", names=", ".join(down), node=down[0].partition("@")[2])
@@ -300,7 +317,7 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSe
         yield kinds.finding(at, "broker-majors", versions=tls_listeners)
     if seen.flags:
         yield kinds.finding(at, "broker-flags", names=errors.listed(seen.flags, 5))
-    kind = p.queues.kind.value if p.queues.kind else ""
+    kind = node_plan.queues.kind.value if node_plan.queues.kind else ""
     for vhost, name, found in seen.unfit[:_MOST_QUEUES]:
         text = {"vhost": vhost, "name": name, "found": found, "wanted": kind, "count": len(seen.unfit)}
         yield kinds.finding(at, "queue-unfit", **text)
@@ -310,5 +327,5 @@ def _broker_findings(p: plan.Plan, b: broker.BrokerPlan, seen: observed.BrokerSe
     if seen.metrics:
         yield kinds.finding(at, "broker-metrics", where=seen.metrics_at, why=seen.metrics, unit=layout.RABBIT_UNIT)
     ports = {port for _, port in seen.listeners}
-    if b.listener.port not in ports:
-        yield kinds.finding(at, "broker-listener", port=b.listener.port, unit=layout.RABBIT_UNIT)
+    if broker_plan.listener.port not in ports:
+        yield kinds.finding(at, "broker-listener", port=broker_plan.listener.port, unit=layout.RABBIT_UNIT)

@@ -29,32 +29,41 @@ _TRUE = ("true", "1", "on", "yes")  # to oslo.config, in any case
 
 
 def rabbit(
-    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, count: bool
+    deployment: model.Deployment,
+    node_plan: plan.Plan,
+    broker_plan: broker.BrokerPlan,
+    host: layout.Host,
+    root: pathlib.Path,
+    count: bool,
 ) -> observed.BrokerSeen:
     """Return what the broker on this node says.
 
     :param count: its own queues and the messages in them, too.
     """
     try:
-        status = _ctl(b, host, root, "cluster_status")
-        if status is None and _listens(p, b):  # it may have failed for another member, which was given up since
-            status = _ctl(b, host, root, "cluster_status")
+        status = _ctl(broker_plan, host, root, "cluster_status")
+        if status is None and _listens(
+            node_plan, broker_plan
+        ):  # it may have failed for another member, which was given up since
+            status = _ctl(broker_plan, host, root, "cluster_status")
     except errors.ProcessFailed as e:
         return observed.BrokerSeen(why=str(e).rstrip("."))
     if status is None:
         cookie = "does not accept this node's Erlang cookie"
         hangs = f"it takes connections and does not answer: it hangs, or {cookie}"
-        return observed.BrokerSeen(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
-    own = broker.node_name(p.node)
-    silent = set(_silent(d, p, b, status.get("running_nodes", ())))
+        return observed.BrokerSeen(
+            why=hangs if _listens(node_plan, broker_plan) else f"nothing listens: it does not run, or {cookie}"
+        )
+    own = broker.node_name(node_plan.node)
+    silent = set(_silent(deployment, node_plan, broker_plan, status.get("running_nodes", ())))
     if not count:
-        rows = tuple(_local_queues(b, host, root)) if p.queues.kind else ()
+        rows = tuple(_local_queues(broker_plan, host, root)) if node_plan.queues.kind else ()
         unfit: typing.Iterable[tuple[str, str, str]] = ()
-        if _decides_queues(d, p, host, root):
-            unfit = unfit_queues(rows, p.queues.kind is model.Queues.QUORUM)
+        if _decides_queues(deployment, node_plan, host, root):
+            unfit = unfit_queues(rows, node_plan.queues.kind is model.Queues.QUORUM)
         found = parse_rabbit(own, status, "", silent)
         return dataclasses.replace(found, unfit=tuple(unfit), thin=tuple(thin_queues(rows, found.running)))
-    address = b.metrics
+    address = broker_plan.metrics
     at = errors.where(*address)
     try:
         text = read_metrics(address, _METRICS_SECONDS)
@@ -68,14 +77,14 @@ def rabbit(
 
 
 def _silent(
-    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, members: typing.Iterable[str]
+    deployment: model.Deployment, node_plan: plan.Plan, broker_plan: broker.BrokerPlan, members: typing.Iterable[str]
 ) -> typing.Iterator[str]:
     """Yield the other members of the cluster that hang.
 
     RabbitMQ counts one that hangs among the running for a minute (Erlang's net_ticktime); 4.0.5 even tells its version.
     """
-    nodes = {broker.node_name(node): node for node in d.nodes if node != p.node}
-    port = b.listener.port
+    nodes = {broker.node_name(node): node for node in deployment.nodes if node != node_plan.node}
+    port = broker_plan.listener.port
     for name in members:
         if name in nodes and hangs((nodes[name].address, port), _ANSWER_SECONDS):
             yield name
@@ -97,10 +106,12 @@ def hangs(address: tuple[str, int], seconds: float) -> bool:
     return False
 
 
-def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
+def _listens(node_plan: plan.Plan, broker_plan: broker.BrokerPlan) -> bool:
     """Return whether clients could connect; the kernel takes connections for a program that hangs, too."""
     try:
-        socket.create_connection((p.node.address, b.listener.port), timeout=routers.PEER_SECONDS).close()
+        socket.create_connection(
+            (node_plan.node.address, broker_plan.listener.port), timeout=routers.PEER_SECONDS
+        ).close()
     except OSError:
         return False
     return True
@@ -159,11 +170,13 @@ def _whole(text: str) -> int | None:
     return number if 0 <= number < 2**63 else None
 
 
-def _decides_queues(d: model.Deployment, p: plan.Plan, host: layout.Host, root: pathlib.Path) -> bool:
+def _decides_queues(deployment: model.Deployment, node_plan: plan.Plan, host: layout.Host, root: pathlib.Path) -> bool:
     """Return whether the metadata, and not an operator's own option, decides which type of queue services declare."""
-    if queues.options(d, host):
+    if queues.options(deployment, host):
         return True
-    return d.broker.queues is not None and not any(_wants_quorum(file, root) for file in p.config_files)
+    return deployment.broker.queues is not None and not any(
+        _wants_quorum(file, root) for file in node_plan.config_files
+    )
 
 
 def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
@@ -178,14 +191,14 @@ def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
 
 
 def _local_queues(
-    b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
+    broker_plan: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
 ) -> typing.Iterator[tuple[str, typing.Mapping[str, typing.Any]]]:
     """Yield (virtual host, row) of the queues that this broker leads. Others are asked on their own nodes: a question
     to all waits a minute for a member that is not well."""
     columns = ("name", "type", "exclusive", "members")  # the last is of quorum queues alone
-    for vhost in [str(row["name"]) for row in b.definitions["vhosts"]]:
+    for vhost in [str(row["name"]) for row in broker_plan.definitions["vhosts"]]:
         with contextlib.suppress(errors.ProcessFailed):
-            for row in _ctl(b, host, root, "list_queues", "--local", "--vhost", vhost, *columns) or ():
+            for row in _ctl(broker_plan, host, root, "list_queues", "--local", "--vhost", vhost, *columns) or ():
                 yield vhost, row
 
 
@@ -273,12 +286,12 @@ def _alarm(alarm: typing.Any) -> str:
     return f"{resources.get(what, what)} on {alarm.get('node')}"
 
 
-def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
+def _ctl(broker_plan: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
     """Return what rabbitmqctl prints as JSON, None when it fails.
 
     :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
     """
-    done = live_broker.Control(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
+    done = live_broker.Control(broker_plan, root, bool(host.prefix)).ctl("--formatter", "json", *command)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:

@@ -34,17 +34,21 @@ class _Job:
 
 
 def probes(
-    d: model.Deployment, p: plan.Plan, root: pathlib.Path, reached: typing.Collection[str], seconds: float
+    deployment: model.Deployment,
+    node_plan: plan.Plan,
+    root: pathlib.Path,
+    reached: typing.Collection[str],
+    seconds: float,
 ) -> tuple[tuple[observed.Probe, ...], tuple[errors.Problem, ...]]:
     """Send a call to every interior router and a notification, with every URL that is in the services' files.
 
     :param reached: interior routers; nothing is sent to the others.
     :return: what came of it, and why nothing was sent where that is so.
     """
-    jobs = list(_jobs(d, p, root, reached))
+    jobs = list(_jobs(deployment, node_plan, root, reached))
     if not jobs:  # when there are URLs, what keeps them from being tried out is a finding already
-        named = any(True for file in p.config_files for _ in _urls(file, root))
-        return (), (() if named else (kinds.finding(p.node.name, "no-probe"),))
+        named = any(True for file in node_plan.config_files for _ in _urls(file, root))
+        return (), (() if named else (kinds.finding(node_plan.node.name, "no-probe"),))
     results: list[observed.Probe] = []
     for config in dict.fromkeys(job.config for job in jobs):
         mine = [job for job in jobs if job.config == config]
@@ -52,7 +56,7 @@ def probes(
             try:
                 results += _run(config, mine[i : i + _AT_ONCE], seconds)
             except errors.ProcessFailed as e:
-                return tuple(results), (kinds.finding(p.node.name, "probe-impossible", why=str(e).rstrip(".")),)
+                return tuple(results), (kinds.finding(node_plan.node.name, "probe-impossible", why=str(e).rstrip(".")),)
     return tuple(results), ()
 
 
@@ -78,11 +82,11 @@ def _run(config: tuple[str, ...], jobs: typing.Sequence[_Job], seconds: float) -
 
 
 def _jobs(
-    d: model.Deployment, p: plan.Plan, root: pathlib.Path, reached: typing.Collection[str]
+    deployment: model.Deployment, node_plan: plan.Plan, root: pathlib.Path, reached: typing.Collection[str]
 ) -> typing.Iterator[_Job]:
     """Yield what to send: for each URL once, however many services have it."""
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
-    for file in p.config_files:
+    for file in node_plan.config_files:
         read = _read_by(file, root)
         own_path = str(files.on_disk(root, file.path))
         beside = tuple(path for path in read if path != own_path)
@@ -91,11 +95,11 @@ def _jobs(
                 continue
             seen.add((half, url, beside))
             config = () if own else read
-            backend = d.rpc if half == "rpc" else d.notify
+            backend = deployment.rpc if half == "rpc" else deployment.notify
             servers = [("", "")]
-            if half == "rpc" and backend in d.routed:
-                names = d.by_name()
-                servers = [(n, _server(backend, names[n])) for n in model.interiors(d) if n in reached]
+            if half == "rpc" and backend in deployment.routed:
+                names = deployment.by_name()
+                servers = [(n, _server(backend, names[n])) for n in model.interiors(deployment) if n in reached]
             for to, server in servers:
                 yield _Job(config, observed.Probe(half, to, file.path), own, server)
 

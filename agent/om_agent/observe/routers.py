@@ -27,8 +27,8 @@ _MOST_PEERS = 8  # that are asked directly, why they are not reached; the senten
 
 
 def mesh(
-    d: model.Deployment,
-    r: router.RouterPlan,
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
     config: bytes | None,
     root: pathlib.Path,
     units: typing.Sequence[clients.Unit] = (),
@@ -39,14 +39,14 @@ def mesh(
     :param units: of services, that should be connected.
     """
     try:
-        with live_router.connect(r, live_router.read_drained_port(root)) as client, _management():
+        with live_router.connect(router_plan, live_router.read_drained_port(root)) as client, _management():
             own = _router(client)
-            if r.engine.record.product not in own.product:
+            if router_plan.engine.record.product not in own.product:
                 return observed.MeshSeen(own)
-            drift = _drift(r, config, client)
-            tables = _tables(r, client)
-            services = _services(d, r, client, own.uptime, units)
-            lacking = resync.missing(client, r) if own.addresses <= _MOST_ADDRESSES else {}
+            drift = _drift(router_plan, config, client)
+            tables = _tables(router_plan, client)
+            services = _services(deployment, router_plan, client, own.uptime, units)
+            lacking = resync.missing(client, router_plan) if own.addresses <= _MOST_ADDRESSES else {}
     except errors.NotReady as e:
         return observed.MeshSeen(observed.RouterSeen(observed.UNASKED, str(e)))
     except amqp.Unreachable as e:
@@ -57,8 +57,14 @@ def mesh(
     links = next((verify.links(rows, name) for name, rows in tables.items() if rows is not None), None)
     unknown = {name: len(addresses) for name, addresses in lacking.items()}
     found = observed.MeshSeen(own, drift, views, links=links, services=services, unknown=unknown)
-    missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
-    return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
+    missing = [
+        name
+        for name in router_plan.interiors
+        if name not in verify.reached_interiors(router_plan, found) and name != router_plan.node.name
+    ]
+    return dataclasses.replace(
+        found, peers={name: _peer(deployment, router_plan, name) for name in missing[:_MOST_PEERS]}
+    )
 
 
 @contextlib.contextmanager
@@ -74,10 +80,14 @@ def _management() -> typing.Iterator[None]:
 
 
 def _services(
-    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, uptime: int, units: typing.Sequence[clients.Unit]
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    client: amqp.Client,
+    uptime: int,
+    units: typing.Sequence[clients.Unit],
 ) -> clients.Seen:
     try:
-        return connections.look(d, r, client, uptime, units)
+        return connections.look(deployment, router_plan, client, uptime, units)
     except errors.Unreachable as e:
         return clients.Seen(why=str(e).rstrip("."))
 
@@ -121,41 +131,43 @@ def _connection(row: amqp.Row) -> observed.RouterConnection:
     )
 
 
-def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
+def _drift(router_plan: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
     entities = live_router.entities(config)
-    if entities is None or not r.engine.record.changes:
+    if entities is None or not router_plan.engine.record.changes:
         return ()
-    found = router_difference.drift(r, entities, client)
+    found = router_difference.drift(router_plan, entities, client)
     return (*map(str, found.steps), *found.obstacles)
 
 
-def _tables(r: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
+def _tables(router_plan: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
     """Return the rows of ``router.node`` of every interior that is reached; an edge router asks through its uplink.
 
     This router's own come first; None of one that gave no answer.
     """
     found: dict[str, list[amqp.Row] | None] = {}
-    known = frozenset(r.interiors)  # until one of them has said which it reaches
-    if r.mode != "edge":
-        found[r.node.name] = client.query("router.node")
-        known = verify.reachable(found[r.node.name] or (), r.node.name)
-    for name in r.interiors:
+    known = frozenset(router_plan.interiors)  # until one of them has said which it reaches
+    if router_plan.mode != "edge":
+        found[router_plan.node.name] = client.query("router.node")
+        known = verify.reachable(found[router_plan.node.name] or (), router_plan.node.name)
+    for name in router_plan.interiors:
         if name in found or name not in known:
             continue
         found[name] = None
         with contextlib.suppress(errors.Unreachable):
             rows = client.query("router.node", router=name)
             found[name] = rows
-            if r.mode == "edge":
+            if router_plan.mode == "edge":
                 known &= verify.reachable(rows, name)
     return found
 
 
-def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.RouterSeen:
+def _peer(deployment: model.Deployment, router_plan: router.RouterPlan, name: str) -> observed.RouterSeen:
     """Ask a router directly, which every node's agent may."""
-    node = d.by_name()[name]
+    node = deployment.by_name()[name]
     try:
-        with amqp.Client(live_router.login(r, (node.host, r.listener[1]), host=node.host), PEER_SECONDS) as client:
+        with amqp.Client(
+            live_router.login(router_plan, (node.host, router_plan.listener[1]), host=node.host), PEER_SECONDS
+        ) as client:
             return _router(client)
     except amqp.Unreachable as e:
         return observed.RouterSeen(e.kind, e.why)
@@ -163,14 +175,14 @@ def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.Rout
         return observed.RouterSeen(observed.CLOSED, str(e))
 
 
-def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
+def live(router_plan: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
     """Return what is up of a mesh, as its interior routers say, asked through this node's.
 
     :raises om_agent.errors.Unreachable: when this node's router cannot be asked.
     """
     routers = dict.fromkeys((n.name for n in planned.interiors), picture.DOWN)
     found: set[tuple[str, str]] = set()
-    with live_router.connect(r, live_router.read_drained_port(root)) as client:
+    with live_router.connect(router_plan, live_router.read_drained_port(root)) as client:
         known = set(routers)  # until one of them has said which it reaches
         for name in sorted(routers, key=lambda name: name != client.container):
             if name not in known:

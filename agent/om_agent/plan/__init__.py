@@ -32,40 +32,50 @@ class Plan:
     queue_options: tuple[str, ...] = ()
 
 
-def build(d: model.Deployment, node: model.Node, catalogue: dict[str, services.Service], host: layout.Host) -> Plan:
+def build(
+    deployment: model.Deployment, node: model.Node, catalogue: dict[str, services.Service], host: layout.Host
+) -> Plan:
     """Return the plan for ``node``.
 
     :raises om_agent.errors.InvalidInput: when the node lacks what is asked of it.
     """
-    problems = tuple(queues.problems(d, host)) if d.carried_by(node, model.Scheme.RABBIT) else ()
+    problems = tuple(queues.problems(deployment, host)) if deployment.carried_by(node, model.Scheme.RABBIT) else ()
     if problems:
         raise errors.InvalidInput(problems)
-    mesh = topology.mesh(d)
-    uses_tls = any(b.tls for b in d.halves)
-    ca = [layout.Required(d.tls.ca_file, "the clients", "tls.ca_file")] if uses_tls and d.tls.ca_file else []
-    logins = {b.client_files: b for b in reversed(d.halves) if b.client_files}.values()
+    mesh = topology.mesh(deployment)
+    uses_tls = any(b.tls for b in deployment.halves)
+    ca = (
+        [layout.Required(deployment.tls.ca_file, "the clients", "tls.ca_file")]
+        if uses_tls and deployment.tls.ca_file
+        else []
+    )
+    logins = {b.client_files: b for b in reversed(deployment.halves) if b.client_files}.values()
     shown = [(f"{b.half}.{key}", path) for b in logins for key, path in zip(model.CLIENT_FILES, b.client_files)]
-    config_files = services.plan_services(d, node, catalogue, host)
-    broker_plan = broker.plan_broker(d, node, host)
-    uses = bool(config_files) and any(b.scheme is model.Scheme.RABBIT for b in d.halves)
-    found = [*d.findings, *topology.mesh_findings(d, mesh), *services.service_findings(d, catalogue, config_files)]
-    found += queues.queue_findings(d, host, broker_plan is not None, uses)
+    config_files = services.plan_services(deployment, node, catalogue, host)
+    broker_plan = broker.plan_broker(deployment, node, host)
+    uses = bool(config_files) and any(b.scheme is model.Scheme.RABBIT for b in deployment.halves)
+    found = [
+        *deployment.findings,
+        *topology.mesh_findings(deployment, mesh),
+        *services.service_findings(deployment, catalogue, config_files),
+    ]
+    found += queues.queue_findings(deployment, host, broker_plan is not None, uses)
     return Plan(
         node=node,
-        tls=d.tls,
-        router=router.plan_router(d, node, host, mesh),
+        tls=deployment.tls,
+        router=router.plan_router(deployment, node, host, mesh),
         broker=broker_plan,
         config_files=config_files,
         findings=tuple(found),
         client_requires=(*ca, *(layout.Required(path, "the clients", key) for key, path in shown)),
-        clients=tuple(_client(d, b) for b in logins),
-        queues=queues.choose(d, host),
-        queue_options=tuple(queues.options(d, host)) if uses else (),
+        clients=tuple(_client(deployment, b) for b in logins),
+        queues=queues.choose(deployment, host),
+        queue_options=tuple(queues.options(deployment, host)) if uses else (),
     )
 
 
-def _client(d: model.Deployment, backend: model.Backend) -> layout.Server:
+def _client(deployment: model.Deployment, backend: model.Backend) -> layout.Server:
     where = (f"{backend.half}.{key}" for key in model.CLIENT_FILES)
     certificate, key = (layout.Credential(name, path) for name, path in zip(where, backend.client_files))
-    ca = layout.Credential("tls.ca", d.tls.ca_file, model.Secret(d.tls.ca))
+    ca = layout.Credential("tls.ca", deployment.tls.ca_file, model.Secret(deployment.tls.ca))
     return layout.Server("clients", (), (), False, ca, certificate, key, backend.username)

@@ -100,45 +100,45 @@ class Size:
     advice: tuple[str, ...]
 
 
-def measure(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> Size:
+def measure(deployment: model.Deployment, processes: typing.Mapping[str, int], times: int) -> Size:
     """Return what ``d`` needs with ``times`` as many nodes that run neither an interior router nor a broker.
 
     :param processes: service processes that use messaging, by role.
     """
-    needs = [*_routers(d, processes, times), *_brokers(d, processes, times)]
-    servers = {n.name for n in d.nodes if n.router is model.RouterMode.INTERIOR} | _broker_names(d)
-    nodes = len(servers) + (len(d.nodes) - len(servers)) * times
-    callers = _callers(d, processes, times) if d.routed else 0
-    return Size(times, nodes, tuple(needs), tuple(_advice(d, needs, callers)))
+    needs = [*_routers(deployment, processes, times), *_brokers(deployment, processes, times)]
+    servers = {n.name for n in deployment.nodes if n.router is model.RouterMode.INTERIOR} | _broker_names(deployment)
+    nodes = len(servers) + (len(deployment.nodes) - len(servers)) * times
+    callers = _callers(deployment, processes, times) if deployment.routed else 0
+    return Size(times, nodes, tuple(needs), tuple(_advice(deployment, needs, callers)))
 
 
 def _processes(node: model.Node, processes: typing.Mapping[str, int]) -> int:
     return processes.get(node.role, PROCESSES.get(node.role, OTHER_PROCESSES))
 
 
-def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
-    if not d.routed:
+def _routers(deployment: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
+    if not deployment.routed:
         return
-    mesh = topology.mesh(d)
+    mesh = topology.mesh(deployment)
     uplinks = collections.Counter(link.target for link in mesh.links if link.uplink)
     peers = collections.Counter(n for x in mesh.links if not x.uplink for n in (x.source, x.target))
-    interiors = [n for n in d.nodes if n.router is model.RouterMode.INTERIOR]
+    interiors = [n for n in deployment.nodes if n.router is model.RouterMode.INTERIOR]
     # Clients of nodes without a router start at a random interior one: a fair share each.
-    elsewhere = sum(_processes(n, processes) * times for n in d.nodes if n.router is model.RouterMode.NONE)
-    if d.router.clients is model.Clients.MESH:
+    elsewhere = sum(_processes(n, processes) * times for n in deployment.nodes if n.router is model.RouterMode.NONE)
+    if deployment.router.clients is model.Clients.MESH:
         elsewhere += sum(_processes(n, processes) for n in interiors)
     share = math.ceil(elsewhere / max(1, len(interiors)))
-    callers = _callers(d, processes, times)
+    callers = _callers(deployment, processes, times)
 
     def interior(node: model.Node) -> Need:
-        own = 0 if d.router.clients is model.Clients.MESH else _processes(node, processes)
-        each = d.router.engine.record.interior_connections
+        own = 0 if deployment.router.clients is model.Clients.MESH else _processes(node, processes)
+        each = deployment.router.engine.record.interior_connections
         peer = (peers[node.name] * each, peers[node.name] * INTER_ROUTER_MEMORY)
         links = callers * WORKERS
         return _router("interior", len(interiors), node, own + share, uplinks[node.name] * times, peer, links)
 
     yield max((interior(n) for n in interiors), key=lambda need: need.memory)
-    edges = [n for n in d.nodes if n.router is model.RouterMode.EDGE]
+    edges = [n for n in deployment.nodes if n.router is model.RouterMode.EDGE]
     if edges:
         peer = (2, 2 * EDGE_MEMORY)
         # What runs here is called by the same workers in its turn.
@@ -149,9 +149,9 @@ def _routers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
         yield max(found, key=lambda need: need.memory)
 
 
-def _callers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> int:
+def _callers(deployment: model.Deployment, processes: typing.Mapping[str, int], times: int) -> int:
     """Return how many service processes there are on nodes without an interior router."""
-    return sum(_processes(n, processes) * times for n in d.nodes if n.router is not model.RouterMode.INTERIOR)
+    return sum(_processes(n, processes) * times for n in deployment.nodes if n.router is not model.RouterMode.INTERIOR)
 
 
 def _router(
@@ -174,18 +174,18 @@ def _router(
     )
 
 
-def _broker_names(d: model.Deployment) -> set[str]:
-    return {n for b in d.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes}
+def _broker_names(deployment: model.Deployment) -> set[str]:
+    return {n for b in deployment.halves if b.scheme is model.Scheme.RABBIT for n in b.nodes}
 
 
-def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
-    servers = _broker_names(d) | {n.name for n in d.nodes if n.router is model.RouterMode.INTERIOR}
-    total = sum(_processes(n, processes) * (1 if n.name in servers else times) for n in d.nodes)
-    clusters = dict.fromkeys(b.nodes for b in d.halves if b.scheme is model.Scheme.RABBIT and b.nodes)
+def _brokers(deployment: model.Deployment, processes: typing.Mapping[str, int], times: int) -> typing.Iterator[Need]:
+    servers = _broker_names(deployment) | {n.name for n in deployment.nodes if n.router is model.RouterMode.INTERIOR}
+    total = sum(_processes(n, processes) * (1 if n.name in servers else times) for n in deployment.nodes)
+    clusters = dict.fromkeys(b.nodes for b in deployment.halves if b.scheme is model.Scheme.RABBIT and b.nodes)
     for names in clusters:
         clients = math.ceil(total / len(names))  # the driver starts at a random one
         peers = len(names) - 1
-        carries_rpc = d.rpc.scheme is model.Scheme.RABBIT and d.rpc.nodes == names
+        carries_rpc = deployment.rpc.scheme is model.Scheme.RABBIT and deployment.rpc.nodes == names
         each = RPC_BROKER if carries_rpc else NOTIFY_BROKER
         connections = clients * each.client_connections + peers
         yield Need(
@@ -203,7 +203,7 @@ def _brokers(d: model.Deployment, processes: typing.Mapping[str, int], times: in
         )
 
 
-def _advice(d: model.Deployment, needs: list[Need], callers: int) -> typing.Iterator[str]:
+def _advice(deployment: model.Deployment, needs: list[Need], callers: int) -> typing.Iterator[str]:
     for need in needs:
         if need.descriptors > need.limit:
             remedy = {
@@ -218,6 +218,6 @@ def _advice(d: model.Deployment, needs: list[Need], callers: int) -> typing.Iter
             f"{sessions} sessions on one connection of a busy service, and {policy.SESSIONS} are possible: "
             "lower [oslo_messaging_amqp] default_sender_link_timeout of the services on controllers"
         )
-    count = len(model.interiors(d)) if model.may_have_peers(d) else 0
+    count = len(model.interiors(deployment)) if model.may_have_peers(deployment) else 0
     if count > model.MAX_INTERIORS * 3 // 4:
         yield f"{count} of at most {model.MAX_INTERIORS} interior routers: let more roles run edge routers"

@@ -197,10 +197,10 @@ def directories(catalogue: dict[str, Service]) -> frozenset[str]:
 
 
 def service_findings(
-    d: model.Deployment, catalogue: dict[str, Service], config_files: typing.Iterable[ConfigFile]
+    deployment: model.Deployment, catalogue: dict[str, Service], config_files: typing.Iterable[ConfigFile]
 ) -> typing.Iterator[errors.Problem]:
     """Yield what services on this node will do wrong because the two halves have different backends."""
-    if (d.rpc.scheme, d.rpc.hosts) == (d.notify.scheme, d.notify.hosts):
+    if (deployment.rpc.scheme, deployment.rpc.hosts) == (deployment.notify.scheme, deployment.notify.hosts):
         return
     for name in dict.fromkeys(c.service for c in config_files):
         if catalogue[name].caution:
@@ -208,7 +208,7 @@ def service_findings(
 
 
 def plan_services(
-    d: model.Deployment, node: model.Node, catalogue: dict[str, Service], host: layout.Host
+    deployment: model.Deployment, node: model.Node, catalogue: dict[str, Service], host: layout.Host
 ) -> tuple[ConfigFile, ...]:
     """Return the files to configure on ``node``: those of the services asked for, or of the catalogue's that it has.
 
@@ -217,43 +217,47 @@ def plan_services(
     """
     problems = []
     found: list[ConfigFile] = []
-    d = dataclasses.replace(d, rpc=as_seen_from(d, node, d.rpc), notify=as_seen_from(d, node, d.notify))
-    for name in d.services if d.services is not None else catalogue:
+    deployment = dataclasses.replace(
+        deployment,
+        rpc=as_seen_from(deployment, node, deployment.rpc),
+        notify=as_seen_from(deployment, node, deployment.notify),
+    )
+    for name in deployment.services if deployment.services is not None else catalogue:
         service = catalogue[name]
         for file in service.files if _has_messaging(service) else ():
             lacking = _lacking(file, host)
             if not lacking:
-                found.append(_config_file(d, service, file, host))
-            elif d.services is not None:
-                at = f"services[{d.services.index(name)}]"
+                found.append(_config_file(deployment, service, file, host))
+            elif deployment.services is not None:
+                at = f"services[{deployment.services.index(name)}]"
                 problems.append(kinds.problem(at, lacking[0], name=errors.quoted(name), where=lacking[1]))
-    problems += _driver_problems(d, catalogue, found, host) if not problems else ()
+    problems += _driver_problems(deployment, catalogue, found, host) if not problems else ()
     if problems:
         raise errors.InvalidInput(problems)
     return tuple(found)
 
 
 def _driver_problems(
-    d: model.Deployment, catalogue: dict[str, Service], found: typing.Sequence[ConfigFile], host: layout.Host
+    deployment: model.Deployment, catalogue: dict[str, Service], found: typing.Sequence[ConfigFile], host: layout.Host
 ) -> typing.Iterator[errors.Problem]:
     """Yield, for each half over AMQP 1.0, that this node's services have no driver for it."""
     if layout.numbers(host.oslo_messaging)[:1] < (_NO_AMQP_SINCE,):
         return  # not found counts as ()
     users = [catalogue[file.service] for file in found]
     using = {"rpc": users, "notify": [service for service in users if service.notify or service.listens]}
-    for backend in d.halves:
+    for backend in deployment.halves:
         if backend.scheme is model.Scheme.AMQP and using[backend.half]:
             name = using[backend.half][0].name
             yield kinds.problem(f"{backend.half}.scheme", "no-amqp-driver", version=host.oslo_messaging, name=name)
 
 
-def as_seen_from(d: model.Deployment, node: model.Node, backend: model.Backend) -> model.Backend:
+def as_seen_from(deployment: model.Deployment, node: model.Node, backend: model.Backend) -> model.Backend:
     """Return ``backend`` with the hosts that ``node``'s services connect to: its own router alone, where it runs one.
 
     The driver starts at a random one of several hosts and stays there, so others behind the local router would take
     most of the clients from it (measured, doc/topology.rst).
     """
-    local = d.router.clients is model.Clients.LOCAL and node.router is not model.RouterMode.NONE
+    local = deployment.router.clients is model.Clients.LOCAL and node.router is not model.RouterMode.NONE
     if backend.scheme is not model.Scheme.AMQP or backend.external or not local:
         return backend
     return dataclasses.replace(backend, hosts=(node.host,))
@@ -281,14 +285,14 @@ def _filters(file: CatalogueFile, host: layout.Host) -> list[str]:
     return list(dict.fromkeys((*usual, *others)))
 
 
-def _config_file(d: model.Deployment, service: Service, file: CatalogueFile, host: layout.Host) -> ConfigFile:
+def _config_file(deployment: model.Deployment, service: Service, file: CatalogueFile, host: layout.Host) -> ConfigFile:
     family = host.family
     path = file.path[family]
-    used = _used_drivers(d, service) if file.format == OSLO else {}
+    used = _used_drivers(deployment, service) if file.format == OSLO else {}
     if file.format == PASTE:
-        settings = _paste_settings(d, file, host)
+        settings = _paste_settings(deployment, file, host)
     else:
-        settings = _oslo_settings(d, service, used, host, host.drivers.get(path, ()))
+        settings = _oslo_settings(deployment, service, used, host, host.drivers.get(path, ()))
     uid, gid, mode = _access(file, host)
     return ConfigFile(
         service=service.name,
@@ -329,11 +333,11 @@ def _fitting(used: typing.Mapping[str, list[model.Backend]]) -> dict[str, tuple[
     return {**ADDRESSING, **(_PSEUDO_VHOST if any(b.virtual_host for b in ours) else {})}
 
 
-def _used_drivers(d: model.Deployment, service: Service) -> dict[str, list[model.Backend]]:
+def _used_drivers(deployment: model.Deployment, service: Service) -> dict[str, list[model.Backend]]:
     """Return what a service connects to, by the section of the driver that it uses for that."""
-    halves = [d.rpc] if service.rpc else []
+    halves = [deployment.rpc] if service.rpc else []
     if service.notify or service.listens:
-        halves.append(d.notify)
+        halves.append(deployment.notify)
     used: dict[str, list[model.Backend]] = {}
     for backend in halves:
         used.setdefault(DRIVERS[backend.scheme], []).append(backend)
@@ -346,25 +350,25 @@ def ca_path(tls: model.Tls, host: layout.Host) -> str:
 
 
 def _oslo_settings(
-    d: model.Deployment,
+    deployment: model.Deployment,
     service: Service,
     used: dict[str, list[model.Backend]],
     host: layout.Host,
     before: typing.Collection[str],
 ) -> typing.Iterator[Setting]:
     values: dict[tuple[str, str], str | None] = {
-        ("DEFAULT", "transport_url"): transport_url.url_of(d.rpc).reveal(),
+        ("DEFAULT", "transport_url"): transport_url.url_of(deployment.rpc).reveal(),
     }
-    if d.oslo.rpc_response_timeout:  # else it is the operator's own
-        values["DEFAULT", "rpc_response_timeout"] = str(d.oslo.rpc_response_timeout)
+    if deployment.oslo.rpc_response_timeout:  # else it is the operator's own
+        values["DEFAULT", "rpc_response_timeout"] = str(deployment.oslo.rpc_response_timeout)
     if service.notify or service.listens:
-        values["oslo_messaging_notifications", "transport_url"] = transport_url.url_of(d.notify).reveal()
+        values["oslo_messaging_notifications", "transport_url"] = transport_url.url_of(deployment.notify).reveal()
     if service.notify:
-        values["oslo_messaging_notifications", "driver"] = d.oslo.notification_driver
+        values["oslo_messaging_notifications", "driver"] = deployment.oslo.notification_driver
     for scheme, of_driver in ((model.Scheme.AMQP, _amqp_values), (model.Scheme.RABBIT, _rabbit_values)):
         section = DRIVERS[scheme]
         if section in used or section in before:
-            values.update({(section, k): v for k, v in of_driver(d, used.get(section, []), host).items()})
+            values.update({(section, k): v for k, v in of_driver(deployment, used.get(section, []), host).items()})
     left = set(DRIVERS.values()) - used.keys()
     for (section, key), value in values.items():
         shown = None if value is None else model.Secret(transport_url.escape_oslo(value))
@@ -375,37 +379,37 @@ def _oslo_settings(
         yield Setting(section, key, None, leaving)
 
 
-def _amqp_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
+def _amqp_values(deployment: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
     values: dict[str, str | None] = dict.fromkeys(_AMQP_KEYS)
     if used:
         values.update(_login(used[0]))
-        values["idle_timeout"] = str(d.oslo.amqp_idle_timeout)
+        values["idle_timeout"] = str(deployment.oslo.amqp_idle_timeout)
         # Stock: 10 s before a message is sent again that a router handed back because it knows no consumer yet, and
         # those behind it wait too; up to 30 s between two tries to connect. The local router is back in a second.
         values["link_retry_delay"] = "1"
         values["connection_retry_interval_max"] = "2"
-        values.update(_delivery(d))
+        values.update(_delivery(deployment))
     if any(b.tls for b in used):
         values["ssl"] = "true"
-        values["ssl_ca_file"] = ca_path(d.tls, host) or None
+        values["ssl_ca_file"] = ca_path(deployment.tls, host) or None
     return values
 
 
-def _delivery(d: model.Deployment) -> dict[str, str]:
+def _delivery(deployment: model.Deployment) -> dict[str, str]:
     """Return what makes services wait until a message has arrived, and what makes them not wait.
 
     A router hands a message back that nobody receives. The driver sends an acknowledged one again for 30 s, and then
     raises an error; a pre-settled one is gone. RabbitMQ drops a cast or a fanout that nobody receives, and services
     rely on that. The driver cannot tell a fanout from a cast.
     """
-    if d.oslo.delivery is model.Delivery.CALLS_ONLY:
+    if deployment.oslo.delivery is model.Delivery.CALLS_ONLY:
         return {}  # stock: rpc-cast and rpc-reply
     # Stock is 0: the driver gives up an answer that a router handed back. -1: it tries for default_reply_timeout, 30 s.
     found = {"default_reply_retry": "-1", "pre_settled": "rpc-cast"}
-    if d.oslo.delivery is model.Delivery.ALL:
+    if deployment.oslo.delivery is model.Delivery.ALL:
         # The driver has no word for "none", and warns of those that it does not know. It sends no notifications where
         # those go over RabbitMQ.
-        found["pre_settled"] = "none" if d.notify.scheme is model.Scheme.AMQP else "notify"
+        found["pre_settled"] = "none" if deployment.notify.scheme is model.Scheme.AMQP else "notify"
     return found
 
 
@@ -416,29 +420,29 @@ def _login(backend: model.Backend) -> dict[str, str]:
     return {record.mechanism: backend.mechanism.value, **shown} if shown or record.says_mechanism else {}
 
 
-def _rabbit_values(d: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
+def _rabbit_values(deployment: model.Deployment, used: list[model.Backend], host: layout.Host) -> dict[str, str | None]:
     values: dict[str, str | None] = dict.fromkeys(_RABBIT_KEYS)
     values.update(dict.fromkeys(host.queue_options))  # others are the operator's own
     if used:
         values.update(_login(used[0]))
-        values.update(queues.options(d, host))
-        values["heartbeat_timeout_threshold"] = str(d.oslo.rabbit_heartbeat)
+        values.update(queues.options(deployment, host))
+        values["heartbeat_timeout_threshold"] = str(deployment.oslo.rabbit_heartbeat)
     if any(b.tls for b in used):
         values["ssl"] = "true"
-        values["ssl_ca_file"] = ca_path(d.tls, host) or None
+        values["ssl_ca_file"] = ca_path(deployment.tls, host) or None
     return values
 
 
-def _paste_settings(d: model.Deployment, file: CatalogueFile, host: layout.Host) -> typing.Iterator[Setting]:
+def _paste_settings(deployment: model.Deployment, file: CatalogueFile, host: layout.Host) -> typing.Iterator[Setting]:
     """A paste filter has no oslo sections: what the driver needs beside the URL goes into the URL's query."""
     query = {}
-    if d.notify.mechanism is not model.Mechanism.PLAIN:
-        query.update(_login(d.notify))
-    if d.notify.tls and ca_path(d.tls, host):
-        query["ssl_ca_file"] = ca_path(d.tls, host)
-    if d.notify.scheme is model.Scheme.RABBIT:
-        query.update(queues.options(d, host))
-    url = transport_url.url_of(d.notify, query).reveal()
+    if deployment.notify.mechanism is not model.Mechanism.PLAIN:
+        query.update(_login(deployment.notify))
+    if deployment.notify.tls and ca_path(deployment.tls, host):
+        query["ssl_ca_file"] = ca_path(deployment.tls, host)
+    if deployment.notify.scheme is model.Scheme.RABBIT:
+        query.update(queues.options(deployment, host))
+    url = transport_url.url_of(deployment.notify, query).reveal()
     for section in _filters(file, host):
         yield Setting(section, "url", model.Secret(transport_url.escape_paste(url)))
-        yield Setting(section, "driver", model.Secret(d.oslo.notification_driver))
+        yield Setting(section, "driver", model.Secret(deployment.oslo.notification_driver))

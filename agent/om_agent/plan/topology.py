@@ -71,36 +71,36 @@ class Mesh:
         return tuple(_losses(self))
 
 
-def mesh(d: model.Deployment) -> Mesh:
+def mesh(deployment: model.Deployment) -> Mesh:
     """Return every router and every connection; nothing where no router of this overcloud has peers."""
-    if not d.routed or not model.may_have_peers(d):
+    if not deployment.routed or not model.may_have_peers(deployment):
         return Mesh((), (), ())
-    edges = _by_site(d, model.RouterMode.EDGE)
-    uplinks = [link for site in sorted(edges) for link in _uplinks(d, site, edges[site])]
-    interiors = sorted((n for n in d.nodes if n.router is model.RouterMode.INTERIOR), key=lambda n: n.name)
+    edges = _by_site(deployment, model.RouterMode.EDGE)
+    uplinks = [link for site in sorted(edges) for link in _uplinks(deployment, site, edges[site])]
+    interiors = sorted((n for n in deployment.nodes if n.router is model.RouterMode.INTERIOR), key=lambda n: n.name)
     every_edge = tuple(n for site in sorted(edges) for n in edges[site])
-    return Mesh(tuple(interiors), every_edge, (*interior_links(d), *uplinks))
+    return Mesh(tuple(interiors), every_edge, (*interior_links(deployment), *uplinks))
 
 
-def interior_links(d: model.Deployment) -> tuple[Link, ...]:
+def interior_links(deployment: model.Deployment) -> tuple[Link, ...]:
     """Return the connections between interior routers: of each pair the one whose name sorts later opens it."""
-    sites = _by_site(d, model.RouterMode.INTERIOR)
+    sites = _by_site(deployment, model.RouterMode.INTERIOR)
     found = []
     names = {}
     for site, nodes in sites.items():
         names[site] = [n.name for n in nodes]
-        pairs = _site_pairs(names[site], d.router.max_links)
+        pairs = _site_pairs(names[site], deployment.router.max_links)
         found += [Link(max(pair), min(pair)) for pair in pairs]
-    for site_link in d.site_links:
+    for site_link in deployment.site_links:
         a, b = (_gateways(site_link.between, names.get(site, [])) for site in site_link.between)
         for one, other in zip(_stretch(a, b), _stretch(b, a)):
             found.append(Link(max(one, other), min(one, other), site_link.cost, sites=site_link.between))
     return tuple(sorted(found))
 
 
-def _by_site(d: model.Deployment, mode: model.RouterMode) -> dict[str, list[model.Node]]:
+def _by_site(deployment: model.Deployment, mode: model.RouterMode) -> dict[str, list[model.Node]]:
     found: dict[str, list[model.Node]] = collections.defaultdict(list)
-    for node in d.nodes:
+    for node in deployment.nodes:
         if node.router is mode:
             found[node.site].append(node)
     return {site: sorted(nodes, key=lambda n: n.name) for site, nodes in found.items()}
@@ -170,12 +170,12 @@ def _stretch(gateways: list[str], others: list[str]) -> list[str]:
 # -- edges -----------------------------------------------------------------------------------------------------------
 
 
-def _uplinks(d: model.Deployment, site: str, edges: list[model.Node]) -> list[Link]:
+def _uplinks(deployment: model.Deployment, site: str, edges: list[model.Node]) -> list[Link]:
     """Return the uplinks of the edges of one site."""
     names = [n.name for n in edges]
     chosen: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
-    interiors = _by_site(d, model.RouterMode.INTERIOR)
-    for near in _nearest(d, site, interiors):
+    interiors = _by_site(deployment, model.RouterMode.INTERIOR)
+    for near in _nearest(deployment, site, interiors):
         wanted = 2 - len(chosen[names[0]])
         if wanted:
             more = spread(names, [n.name for n in interiors[near]], wanted)
@@ -183,10 +183,10 @@ def _uplinks(d: model.Deployment, site: str, edges: list[model.Node]) -> list[Li
     return [Link(name, target, uplink=True) for name in names for target in chosen[name]]
 
 
-def _nearest(d: model.Deployment, site: str, interiors: typing.Collection[str]) -> list[str]:
+def _nearest(deployment: model.Deployment, site: str, interiors: typing.Collection[str]) -> list[str]:
     """Return the sites that have interiors, ``site`` itself first, then by cost and name."""
     ways: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
-    for link in d.site_links:
+    for link in deployment.site_links:
         a, b = link.between
         ways[a].append((b, link.cost))
         ways[b].append((a, link.cost))
@@ -272,11 +272,11 @@ class Loss:
     cut: tuple[str, ...]
 
 
-def _losses(m: Mesh) -> typing.Iterator[Loss]:
-    graph: Graph = {n.name: set() for n in m.interiors}
+def _losses(planned: Mesh) -> typing.Iterator[Loss]:
+    graph: Graph = {n.name: set() for n in planned.interiors}
     uplinks: dict[str, set[str]] = collections.defaultdict(set)
     pairs: collections.Counter[tuple[str, str]] = collections.Counter()
-    for link in m.links:
+    for link in planned.links:
         if link.uplink:
             uplinks[link.source].add(link.target)
         else:
@@ -285,14 +285,14 @@ def _losses(m: Mesh) -> typing.Iterator[Loss]:
             pairs[link.source, link.target] += 1
     # Edges with the same uplinks share their fate: there are few such groups however many edges.
     groups: dict[frozenset[str], list[str]] = collections.defaultdict(list)
-    for edge in m.edges:
+    for edge in planned.edges:
         groups[frozenset(uplinks[edge.name])].append(edge.name)
     # Where both ends have a neighbour in common, there is another way: of a full mesh no link has to be looked at.
     lone = [pair for pair, count in pairs.items() if count == 1 and not graph[pair[0]] & graph[pair[1]]]
     every = ((name,) for name in graph)
     cuts = [(what, cut) for what in (*every, *lone) for cut in [_cut(graph, groups, what)] if cut]
     if cuts:
-        names = sorted((n.name for n in (*m.interiors, *m.edges)), key=_natural)
+        names = sorted((n.name for n in (*planned.interiors, *planned.edges)), key=_natural)
         order = {name: place for place, name in enumerate(names)}
         yield from (Loss(what, tuple(sorted(cut, key=order.__getitem__))) for what, cut in cuts)
 
@@ -328,29 +328,29 @@ def _parts(graph: Graph, what: tuple[str, ...]) -> typing.Iterator[set[str]]:
         yield part
 
 
-def mesh_findings(d: model.Deployment, m: Mesh) -> list[errors.Problem]:
+def mesh_findings(deployment: model.Deployment, planned: Mesh) -> list[errors.Problem]:
     """Return what people should know of the mesh ``m`` of ``d``.
 
     :raises om_agent.errors.InvalidInput: when one loss would partition it and ``router.require_redundancy`` is set.
     """
-    places = {n.name: i for i, n in enumerate(d.nodes)}
-    told = kinds.problem if d.router.require_redundancy else kinds.warning
+    places = {n.name: i for i, n in enumerate(deployment.nodes)}
+    told = kinds.problem if deployment.router.require_redundancy else kinds.warning
     found = []
-    for loss in m.losses:
+    for loss in planned.losses:
         who = errors.listed(loss.cut, _SHOWN)
         lone = len(loss.what) == 1
         path = f"nodes[{places[loss.what[0]]}]" if lone else "sites.links"
         code = "lone-interior" if lone else "lone-link"
         found.append(told(path, code, name=" and ".join(loss.what), who=who))
-    if found and d.router.require_redundancy:
+    if found and deployment.router.require_redundancy:
         raise errors.InvalidInput(found)
-    for site, count in collections.Counter(n.site for n in m.interiors).items():
-        links = _most_links(count, d.router.max_links)
+    for site, count in collections.Counter(n.site for n in planned.interiors).items():
+        links = _most_links(count, deployment.router.max_links)
         text = {"count": count, "site": model.site_name(site), "links": links}
         if links >= BUSY_LINKS:
             found.append(kinds.problem("router.max_links", "crowded", **text))
         elif count >= FLOODED and links > RING_LINKS:
             found.append(kinds.problem("nodes", "flooded", **text))
-        elif is_thinned(count, d.router.max_links):
+        elif is_thinned(count, deployment.router.max_links):
             found.append(kinds.problem("nodes", "thinned", **text))
     return found
