@@ -85,11 +85,11 @@ def _services(
     client: amqp.Client,
     uptime: int,
     units: typing.Sequence[clients.Unit],
-) -> clients.Seen:
+) -> clients.ServicesSeen:
     try:
         return connections.look(deployment, router_plan, client, uptime, units)
     except errors.Unreachable as e:
-        return clients.Seen(why=str(e).rstrip("."))
+        return clients.ServicesSeen(why=str(e).rstrip("."))
 
 
 def _router(client: amqp.Client) -> observed.RouterSeen:

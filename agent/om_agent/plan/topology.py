@@ -201,7 +201,10 @@ def _uplinks(deployment: model.Deployment, site: str, edges: list[model.Node]) -
 
 
 def _nearest(deployment: model.Deployment, site: str, interiors: typing.Collection[str]) -> list[str]:
-    """Return the sites that have interior routers: ``site`` itself first, then by cost and name (Dijkstra's algorithm)."""
+    """Return the sites that have interior routers: ``site`` itself first, then by cost and name.
+
+    This is Dijkstra's algorithm.
+    """
     neighbours: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
     for link in deployment.site_links:
         first, second = link.between
@@ -226,8 +229,8 @@ def spread(edges: typing.Sequence[str], interiors: typing.Sequence[str], wanted:
 
     The interior routers are taken in the order of their names, numbers as numbers. The first ones get all edge routers.
     Each further one takes its share from those before it, and no more: it takes those edge routers that rendezvous
-    hashing prefers to give to it. So a controller that is added after the others, as TripleO numbers them, moves exactly its
-    share. A controller that is added or removed in the middle moves somewhat more (figures in doc/topology.rst). No
+    hashing prefers to give to it. So a controller that is added after the others, as TripleO numbers them, moves
+    exactly its share. One that is added or removed in the middle moves somewhat more (figures in doc/topology.rst). No
     method can give both equal loads and the fewest moves for every set of names.
     """
     order = sorted(interiors, key=_natural)
