@@ -1,6 +1,6 @@
-"""What the services that are connected to a router have, and what is wrong with that. Pure.
+"""The connections and links of services at a router, and what is wrong with them. Pure.
 
-A message of om-agent's own says nothing of them: it goes over a connection of its own.
+A test message of om-agent does not show these problems, since it uses its own connection.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ import typing
 from om_agent import errors, kinds
 from om_agent.plan import policy, router
 
-NEAR = 0.8  # of a limit, from which there is a warning
-_SPARE = 2  # of a limit: what is being opened and cannot be is not counted (14 to 16 of 16 when a service stood; run)
+NEAR = 0.8  # the share of a limit from which there is a warning
+# A limit counts as used up when this many are left. The router does not count what a client is trying to open: when a
+# service stood still, it counted 14 to 16 of 16 (run).
+_SPARE = 2
 _NAMES = 3  # in a sentence
-_DRIVER = "openstack.org/om/container/"  # how the container ids of oslo.messaging's driver begin
-_MOBILE = re.compile(r"^M[0-9]?(?=\w)")  # what the engines put before an address of clients; qdrouterd a phase, too
+_DRIVER = "openstack.org/om/container/"  # the start of the container ids of oslo.messaging's driver
+# What the engines put before an address of clients; qdrouterd also puts a phase there.
+_MOBILE = re.compile(r"^M[0-9]?(?=\w)")
+_NOTIFICATIONS = f"{policy.PREFIX}/notify/"  # the start of addresses of notifications
 
 
 @dataclasses.dataclass(frozen=True)
 class Client:
     """A connection of a service to the router.
 
-    :param host: its address and port.
-    :param node: the name of its machine, as oslo.messaging's driver tells; '' of another program.
-    :param senders: links on which it sends.
-    :param receivers: links on which it receives.
+    :param host: the address and port of the client.
+    :param node: the name of its machine, as oslo.messaging's driver reports it; '' when the client is another program.
+    :param senders: how many links it sends on.
+    :param receivers: how many links it receives on.
     """
 
     container: str
@@ -41,23 +45,23 @@ class Client:
 
     @property
     def who(self) -> str:
-        """What a sentence calls it."""
+        """How a sentence names it."""
         if self.process:
             return f"{self.process} (process {self.pid} on {self.node})"
         return f"{errors.quoted(self.container)} at {self.host}"
 
     @property
     def sessions(self) -> int:
-        """How many sessions it has as far as a router tells: the driver opens one for every link."""
+        """How many sessions it has. A router does not report them, but the driver opens one for every link."""
         return self.senders + self.receivers if self.container.startswith(_DRIVER) else 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Still:
-    """A link that holds messages, of which none was settled while it was looked at.
+class StuckLink:
+    """A link that holds messages, none of which was settled while the agent watched it.
 
-    :param receives: whether the client receives on it; else it sends.
-    :param held: messages that wait on it.
+    :param receives: whether the client receives on it; otherwise it sends.
+    :param held: how many messages wait on it.
     """
 
     client: Client
@@ -68,10 +72,10 @@ class Still:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A unit that runs and serves calls, so that it connects when it starts.
+    """A systemd unit that runs and serves calls, so that it connects when it starts.
 
-    :param file: that names the router.
-    :param pids: of its processes.
+    :param file: the file that names the router or broker.
+    :param pids: the ids of its processes.
     """
 
     name: str
@@ -80,18 +84,18 @@ class Unit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What was seen of all services that are connected.
+class ServicesSeen:
+    """What the agent observed of all connected services.
 
-    :param total: all connections, those of routers among them.
-    :param still: what did not move for `seconds`.
-    :param units: those whose processes have no connection.
-    :param why: the rest could not be looked at; '' when it was.
+    :param total: how many connections the router has, including those of other routers.
+    :param stuck: links on which no message moved for ``seconds``.
+    :param units: units none of whose processes has a connection.
+    :param why: why the agent could not examine the services; '' when it could.
     """
 
     clients: tuple[Client, ...] = ()
     total: int = 0
-    still: tuple[Still, ...] = ()
+    stuck: tuple[StuckLink, ...] = ()
     seconds: float = 0.0
     units: tuple[Unit, ...] = ()
     why: str = ""
@@ -99,7 +103,7 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a connection of one user may have; None where there is no limit."""
+    """How many sessions and links a connection of one user may have; None where there is no limit."""
 
     sessions: int | None = None
     senders: int | None = None
@@ -107,95 +111,120 @@ class Limits:
 
 
 def address_of(owning: object) -> str:
-    """Return an address as services know it, from ``owningAddr`` of a link."""
+    """Return the address that services use, from ``owningAddr`` of a link."""
     return _MOBILE.sub("", str(owning or ""))
 
 
-def unconnected(units: typing.Iterable[Unit], seen: typing.Iterable[Client], node: str) -> tuple[Unit, ...]:
+def unconnected(units: typing.Iterable[Unit], connected: typing.Iterable[Client], node: str) -> tuple[Unit, ...]:
     """Return the units none of whose processes has a connection.
 
-    :param node: this machine's name, as the driver tells it.
+    :param node: this machine's name, as the driver reports it.
     """
-    connected = {client.pid for client in seen if client.node == node}
-    return tuple(unit for unit in units if not unit.pids & connected)
+    pids = {client.pid for client in connected if client.node == node}
+    return tuple(unit for unit in units if not unit.pids & pids)
 
 
-def limits(r: router.RouterPlan, user: str) -> Limits:
-    """Return what the plan's policy lets a user have; of several rules for one user the widest."""
-    listeners = {str(a.get("policyVhost")): a for kind, a in r.entities if kind == "listener"}
-    found: dict[str, list[int | None]] = collections.defaultdict(list)
-    for kind, vhost in r.entities:
+def limits(router_plan: router.RouterPlan, user: str) -> Limits:
+    """Return the limits of a user in the plan's policy. Of several rules for one user, the most permissive counts."""
+    listeners = {}
+    for kind, attributes in router_plan.entities:
+        if kind == "listener":
+            listeners[str(attributes.get("policyVhost"))] = attributes
+    found = []
+    for kind, vhost in router_plan.entities:
         listener = listeners.get(str(vhost.get("hostname")))
-        if kind != "vhost" or listener is None:
-            continue
-        for group in dict(vhost.get("groups") or {}).values():
-            if user in str(group.get("users")).split(","):
-                own = int(listener.get("maxSessions") or policy.SESSIONS)  # the default of both engines
-                found["sessions"].append(min(own, int(group.get("maxSessions") or own)))
-                found["senders"].append(int(group.get("maxSenders") or 0) or None)
-                found["receivers"].append(int(group.get("maxReceivers") or 0) or None)
-    return Limits(**{key: _widest(values) for key, values in found.items()})
+        if kind == "vhost" and listener:
+            groups = dict(vhost.get("groups") or {}).values()
+            found += [_limits_of(group, listener) for group in groups if user in str(group.get("users")).split(",")]
+    if not found:
+        return Limits()
+    return Limits(
+        sessions=_highest([one.sessions for one in found]),
+        senders=_highest([one.senders for one in found]),
+        receivers=_highest([one.receivers for one in found]),
+    )
 
 
-def _widest(limits: typing.Sequence[int | None]) -> int | None:
-    """Return the largest; None stands for no limit."""
-    return None if None in limits else max(limit for limit in limits if limit)
+def _limits_of(group: typing.Mapping[str, typing.Any], listener: typing.Mapping[str, typing.Any]) -> Limits:
+    """Return the limits of one group of a policy."""
+    of_listener = int(listener.get("maxSessions") or policy.SESSIONS)  # the default of both engines
+    of_group = int(group.get("maxSessions") or of_listener)
+    return Limits(
+        sessions=min(of_listener, of_group),
+        senders=int(group.get("maxSenders") or 0) or None,
+        receivers=int(group.get("maxReceivers") or 0) or None,
+    )
 
 
-def client_findings(r: router.RouterPlan, seen: Seen) -> typing.Iterator[errors.Problem]:
-    """Yield what is wrong with what services have."""
-    at = f"router on {r.node.name}"
+def _highest(limits: typing.Sequence[int | None]) -> int | None:
+    """Return the highest limit; None, which means no limit, is the highest of all."""
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
+
+
+def client_findings(router_plan: router.RouterPlan, seen: ServicesSeen) -> typing.Iterator[errors.Problem]:
+    """Yield what is wrong with the connections and links of services."""
+    at = f"router on {router_plan.node.name}"
     if seen.why:
         yield kinds.finding(at, "services-unseen", why=seen.why)
-    yield from _near_limits(r, seen, at)
-    most = next((int(a["maxConnections"]) for kind, a in r.entities if kind == "policy" and "maxConnections" in a), 0)
-    if most and seen.total >= NEAR * most:
-        code = "connections-exhausted" if seen.total >= most else "connections-near"
-        yield kinds.finding(at, code, count=seen.total, limit=most)
-    yield from _stuck(seen, at)
-    yield from unit_findings(seen.units, f"the router at {errors.where(*r.listener)}")
+    yield from _near_limits(router_plan, seen, at)
+    policies = [attributes for kind, attributes in router_plan.entities if kind == "policy"]
+    limit = next((int(one["maxConnections"]) for one in policies if "maxConnections" in one), 0)
+    if limit and seen.total >= NEAR * limit:
+        code = "connections-exhausted" if seen.total >= limit else "connections-near"
+        yield kinds.finding(at, code, count=seen.total, limit=limit)
+    yield from _stuck_receivers(seen, at)
+    yield from _stuck_calls(seen, at)
+    yield from unit_findings(seen.units, f"the router at {errors.where(*router_plan.listener)}")
 
 
 def unit_findings(units: typing.Iterable[Unit], where: str) -> typing.Iterator[errors.Problem]:
     """Yield that units have no connection.
 
-    :param where: to what.
+    :param where: what they should be connected to.
     """
     for unit in units:
         yield kinds.finding(unit.name, "unit-unconnected", unit=unit.name, where=where, file=unit.file)
 
 
-def _near_limits(r: router.RouterPlan, seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
+def _near_limits(router_plan: router.RouterPlan, seen: ServicesSeen, at: str) -> typing.Iterator[errors.Problem]:
+    """Yield the services that have nearly all sessions or links that the policy allows them."""
     known: dict[str, Limits] = {}
     groups: dict[tuple[str, str, int], list[Client]] = collections.defaultdict(list)
     for client in seen.clients:
-        limit = known.setdefault(client.user, limits(r, client.user))
+        if client.user not in known:
+            known[client.user] = limits(router_plan, client.user)
         for what in ("sessions", "senders", "receivers"):
-            count, most = getattr(client, what), getattr(limit, what)
-            # More than there can be: it has several links in a session, so that nothing is told of its sessions.
-            if most and NEAR * most <= count <= most:
-                code = "sessions-exhausted" if count >= most - _SPARE else "sessions-near"
-                groups[code, what, most].append(client)
-    for (code, what, most), many in groups.items():
-        names = errors.listed(sorted(client.who for client in many), _NAMES)
-        yield kinds.finding(at, code, names=names, what=what, limit=most)
+            count = getattr(client, what)
+            limit = getattr(known[client.user], what)
+            # A count above the limit means several links in one session: then the number of sessions is not known.
+            if limit and NEAR * limit <= count <= limit:
+                code = "sessions-exhausted" if count >= limit - _SPARE else "sessions-near"
+                groups[code, what, limit].append(client)
+    for (code, what, limit), found in groups.items():
+        names = errors.listed(sorted(client.who for client in found), _NAMES)
+        yield kinds.finding(at, code, names=names, what=what, limit=limit)
 
 
-def _stuck(seen: Seen, at: str) -> typing.Iterator[errors.Problem]:
-    takers: dict[str, list[Still]] = collections.defaultdict(list)
-    for one in seen.still:
-        if one.receives:
-            takers["listener-slow" if one.address.startswith(f"{policy.PREFIX}/notify/") else "service-stuck"].append(
-                one
-            )
-    for code, many in takers.items():
-        names = errors.listed(sorted({one.client.who for one in many}), _NAMES)
-        count = sum(one.held for one in many)
+def _stuck_receivers(seen: ServicesSeen, at: str) -> typing.Iterator[errors.Problem]:
+    """Yield the services that do not accept the messages that the router holds for them."""
+    by_code: dict[str, list[StuckLink]] = collections.defaultdict(list)
+    for link in seen.stuck:
+        if link.receives:
+            notified = link.address.startswith(_NOTIFICATIONS)
+            by_code["listener-slow" if notified else "service-stuck"].append(link)
+    for code, links in by_code.items():
+        names = errors.listed(sorted({link.client.who for link in links}), _NAMES)
+        count = sum(link.held for link in links)
         yield kinds.finding(at, code, names=names, count=count, seconds=f"{seen.seconds:.0f}")
-    told = {one.address for one in seen.still if one.receives}
-    waiting = [one for one in seen.still if not one.receives and one.address not in told]
-    waiting = [one for one in waiting if not one.address.startswith(f"{policy.PREFIX}/notify/")]
-    if waiting:
-        names = errors.listed(sorted({one.address for one in waiting}), _NAMES)
-        count = sum(one.held for one in waiting)
+
+
+def _stuck_calls(seen: ServicesSeen, at: str) -> typing.Iterator[errors.Problem]:
+    """Yield the calls of services here that no service accepts, unless that service is connected here as well."""
+    reported = {link.address for link in seen.stuck if link.receives}
+    sending = [link for link in seen.stuck if not link.receives and link.address not in reported]
+    calls = [link for link in sending if not link.address.startswith(_NOTIFICATIONS)]
+    if calls:
+        names = errors.listed(sorted({link.address for link in calls}), _NAMES)
+        count = sum(link.held for link in calls)
         yield kinds.finding(at, "calls-stuck", names=names, count=count, seconds=f"{seen.seconds:.0f}")

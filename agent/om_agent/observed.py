@@ -1,4 +1,4 @@
-"""What was seen of routers, brokers and listeners, as `om_agent.verify` judges it. Pure."""
+"""What the agent observed of routers, brokers and listeners; `om_agent.verify` judges it. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import typing
 
 from om_agent import clients, errors
 
-# How a socket or a login answered; the same words as `om_agent.amqp` has.
+# The result of a login; the same words as in `om_agent.amqp`.
 OPEN, REFUSED, SILENT, LOGIN, CERTIFICATE, CLOSED = "open", "refused", "silent", "login", "certificate", "closed"
-UNASKED = "unasked"  # there is nothing here to ask with: no proton
+UNASKED = "unasked"  # the agent could not try: proton is not installed
 
 
 @dataclasses.dataclass(frozen=True)
 class Connector:
-    """A connector of a router, and what became of it.
+    """A connector of a router, and its state.
 
-    :param said: the router's last words about it.
+    :param said: the router's last message about it.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Connector:
 
 @dataclasses.dataclass(frozen=True)
 class RouterConnection:
-    """A connection of a router to another one.
+    """A connection of a router to another router.
 
-    :param container: the id that the other one has.
-    :param product: which program the other one says it is, '' when it does not.
+    :param container: the id of the other router.
+    :param product: the program that the other router claims to be; '' when it does not say.
     """
 
     role: str
@@ -41,12 +41,15 @@ class RouterConnection:
 
 @dataclasses.dataclass(frozen=True)
 class RouterSeen:
-    """What was seen of one router by logging in to it.
+    """What the agent observed of one router after it logged in.
 
-    :param login: `OPEN`, or why there was none.
-    :param container: the id that it has.
-    :param reached: ids that it reaches, itself among them.
-    :param clients: connections that are neither other routers nor this program.
+    :param login: `OPEN`, or why the login failed.
+    :param why: the reason in words; '' when the login succeeded.
+    :param container: the id of the router.
+    :param uptime: seconds since the router started.
+    :param clients: connections except those of other routers and of the agent.
+    :param dropped: pre-settled deliveries that the router dropped.
+    :param reached: ids of the routers that it reaches, including its own.
     """
 
     login: str
@@ -66,15 +69,16 @@ class RouterSeen:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSeen:
-    """What was seen of the routers.
+    """What the agent observed of the routers.
 
-    :param own: this node's.
-    :param drift: in what the running router differs from its file.
-    :param views: which ids each interior says it reaches, asked through the mesh; None when it gave no answer.
-    :param services: what the services that are connected to this node's router have.
-    :param links: (router, neighbour) as the routers' link states say, of those that are reached; None when nobody told.
-    :param peers: those that are not reached, asked directly.
-    :param unknown: by the name of another interior, how many addresses of this router it lacks.
+    :param own: this node's router.
+    :param drift: the differences between the running router and its file.
+    :param views: the ids that each interior router reaches, by its own answer through the mesh; None when it did not
+        answer.
+    :param peers: what routers that are not reached answered when the agent asked them directly.
+    :param links: (router, neighbour) for each link that a reached router reports; None when no router answered.
+    :param services: the connections and links of services at this node's router.
+    :param unknown: how many addresses of this router each other interior router has not learned, by name.
     """
 
     own: RouterSeen
@@ -82,22 +86,22 @@ class MeshSeen:
     views: typing.Mapping[str, frozenset[str] | None] = dataclasses.field(default_factory=dict)
     peers: typing.Mapping[str, RouterSeen] = dataclasses.field(default_factory=dict)
     links: frozenset[tuple[str, str]] | None = None
-    services: clients.Seen | None = None
+    services: clients.ServicesSeen | None = None
     unknown: typing.Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class BrokerSeen:
-    """What was seen of the broker on this node.
+    """What the agent observed of the broker on this node.
 
-    :param why: it cannot be asked; '' when it was.
-    :param versions: (member, its RabbitMQ's version), of those that tell.
+    :param why: why the broker did not answer; '' when it did.
+    :param versions: (member, version of its RabbitMQ), of the members that report one.
     :param flags: stable feature flags that are not enabled; a newer RabbitMQ may refuse to start without them.
     :param store: where the cluster keeps its metadata, ``Khepri`` or ``Mnesia``.
-    :param unfit: (virtual host, queue, type) of queues that services declare as another type by now.
-    :param thin: (virtual host, queue, brokers that lack it) of quorum queues that could have more members.
+    :param unfit: (virtual host, queue, type) of queues that services now declare as another type.
+    :param thin: (virtual host, queue, brokers without a copy) of quorum queues that could have more members.
     :param listeners: (address, port) of this node's AMQP 0-9-1 sockets.
-    :param metrics: why its counts cannot be had, where they were asked for; '' when they were had.
+    :param metrics: why the counts of queues and messages are missing; '' when they are there or were not wanted.
     :param metrics_at: address and port of its metrics.
     """
 
@@ -121,10 +125,10 @@ class BrokerSeen:
 
 @dataclasses.dataclass(frozen=True)
 class TlsListener:
-    """A listener that speaks TLS, and the file with the certificate that it has to show.
+    """A listener that uses TLS, and the file with the certificate that it should show.
 
     :param half: ``router`` or ``broker``.
-    :param file: as the server's own configuration names it.
+    :param file: the path in the server's own configuration.
     """
 
     half: str
@@ -135,12 +139,12 @@ class TlsListener:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One message there and back.
+    """One message that the agent sent and received again.
 
     :param half: ``rpc`` or ``notify``.
-    :param to: an interior router's name, or '' for the broker.
-    :param path: the service's file that named the URL.
-    :param error: '' when it came back.
+    :param to: the name of an interior router, or '' for the broker.
+    :param path: the service's file that holds the URL.
+    :param error: '' when the message came back.
     """
 
     half: str
@@ -152,14 +156,14 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """Everything that was looked at.
+    """Everything that the agent observed for one ``verify`` or ``status``.
 
-    :param changes: what apply would change on disk, a line each.
+    :param changes: what apply would change on disk, one line each.
     :param mesh: None when the node runs no router.
     :param broker: None when the node runs no broker.
-    :param stale: those that show another certificate than the one in their file.
-    :param units: of services, that run and have no connection to any broker, where calls go over one.
-    :param findings: what came up while looking.
+    :param stale: listeners whose certificate differs from the one in their file.
+    :param units: units of services that run without a connection to any broker, where calls go over brokers.
+    :param findings: findings that were made while looking.
     """
 
     changes: tuple[str, ...] = ()

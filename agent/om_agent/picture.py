@@ -31,24 +31,24 @@ class Live:
     links: typing.Mapping[tuple[str, str], str]
 
 
-def dot(m: topology.Mesh, live: Live | None = None) -> str:
+def dot(planned: topology.Mesh, live: Live | None = None) -> str:
     """Return the mesh in Graphviz's language: sites are clusters, dashed links have a cost, and what one loss would cut
     off is written where that loss would be; one loss more, where something is lost already."""
-    losses = {loss.what: loss.cut for loss in remaining(m, live).losses}
-    many = len(m.edges) > _MANY_EDGES
-    layout = "fdp" if len(m.interiors) > _MANY_INTERIORS else "dot"
+    losses = {loss.what: loss.cut for loss in remaining(planned, live).losses}
+    many = len(planned.edges) > _MANY_EDGES
+    layout = "fdp" if len(planned.interiors) > _MANY_INTERIORS else "dot"
     lines = [
         "graph mesh {",
         f'  graph [layout={layout}, fontname="{_FONT}", fontsize=11, ranksep=0.9, nodesep=0.35, K=2,'
-        f" overlap=false, splines=true, newrank=true, labelloc=b, label={_quoted(_caption(m, losses, live))}];",
+        f" overlap=false, splines=true, newrank=true, labelloc=b, label={_quoted(_caption(planned, losses, live))}];",
         f'  node [shape=box, style="rounded,filled", fontname="{_FONT}", fontsize=10, margin="0.12,0.06"];',
         f'  edge [color="{_COLOURS[""]}", fontname="{_FONT}", fontsize=9];',
     ]
-    uplinks = collections.Counter(link.target for link in m.links if link.uplink) if many else {}
+    uplinks = collections.Counter(link.target for link in planned.links if link.uplink) if many else {}
     inner: dict[str, list[str]] = collections.defaultdict(list)
-    for node in m.interiors:
+    for node in planned.interiors:
         inner[node.site].append(_interior(node, losses.get((node.name,), ()), uplinks.get(node.name, 0), live))
-    for name, site, names in _edge_boxes(m, many):
+    for name, site, names in _edge_boxes(planned, many):
         inner[site].append(_edges(name, names, live))
     for number, site in enumerate(sorted(inner)):
         if site:
@@ -56,20 +56,20 @@ def dot(m: topology.Mesh, live: Live | None = None) -> str:
             lines += [f"  subgraph cluster_{number} {{", f"    {label}", *(f"    {x}" for x in inner[site]), "  }"]
         else:
             lines += [f"  {x}" for x in inner[site]]
-    lines += [f"  {_link(x, losses, live)}" for x in m.links if not x.uplink]
-    lines += [f"  {_uplink(x, live)}" for x in m.links if x.uplink and not many]
+    lines += [f"  {_link(x, losses, live)}" for x in planned.links if not x.uplink]
+    lines += [f"  {_uplink(x, live)}" for x in planned.links if x.uplink and not many]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
+def data(planned: topology.Mesh, live: Live | None = None) -> dict[str, object]:
     """Return the mesh for programs; with ``live`` a ``state``, null where nobody can tell."""
 
     def node(n: model.Node) -> dict[str, object]:
         return {"name": n.name, "site": n.site, **({"state": live.routers.get(n.name)} if live else {})}
 
     return {
-        "interiors": [node(n) for n in m.interiors],
-        "edges": [node(n) for n in m.edges],
+        "interiors": [node(n) for n in planned.interiors],
+        "edges": [node(n) for n in planned.edges],
         "links": [
             {
                 "source": link.source,
@@ -78,23 +78,23 @@ def data(m: topology.Mesh, live: Live | None = None) -> dict[str, object]:
                 "cost": link.cost,
                 **({"state": live.links.get((link.source, link.target))} if live else {}),
             }
-            for link in m.links
+            for link in planned.links
         ],
-        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in remaining(m, live).losses],
+        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in remaining(planned, live).losses],
     }
 
 
-def remaining(m: topology.Mesh, live: Live | None) -> topology.Mesh:
+def remaining(planned: topology.Mesh, live: Live | None) -> topology.Mesh:
     """Return what is left of the mesh without what is down. What nobody can tell of is taken to be there."""
     if not live:
-        return m
+        return planned
     down = {name for name, state in live.routers.items() if state == DOWN}
     return topology.Mesh(
-        tuple(n for n in m.interiors if n.name not in down),
-        tuple(n for n in m.edges if n.name not in down),
+        tuple(n for n in planned.interiors if n.name not in down),
+        tuple(n for n in planned.edges if n.name not in down),
         tuple(
             link
-            for link in m.links
+            for link in planned.links
             if not {link.source, link.target} & down and live.links.get((link.source, link.target)) != DOWN
         ),
     )
@@ -104,26 +104,28 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def _caption(m: topology.Mesh, losses: typing.Mapping[tuple[str, ...], tuple[str, ...]], live: Live | None) -> str:
-    lines = [f"{_count(len(m.interiors), 'interior router')}, {_count(len(m.edges), 'edge router')}"]
-    left = remaining(m, live)
+def _caption(
+    planned: topology.Mesh, losses: typing.Mapping[tuple[str, ...], tuple[str, ...]], live: Live | None
+) -> str:
+    lines = [f"{_count(len(planned.interiors), 'interior router')}, {_count(len(planned.edges), 'edge router')}"]
+    left = remaining(planned, live)
     lost = [
-        (len(m.interiors) - len(left.interiors), "interior router"),
-        (len(m.edges) - len(left.edges), "edge router"),
+        (len(planned.interiors) - len(left.interiors), "interior router"),
+        (len(planned.edges) - len(left.edges), "edge router"),
     ]
-    lost += [(len(m.links) - len(left.links), "link")]
+    lost += [(len(planned.links) - len(left.links), "link")]
     if any(count for count, _ in lost):
         lines.append(f"Down now: {', '.join(_count(count, what) for count, what in lost if count)}")
     if not left.interiors:
         lines.append("No interior router is up.")
     elif not losses and len(left.interiors) > 1:
-        more = " more" if len(left.links) < len(m.links) else ""
+        more = " more" if len(left.links) < len(planned.links) else ""
         lines.append(f"Any one{more} interior router or link can be lost, and all others still reach each other.")
     for what, cut in losses.items():
         lines.append(f"Without {' - '.join(what)}: {errors.listed(cut, 3)} cut off")
     if live:
         told = collections.Counter(live.routers.values())
-        unknown = len(m.interiors) + len(m.edges) - sum(told.values())
+        unknown = len(planned.interiors) + len(planned.edges) - sum(told.values())
         lines.append(f"Live: {told[UP]} up, {told[DOWN]} down, {unknown} unknown")
     return "\n".join(lines)
 
@@ -132,13 +134,13 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _edge_boxes(m: topology.Mesh, many: bool) -> typing.Iterator[tuple[str, str, list[str]]]:
+def _edge_boxes(planned: topology.Mesh, many: bool) -> typing.Iterator[tuple[str, str, list[str]]]:
     """Yield (name of the box, site, names of the edge routers in it)."""
     if not many:
-        yield from ((n.name, n.site, [n.name]) for n in m.edges)
+        yield from ((n.name, n.site, [n.name]) for n in planned.edges)
         return
-    for site in dict.fromkeys(n.site for n in m.edges):
-        names = [n.name for n in m.edges if n.site == site]
+    for site in dict.fromkeys(n.site for n in planned.edges):
+        names = [n.name for n in planned.edges if n.site == site]
         yield names[0], site, names
 
 

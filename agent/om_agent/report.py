@@ -77,14 +77,14 @@ def problems_json(problems: typing.Sequence[errors.Problem]) -> list[dict[str, s
     ]
 
 
-def plan_text(p: plan.Plan, work: comparing.Comparison, old: typing.Mapping[str, bytes | None]) -> str:
+def plan_text(node_plan: plan.Plan, work: comparing.Comparison, old: typing.Mapping[str, bytes | None]) -> str:
     """Return a plan as a diff: files of ours line by line unless they are secret, keys of others one by one.
 
     :param old: present content of the files to write, by path.
     """
-    lines = [summary(p, work)]
-    if work.changes and p.queues.kind and (p.broker or p.config_files):
-        lines.append(f"queues: {p.queues.kind.value}, since {p.queues.why}")
+    lines = [summary(node_plan, work)]
+    if work.changes and node_plan.queues.kind and (node_plan.broker or node_plan.config_files):
+        lines.append(f"queues: {node_plan.queues.kind.value}, since {node_plan.queues.why}")
     for target in work.files_to_write:
         lines += _file_diff(target, old.get(target.file.path))
     lines += [f"remove {path}" for path in work.files_to_remove]
@@ -101,10 +101,13 @@ def plan_text(p: plan.Plan, work: comparing.Comparison, old: typing.Mapping[str,
     return _text(lines)
 
 
-def summary(p: plan.Plan, work: comparing.Comparison) -> str:
+def summary(node_plan: plan.Plan, work: comparing.Comparison) -> str:
     """Return one line that says what the node is and what would be done."""
-    runs = [*([f"{p.router.mode} router"] if p.router else ()), *(["broker"] if p.broker else ())]
-    role = f"{p.node.name} ({p.node.role}, {' and '.join(runs) if runs else 'clients only'})"
+    runs = [
+        *([f"{node_plan.router.mode} router"] if node_plan.router else ()),
+        *(["broker"] if node_plan.broker else ()),
+    ]
+    role = f"{node_plan.node.name} ({node_plan.node.role}, {' and '.join(runs) if runs else 'clients only'})"
     if not work.changes:
         return f"{role}: nothing to do"
     keys = [c for c in work.changes if c.detail.startswith("[")]
@@ -194,14 +197,14 @@ def _cut_off(text: str) -> str:
     return f"{kept}\n{clauses.CUT_OFF.format(left=len(text) - len(kept))}"
 
 
-def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
+def mesh_state(deployment: model.Deployment, node_plan: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
     """Return what the node's part of the mesh is: ``none``, ``works``, or ``degraded`` or ``broken`` and why.
 
     It works when its routers, the services that are to be connected to one here, and the agent's own messages do.
     """
-    if not p.router:
+    if not node_plan.router:
         return "none"
-    halves = {backend.half for backend in d.routed}
+    halves = {backend.half for backend in deployment.routed}
     faults = [f for f in found if f.severity == errors.ERROR]
     trouble = [f for f in faults if kinds.of(f).mesh or kinds.of(f).half in halves]
     trouble.sort(key=lambda f: kinds.of(f).verdict != kinds.BROKEN)  # the worst first
@@ -214,16 +217,16 @@ def mesh_state(d: model.Deployment, p: plan.Plan, found: typing.Sequence[errors.
 # -- verify, status, drain -------------------------------------------------------------------------------------------
 
 
-def verify_text(p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> str:
+def verify_text(node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> str:
     """Return one line that says whether messaging works on the node, and what was tried."""
     tried = [f"{what} and back" for what, n in _tried(seen) if n]
-    said = verdict_text(p, found)
+    said = verdict_text(node_plan, found)
     if kinds.verdict(found) != kinds.WORKS:
         return said
-    return f"{said}: " + ", ".join([*_parts(p, seen), *tried] or ["nothing runs here"])
+    return f"{said}: " + ", ".join([*_parts(node_plan, seen), *tried] or ["nothing runs here"])
 
 
-def verdict_text(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
+def verdict_text(node_plan: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
     """Return what messaging on the node is, in a line."""
     faults = sum(f.severity == errors.ERROR for f in found)
     count = f"{faults} fault{'' if faults == 1 else 's'}"
@@ -232,7 +235,7 @@ def verdict_text(p: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
         kinds.DEGRADED: f"is degraded: it works, and redundancy is lost: {count}",
         kinds.BROKEN: f"is broken: {count}",
     }
-    return f"{p.node.name}: messaging {said[kinds.verdict(found)]}"
+    return f"{node_plan.node.name}: messaging {said[kinds.verdict(found)]}"
 
 
 def _tried(seen: observed.Seen) -> typing.Iterator[tuple[str, int]]:
@@ -241,26 +244,28 @@ def _tried(seen: observed.Seen) -> typing.Iterator[tuple[str, int]]:
         yield (f"{count} {noun}{'' if count == 1 else 's'} there", count)
 
 
-def _parts(p: plan.Plan, seen: observed.Seen) -> typing.Iterator[str]:
-    if p.router and seen.mesh and p.router.mode != "standalone":
-        yield f"{len(_reached(p, seen))} of {len(p.router.interiors)} interior routers reached"
-    elif p.router:
+def _parts(node_plan: plan.Plan, seen: observed.Seen) -> typing.Iterator[str]:
+    if node_plan.router and seen.mesh and node_plan.router.mode != "standalone":
+        yield f"{len(_reached(node_plan, seen))} of {len(node_plan.router.interiors)} interior routers reached"
+    elif node_plan.router:
         yield "the router runs"
-    if p.broker and seen.broker:
-        expected = set(p.broker.members)
+    if node_plan.broker and seen.broker:
+        expected = set(node_plan.broker.members)
         yield f"{len(expected & set(seen.broker.running))} of {len(expected)} brokers run"
 
 
-def _reached(p: plan.Plan, seen: observed.Seen) -> frozenset[str]:
+def _reached(node_plan: plan.Plan, seen: observed.Seen) -> frozenset[str]:
     """Return the interior routers that this node's router reaches."""
-    return verify.reached_interiors(p.router, seen.mesh) if p.router and seen.mesh else frozenset()
+    return verify.reached_interiors(node_plan.router, seen.mesh) if node_plan.router and seen.mesh else frozenset()
 
 
-def verify_json(p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> dict[str, typing.Any]:
+def verify_json(
+    node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]
+) -> dict[str, typing.Any]:
     """Return the same for programs."""
     return {
         "version": 1,
-        "node": p.node.name,
+        "node": node_plan.node.name,
         "healthy": kinds.verdict(found) == kinds.WORKS,
         "verdict": kinds.verdict(found),
         "probes": [
@@ -272,27 +277,27 @@ def verify_json(p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors
 
 
 def status_json(
-    d: model.Deployment, p: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]
+    deployment: model.Deployment, node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]
 ) -> dict[str, typing.Any]:
     """Return the state of the node's messaging; its schema is stable (doc/verify.rst)."""
     return {
         "version": 1,
-        "node": p.node.name,
+        "node": node_plan.node.name,
         "healthy": kinds.verdict(found) == kinds.WORKS,
         "verdict": kinds.verdict(found),
-        "rpc": {"scheme": d.rpc.scheme.value, "external": d.rpc.external},
-        "notify": {"scheme": d.notify.scheme.value, "external": d.notify.external},
-        "router": _router_json(p, seen),
-        "broker": _broker_json(p, seen),
+        "rpc": {"scheme": deployment.rpc.scheme.value, "external": deployment.rpc.external},
+        "notify": {"scheme": deployment.notify.scheme.value, "external": deployment.notify.external},
+        "router": _router_json(node_plan, seen),
+        "broker": _broker_json(node_plan, seen),
         "findings": problems_json(found),
     }
 
 
-def _router_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
-    r, mesh = p.router, seen.mesh
+def _router_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
+    r, mesh = node_plan.router, seen.mesh
     if not r or not mesh:
         return None
-    own, reached = mesh.own, _reached(p, seen)
+    own, reached = mesh.own, _reached(node_plan, seen)
     return {
         "engine": r.engine.value,
         "mode": r.mode,
@@ -318,13 +323,13 @@ def _router_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | N
     }
 
 
-def _broker_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
-    if not p.broker or not seen.broker:
+def _broker_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
+    if not node_plan.broker or not seen.broker:
         return None
     b = seen.broker
-    names = sorted({*p.broker.members, *b.members})
+    names = sorted({*node_plan.broker.members, *b.members})
     return {
-        "name": broker.node_name(p.node),
+        "name": broker.node_name(node_plan.node),
         "running": not b.why,
         "version": b.version,
         "metadata_store": b.store.lower(),
@@ -338,11 +343,11 @@ def _broker_json(p: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | N
     }
 
 
-def status_text(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> str:
+def status_text(deployment: model.Deployment, node_plan: plan.Plan, seen: observed.Seen) -> str:
     """Return the state of the node's messaging as a table."""
-    halves = (f"{b.half} over {b.scheme.value}{' (external)' if b.external else ''}" for b in d.halves)
-    rows = [("node", f"{p.node.name} ({p.node.role}): {', '.join(halves)}")]
-    state = _router_json(p, seen)
+    halves = (f"{b.half} over {b.scheme.value}{' (external)' if b.external else ''}" for b in deployment.halves)
+    rows = [("node", f"{node_plan.node.name} ({node_plan.node.role}): {', '.join(halves)}")]
+    state = _router_json(node_plan, seen)
     if state and not state["running"]:
         unasked = seen.mesh and seen.mesh.own.login == observed.UNASKED
         what = "cannot be asked" if unasked else "does not answer"
@@ -357,7 +362,7 @@ def status_text(d: model.Deployment, p: plan.Plan, seen: observed.Seen) -> str:
         for one in state["interiors"]:
             sees = "" if one["reaches"] is None else f", reaches {len(one['reaches'])} of {len(state['interiors'])}"
             rows.append((f"  {one['name']}", ("reached" if one["reached"] else "NOT REACHED") + sees))
-    status = _broker_json(p, seen)
+    status = _broker_json(node_plan, seen)
     if status and not status["running"]:
         rows.append(("broker", "does not answer"))
     elif status:

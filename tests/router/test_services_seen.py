@@ -68,7 +68,7 @@ def planned(cloud: clouds.Cloud, **group: int) -> router_plan.RouterPlan:
     return dataclasses.replace(made, entities=tuple((kind, a) for kind, a in entities))
 
 
-def look(cloud: clouds.Cloud, r: router_plan.RouterPlan) -> tuple[dict[str, str], clients.Seen]:
+def look(cloud: clouds.Cloud, r: router_plan.RouterPlan) -> tuple[dict[str, str], clients.ServicesSeen]:
     """Look as verify does; returns the findings' sentences by code."""
     host = cloud.hosts[NAME]
     mesh = routers.mesh(cloud.all.deployment, r, cloud.config(NAME).read_bytes(), host.root)

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import strategies as st
 from om_agent import errors, ini, model, parse, plan, render
 from om_agent.apply import sasl_database
-from om_agent.plan import broker, policy, router, services
+from om_agent.plan import broker, driver_options, policy, router
 
 from tests.support import helpers
 
@@ -286,7 +286,7 @@ def test_oslo_reads_the_very_values_and_no_other_keys(
             assert_url(messaging.TransportURL.parse(cfg.ConfigOpts(), url), b, hosts_of(example, b))
         for b in d.halves:
             group = conf["oslo_messaging_amqp" if b.scheme is model.Scheme.AMQP else "oslo_messaging_rabbit"]
-            assert group.ssl_ca_file == (services.ca_path(d.tls, helpers.host()) or None if b.tls else None)
+            assert group.ssl_ca_file == (driver_options.ca_path(d.tls, helpers.host()) or None if b.tls else None)
             assert (group.ssl_cert_file, group.ssl_key_file) == (b.client_files or (None, None))
         (file,) = [c for c in example.rendered.config_files if c.service == "nova"]
         ours = {(s.section, s.key): s.value.reveal() for s in file.settings if s.value}
@@ -316,7 +316,7 @@ def test_paste_reads_the_very_values_and_no_other_keys(
         url = messaging.TransportURL.parse(cfg.ConfigOpts(), context.local_conf["url"])
         assert_url(url, d.notify, d.notify.hosts)
         query = {"ssl": "1" if d.notify.tls else "0"}
-        ca = services.ca_path(d.tls, helpers.host())
+        ca = driver_options.ca_path(d.tls, helpers.host())
         query.update({"ssl_ca_file": ca} if d.notify.tls and ca else {})
         query.update(dict(zip(("ssl_cert_file", "ssl_key_file"), d.notify.client_files)))
         query.update({"rabbit_login_method": "EXTERNAL"} if d.notify.client_files else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from om_agent import parse
+from om_agent import model, parse
 from om_agent.plan import capacity
 
 from tests.support import helpers
@@ -87,3 +87,7 @@ def test_advice(raw: helpers.Raw, times: int, words: tuple[str, ...]) -> None:
     assert bool(advice) is bool(words)
     for word in words:
         assert word in advice
+
+
+def test_every_kind_of_backend_is_counted() -> None:
+    assert set(capacity._NEEDS) == {scheme.record.server for scheme in model.Scheme}

@@ -44,7 +44,7 @@ def limited(**group: int) -> router.RouterPlan:
     return dataclasses.replace(made, entities=tuple((kind, groups(a)) for kind, a in made.entities))
 
 
-def codes(seen: clients.Seen, **group: int) -> list[str]:
+def codes(seen: clients.ServicesSeen, **group: int) -> list[str]:
     return [f.code for f in clients.client_findings(limited(**group), seen)]
 
 
@@ -65,12 +65,12 @@ def codes(seen: clients.Seen, **group: int) -> list[str]:
 )
 def test_limits_come_from_the_plan(links: int, group: dict[str, int], code: list[str]) -> None:
     one = dataclasses.replace(ONE, senders=0, receivers=links)
-    assert codes(clients.Seen((one,)), **group) == code
+    assert codes(clients.ServicesSeen((one,)), **group) == code
 
 
 def test_a_client_that_is_not_oslo_messagings_has_no_session_for_every_link() -> None:
     one = dataclasses.replace(ONE, container="other", receivers=15, process="")
-    assert codes(clients.Seen((one,)), maxSessions=16) == []
+    assert codes(clients.ServicesSeen((one,)), maxSessions=16) == []
     assert one.who == '"other" at 10.0.0.1:5'
 
 
@@ -81,7 +81,7 @@ def test_a_user_without_a_rule_has_no_limit() -> None:
 
 def test_many_services_are_one_sentence() -> None:
     many = tuple(dataclasses.replace(ONE, pid=n, receivers=14) for n in range(9))
-    (found,) = clients.client_findings(limited(maxSessions=18), clients.Seen(many))
+    (found,) = clients.client_findings(limited(maxSessions=18), clients.ServicesSeen(many))
     assert "nova-conductor (process 0 on ctl-0)" in found.message and "and 6 more" in found.message
 
 
@@ -89,11 +89,11 @@ def test_many_services_are_one_sentence() -> None:
 def test_connections_of_the_router(total: int, code: list[str]) -> None:
     made = a_plan(helpers.put(helpers.dual(), "router.max_connections", 100)).router
     assert made
-    assert [f.code for f in clients.client_findings(made, clients.Seen(total=total))] == code
+    assert [f.code for f in clients.client_findings(made, clients.ServicesSeen(total=total))] == code
 
 
-def still(address: str, receives: bool, client: clients.Client = ONE) -> clients.Still:
-    return clients.Still(client, address, receives, 2)
+def still(address: str, receives: bool, client: clients.Client = ONE) -> clients.StuckLink:
+    return clients.StuckLink(client, address, receives, 2)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def still(address: str, receives: bool, client: clients.Client = ONE) -> clients
         ([still("amqp:/_topo/0/ctl-0/temp.x", True)], ["service-stuck"]),
     ],
 )
-def test_what_does_not_move(links: list[clients.Still], code: list[str]) -> None:
-    assert codes(clients.Seen((ONE,), still=tuple(links), seconds=10.2)) == code
+def test_what_does_not_move(links: list[clients.StuckLink], code: list[str]) -> None:
+    assert codes(clients.ServicesSeen((ONE,), stuck=tuple(links), seconds=10.2)) == code
 
 
 def test_slow_listeners_leave_the_verdict() -> None:
-    found = tuple(clients.client_findings(limited(), clients.Seen(still=(still(NOTIFY, True),))))
+    found = tuple(clients.client_findings(limited(), clients.ServicesSeen(stuck=(still(NOTIFY, True),))))
     assert kinds.verdict(found) == kinds.WORKS
-    found = tuple(clients.client_findings(limited(), clients.Seen(still=(still(RPC, True),))))
+    found = tuple(clients.client_findings(limited(), clients.ServicesSeen(stuck=(still(RPC, True),))))
     assert kinds.verdict(found) == kinds.BROKEN
 
 
@@ -141,7 +141,7 @@ def test_whose_processes_have_a_connection() -> None:
     ]
     assert [u.name for u in clients.unconnected(units, [ONE], "ctl-0")] == ["nova-scheduler"]
     assert len(clients.unconnected(units, [ONE], "ctl-1")) == 2  # that is a process of another machine
-    (found,) = clients.client_findings(limited(), clients.Seen(units=(units[1],)))
+    (found,) = clients.client_findings(limited(), clients.ServicesSeen(units=(units[1],)))
     assert found.code == "unit-unconnected" and "journalctl -u nova-scheduler" in found.remedy
     assert kinds.of(found).heals
 
@@ -245,5 +245,5 @@ def test_the_other_interiors_are_asked_only_where_services_may_be_connected_ther
     units = [clients.Unit("nova-compute", "/f", frozenset((1,)))]
     for mode, expected in ((model.Clients.LOCAL, []), (model.Clients.MESH, ["ctl-1", "ctl-2"])):
         changed = dataclasses.replace(d, router=dataclasses.replace(d.router, clients=mode))
-        list(connections._elsewhere(changed, planned.router, typing.cast("typing.Any", Client()), units))
+        list(connections._at_other_routers(changed, planned.router, typing.cast("typing.Any", Client()), units))
         assert asked == expected

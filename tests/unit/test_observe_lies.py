@@ -46,4 +46,4 @@ def test_answers_that_are_none(row: amqp.Row, monkeypatch: pytest.MonkeyPatch, t
     assert planned.router
     seen = routers.mesh(d, planned.router, b"[]", tmp_path)
     assert seen.own.login == observed.CLOSED
-    assert "not what a router's management says" in seen.own.why
+    assert "not that of a router's management" in seen.own.why

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 from om_agent import errors, model, parse
-from om_agent.plan import layout, services, transport_url
+from om_agent.plan import driver_options, layout, services, transport_url
 
 from tests.support import helpers
 
@@ -361,3 +361,7 @@ def test_names_are_checked_without_a_node() -> None:
     (problem,) = caught.value.problems
     assert (problem.path, problem.code) == ("services[1]", "unknown-service")
     assert "nova" in problem.remedy and "zaqar" in problem.remedy
+
+
+def test_every_kind_of_backend_has_options() -> None:
+    assert set(driver_options.VALUES) == set(model.Scheme)

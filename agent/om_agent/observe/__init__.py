@@ -1,15 +1,11 @@
-"""Looking at the routers and the broker: what `om_agent.verify` judges. Every look is bounded in time."""
+"""Look at the routers and the broker, for `om_agent.verify` to judge. Every look has a time limit."""
 
 from __future__ import annotations
 
 import time
 import typing
 
-from om_agent import (
-    errors,
-    observed,
-    verify,
-)
+from om_agent import errors, observed, verify
 
 PAUSE = 1.0  # seconds between two looks
 
@@ -17,9 +13,9 @@ PAUSE = 1.0  # seconds between two looks
 def wait(
     look: typing.Callable[[], tuple[observed.Seen, tuple[errors.Problem, ...]]], deadline: float
 ) -> tuple[observed.Seen, tuple[errors.Problem, ...]]:
-    """Look until all is well, or nothing is wrong that may go away by itself, or the time is over.
+    """Look again and again until it is useless to wait (`om_agent.verify.settled`), or until the time is over.
 
-    :param deadline: on the monotonic clock.
+    :param deadline: when the time is over, on the monotonic clock.
     """
     while True:
         seen, found = look()

@@ -1,4 +1,4 @@
-"""Looking at the broker on this node, and at the cluster as it sees it."""
+"""Look at the broker on this node, and at the cluster as this broker sees it."""
 
 from __future__ import annotations
 
@@ -18,78 +18,99 @@ from om_agent import (
     plan,
 )
 from om_agent.apply import foreign_settings, live_broker, service_files
-from om_agent.observe import routers
 from om_agent.plan import broker, layout, queues, services
 
-_ANSWER_SECONDS = 10.0  # a broker that many connect to at once answers late
-_AMQP_0_9_1 = b"AMQP\x00\x00\x09\x01"  # what a connection begins with (AMQP 0-9-1, 4.2.2)
-_METRICS_SECONDS = 5.0  # for all of the metrics
+_ANSWER_SECONDS = 10.0  # a broker answers late while many clients connect
+_LISTEN_SECONDS = 3.0
+_AMQP_0_9_1 = b"AMQP\x00\x00\x09\x01"  # the first bytes that a client sends (AMQP 0-9-1, 4.2.2)
+_METRICS_SECONDS = 5.0  # for the whole answer
 _MOST_METRICS = 8 * 2**20  # bytes; 3.10 sends 200 KiB
-_TRUE = ("true", "1", "on", "yes")  # to oslo.config, in any case
+_TRUE = ("true", "1", "on", "yes")  # for oslo.config, in upper or lower case
 
 
 def rabbit(
-    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, count: bool
+    deployment: model.Deployment,
+    node_plan: plan.Plan,
+    broker_plan: broker.BrokerPlan,
+    host: layout.Host,
+    root: pathlib.Path,
+    count: bool,
 ) -> observed.BrokerSeen:
-    """Return what the broker on this node says.
+    """Return what the broker on this node reports.
 
-    :param count: its own queues and the messages in them, too.
+    :param count: whether to count queues and messages; otherwise the agent examines the queues themselves.
     """
     try:
-        status = _ctl(b, host, root, "cluster_status")
-        if status is None and _listens(p, b):  # it may have failed for another member, which was given up since
-            status = _ctl(b, host, root, "cluster_status")
+        status = _ctl(broker_plan, host, root, "cluster_status")
+        if status is None and _listens(node_plan, broker_plan):
+            # It may have failed because of another member, which the cluster has given up in the meantime.
+            status = _ctl(broker_plan, host, root, "cluster_status")
     except errors.ProcessFailed as e:
         return observed.BrokerSeen(why=str(e).rstrip("."))
     if status is None:
-        cookie = "does not accept this node's Erlang cookie"
-        hangs = f"it takes connections and does not answer: it hangs, or {cookie}"
-        return observed.BrokerSeen(why=hangs if _listens(p, b) else f"nothing listens: it does not run, or {cookie}")
-    own = broker.node_name(p.node)
-    silent = set(_silent(d, p, b, status.get("running_nodes", ())))
-    if not count:
-        rows = tuple(_local_queues(b, host, root)) if p.queues.kind else ()
-        unfit: typing.Iterable[tuple[str, str, str]] = ()
-        if _decides_queues(d, p, host, root):
-            unfit = unfit_queues(rows, p.queues.kind is model.Queues.QUORUM)
-        found = parse_rabbit(own, status, "", silent)
-        return dataclasses.replace(found, unfit=tuple(unfit), thin=tuple(thin_queues(rows, found.running)))
-    address = b.metrics
-    at = errors.where(*address)
+        return observed.BrokerSeen(why=_why_no_status(node_plan, broker_plan))
+    running = status.get("running_nodes", ())
+    silent = set(_silent(deployment, node_plan, broker_plan, running))
+    if count:
+        return _with_counts(node_plan, broker_plan, status, silent)
+    found = parse_rabbit(broker.node_name(node_plan.node), status, "", silent)
+    if not node_plan.queues.kind:
+        return found
+    rows = tuple(_local_queues(broker_plan, host, root))
+    found = dataclasses.replace(found, thin=tuple(thin_queues(rows, found.running)))
+    if _decides_queues(deployment, node_plan, host, root):
+        unfit = unfit_queues(rows, node_plan.queues.kind is model.Queues.QUORUM)
+        found = dataclasses.replace(found, unfit=tuple(unfit))
+    return found
+
+
+def _why_no_status(node_plan: plan.Plan, broker_plan: broker.BrokerPlan) -> str:
+    cookie = "does not accept this node's Erlang cookie"
+    if _listens(node_plan, broker_plan):
+        return f"it takes connections and does not answer: it hangs, or {cookie}"
+    return f"nothing listens: it does not run, or {cookie}"
+
+
+def _with_counts(
+    node_plan: plan.Plan, broker_plan: broker.BrokerPlan, status: typing.Any, silent: typing.Collection[str]
+) -> observed.BrokerSeen:
+    """Return what the broker reports, with the numbers of queues and messages from its metrics."""
+    own = broker.node_name(node_plan.node)
+    at = errors.where(*broker_plan.metrics)
     try:
-        text = read_metrics(address, _METRICS_SECONDS)
+        text = read_metrics(broker_plan.metrics, _METRICS_SECONDS)
     except _NoMetricsError as e:
         return dataclasses.replace(parse_rabbit(own, status, "", silent), metrics=str(e), metrics_at=at)
     found = parse_rabbit(own, status, text, silent)
     if found.queues is None or found.messages is None:
-        why = "what it sends does not say how many queues and messages there are"
-        found = dataclasses.replace(found, metrics=why, metrics_at=at)
+        why = "they do not contain the numbers of queues and messages"
+        return dataclasses.replace(found, metrics=why, metrics_at=at)
     return found
 
 
 def _silent(
-    d: model.Deployment, p: plan.Plan, b: broker.BrokerPlan, members: typing.Iterable[str]
+    deployment: model.Deployment, node_plan: plan.Plan, broker_plan: broker.BrokerPlan, members: typing.Iterable[str]
 ) -> typing.Iterator[str]:
     """Yield the other members of the cluster that hang.
 
-    RabbitMQ counts one that hangs among the running for a minute (Erlang's net_ticktime); 4.0.5 even tells its version.
+    For a minute RabbitMQ still lists a hanging member as running (Erlang's net_ticktime); 4.0.5 even lists its version.
     """
-    nodes = {broker.node_name(node): node for node in d.nodes if node != p.node}
-    port = b.listener.port
+    nodes = {broker.node_name(node): node for node in deployment.nodes if node != node_plan.node}
+    port = broker_plan.listener.port
     for name in members:
         if name in nodes and hangs((nodes[name].address, port), _ANSWER_SECONDS):
             yield name
 
 
 def hangs(address: tuple[str, int], seconds: float) -> bool:
-    """Return whether a broker does not take a connection, or takes it and says nothing on it.
+    """Return whether a broker does not accept a connection, or accepts it and sends nothing.
 
-    One that refuses it is down and does not hang; one that cannot be reached may be well.
+    A broker that refuses the connection is down and does not hang. One that cannot be reached may be healthy.
     """
     try:
         with socket.create_connection(address, timeout=seconds) as connection:
             connection.sendall(_AMQP_0_9_1)
-            connection.recv(1)  # one that expects TLS sends an alert
+            connection.recv(1)  # a broker that expects TLS sends an alert
     except socket.timeout:
         return True
     except OSError:
@@ -97,61 +118,71 @@ def hangs(address: tuple[str, int], seconds: float) -> bool:
     return False
 
 
-def _listens(p: plan.Plan, b: broker.BrokerPlan) -> bool:
-    """Return whether clients could connect; the kernel takes connections for a program that hangs, too."""
+def _listens(node_plan: plan.Plan, broker_plan: broker.BrokerPlan) -> bool:
+    """Return whether clients can connect. The kernel also accepts connections for a program that hangs."""
     try:
-        socket.create_connection((p.node.address, b.listener.port), timeout=routers.PEER_SECONDS).close()
+        socket.create_connection((node_plan.node.address, broker_plan.listener.port), _LISTEN_SECONDS).close()
     except OSError:
         return False
     return True
 
 
 class _NoMetricsError(Exception):
-    """A metrics port cannot be read; ``str()`` is a clause that says why."""
+    """The metrics cannot be read; ``str()`` is a clause that says why."""
 
 
 def read_metrics(address: tuple[str, int], seconds: float) -> str:
-    """Return what a Prometheus port says. Any program may listen there, so time and size are bounded.
+    """Return what a Prometheus port sends. Any program may listen there, so time and size are limited.
 
-    ``rabbitmqctl list_queues`` would ask every member of the cluster, and wait a minute for one that is not well.
+    ``rabbitmqctl list_queues`` would ask every member of the cluster, and wait a minute for a member that hangs.
 
-    :raises _NoMetricsError: when that cannot be had.
+    :raises _NoMetricsError: when the port sends no metrics.
     """
-    deadline = time.monotonic() + seconds
-    late = f"it did not send them within {seconds:.0f} s"
-    request = f"GET /metrics HTTP/1.0\r\nHost: {errors.where(*address)}\r\n\r\n".encode()
-    answer = bytearray()
     try:
-        with socket.create_connection(address, timeout=seconds) as connection:
-            connection.sendall(request)
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise _NoMetricsError(late)
-                connection.settimeout(left)
-                part = connection.recv(65536)
-                if not part:
-                    break
-                answer += part
-                if len(answer) > _MOST_METRICS:
-                    raise _NoMetricsError(f"it sends more than {_MOST_METRICS // 2**20} MiB")
+        answer = _request_metrics(address, time.monotonic() + seconds)
     except socket.timeout:
-        raise _NoMetricsError(late) from None
+        raise _NoMetricsError(f"it did not send them within {seconds:.0f} s") from None
     except ConnectionRefusedError:
         raise _NoMetricsError("nothing listens there") from None
     except OSError as e:
-        raise _NoMetricsError(f"the connection failed ({(e.strerror or 'no reason given').lower()})") from None
-    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+        reason = (e.strerror or "no reason given").lower()
+        raise _NoMetricsError(f"the connection failed ({reason})") from None
+    head, _, body = answer.partition(b"\r\n\r\n")
     status = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", head)
     if not status:
-        raise _NoMetricsError("what listens there does not speak HTTP")
+        raise _NoMetricsError("the program that listens there does not speak HTTP")
     if status[1] != b"200":
-        raise _NoMetricsError(f"it answers {status[1].decode()}")
+        raise _NoMetricsError(f"it answers with HTTP status {status[1].decode()}")
     return body.decode(errors="replace")
 
 
+def _request_metrics(address: tuple[str, int], deadline: float) -> bytes:
+    """Return the whole answer to a request for metrics.
+
+    :raises socket.timeout: when it is not there before ``deadline``, on the monotonic clock.
+    """
+    answer = bytearray()
+    with socket.create_connection(address, timeout=_remaining(deadline)) as connection:
+        connection.sendall(f"GET /metrics HTTP/1.0\r\nHost: {errors.where(*address)}\r\n\r\n".encode())
+        while True:
+            connection.settimeout(_remaining(deadline))
+            part = connection.recv(65536)
+            if not part:
+                return bytes(answer)
+            answer += part
+            if len(answer) > _MOST_METRICS:
+                raise _NoMetricsError(f"it sends more than {_MOST_METRICS // 2**20} MiB")
+
+
+def _remaining(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise socket.timeout
+    return seconds
+
+
 def _whole(text: str) -> int | None:
-    """Return a number of Prometheus's text format; None for one that counts nothing, such as NaN, +Inf or -5."""
+    """Return a number of Prometheus's text format; None for one that is no count, such as NaN, +Inf or -5."""
     try:
         number = int(float(text))
     except (ValueError, OverflowError):
@@ -159,11 +190,13 @@ def _whole(text: str) -> int | None:
     return number if 0 <= number < 2**63 else None
 
 
-def _decides_queues(d: model.Deployment, p: plan.Plan, host: layout.Host, root: pathlib.Path) -> bool:
-    """Return whether the metadata, and not an operator's own option, decides which type of queue services declare."""
-    if queues.options(d, host):
+def _decides_queues(deployment: model.Deployment, node_plan: plan.Plan, host: layout.Host, root: pathlib.Path) -> bool:
+    """Return whether the metadata decides which type of queue services declare, and not an option of the operator."""
+    if queues.options(deployment, host):
         return True
-    return d.broker.queues is not None and not any(_wants_quorum(file, root) for file in p.config_files)
+    return deployment.broker.queues is not None and not any(
+        _wants_quorum(file, root) for file in node_plan.config_files
+    )
 
 
 def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
@@ -177,81 +210,89 @@ def _wants_quorum(file: services.ConfigFile, root: pathlib.Path) -> bool:
     return any(value.text.lower() in _TRUE for value in values)
 
 
-def _local_queues(
-    b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path
-) -> typing.Iterator[tuple[str, typing.Mapping[str, typing.Any]]]:
-    """Yield (virtual host, row) of the queues that this broker leads. Others are asked on their own nodes: a question
-    to all waits a minute for a member that is not well."""
-    columns = ("name", "type", "exclusive", "members")  # the last is of quorum queues alone
-    for vhost in [str(row["name"]) for row in b.definitions["vhosts"]]:
+def _local_queues(broker_plan: broker.BrokerPlan, host: layout.Host, root: pathlib.Path) -> typing.Iterator[_QueueRow]:
+    """Yield (virtual host, row) of the queues that this broker leads.
+
+    The other queues are examined on their own nodes: a question to all members waits a minute for one that hangs.
+    """
+    columns = ("name", "type", "exclusive", "members")  # only quorum queues have members
+    for vhost in [str(row["name"]) for row in broker_plan.definitions["vhosts"]]:
+        command = ("list_queues", "--local", "--vhost", vhost, *columns)
         with contextlib.suppress(errors.ProcessFailed):
-            for row in _ctl(b, host, root, "list_queues", "--local", "--vhost", vhost, *columns) or ():
+            for row in _ctl(broker_plan, host, root, *command) or ():
                 yield vhost, row
 
 
-_Rows = typing.Iterable[tuple[str, typing.Mapping[str, typing.Any]]]
+_QueueRow = tuple[str, typing.Mapping[str, typing.Any]]
 
 
-def unfit_queues(rows: _Rows, quorum: bool) -> list[tuple[str, str, str]]:
+def unfit_queues(rows: typing.Iterable[_QueueRow], quorum: bool) -> list[tuple[str, str, str]]:
     """Return (virtual host, queue, type) of the queues that services declare as another type.
 
-    Queues for answers and fanouts have a new name after each start of a service, and go by themselves.
+    Queues for answers and fanouts are left out: each start of a service gives them a new name, and RabbitMQ deletes
+    the old ones.
     """
     found = []
     for vhost, row in rows:
-        name, kind = str(row.get("name")), str(row.get("type"))
-        passing = row.get("exclusive") or re.match(r"amq\.|reply_|om_agent", name) or "_fanout" in name
-        if not passing and (kind == "quorum") != quorum and kind in ("quorum", "classic"):
+        name = str(row.get("name"))
+        kind = str(row.get("type"))
+        temporary = row.get("exclusive") or re.match(r"amq\.|reply_|om_agent", name) or "_fanout" in name
+        is_unfit = kind in ("quorum", "classic") and (kind == "quorum") != quorum
+        if is_unfit and not temporary:
             found.append((vhost, name, kind))
     return sorted(found)
 
 
-def thin_queues(rows: _Rows, running: typing.Collection[str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return (virtual host, queue, brokers that lack it) of the quorum queues that could have more members.
+def thin_queues(
+    rows: typing.Iterable[_QueueRow], running: typing.Collection[str]
+) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return (virtual host, queue, brokers without a copy) of the quorum queues that could have more members.
 
     RabbitMQ gives a new queue three members, or as many as there are brokers at that time.
 
-    :param running: the brokers that could have a member each.
+    :param running: the brokers, each of which could have a member.
     """
+    wanted = min(queues.MEMBERS, len(running))
     found = []
     for vhost, row in rows:
         members = row.get("members")
         if row.get("type") != "quorum" or not isinstance(members, list):
             continue
-        if len(members) < min(queues.MEMBERS, len(running)):
-            found.append((vhost, str(row.get("name")), tuple(sorted(set(running) - set(map(str, members))))))
+        if len(members) < wanted:
+            lacking = sorted(set(running) - set(map(str, members)))
+            found.append((vhost, str(row.get("name")), tuple(lacking)))
     return sorted(found)
 
 
 def parse_rabbit(
     own: str, status: typing.Any, metrics: str, silent: typing.Collection[str] = ()
 ) -> observed.BrokerSeen:
-    """Return what ``cluster_status`` says, as JSON, and the metrics.
+    """Return what the JSON of ``cluster_status`` and the metrics report.
 
-    :param silent: members that do not answer, whatever the cluster thinks of them.
+    :param own: the Erlang node name of this broker.
+    :param silent: members that do not answer, whatever the cluster reports about them.
     """
-    counts = {
-        m[1]: _whole(m[2]) for m in re.finditer(r"^(rabbitmq_queues|rabbitmq_queue_messages) (\S+)\r?$", metrics, re.M)
-    }
-    listeners = status.get("listeners", {}).get(own, [])
-    versions = status.get("versions", {}).get(own, {})
-    mute = {name for name, told in status.get("versions", {}).items() if not told.get("rabbitmq_version")}
+    numbers = re.finditer(r"^(rabbitmq_queues|rabbitmq_queue_messages) (\S+)\r?$", metrics, re.M)
+    counts = {found[1]: _whole(found[2]) for found in numbers}
+    versions = {name: str(row.get("rabbitmq_version") or "") for name, row in status.get("versions", {}).items()}
+    unknown_version = {name for name, version in versions.items() if not version}
+    members = {*status.get("disk_nodes", ()), *status.get("ram_nodes", ())}
+    running = set(status.get("running_nodes", ())) - unknown_version - set(silent)
     partitions = status.get("partitions", {})
-    told = sorted(status.get("versions", {}).items())
+    listeners = status.get("listeners", {}).get(own, [])
+    amqp_listeners = [row for row in listeners if row["protocol"] in ("amqp", "amqp/ssl")]
     flags = {str(row["name"]): row for row in status.get("feature_flags", ())}
-    khepri = flags.get("khepri_db", {}).get("state") == "enabled"
+    uses_khepri = flags.get("khepri_db", {}).get("state") == "enabled"
     return observed.BrokerSeen(
-        version=str(versions.get("rabbitmq_version", "")),
-        members=tuple(sorted({*status.get("disk_nodes", ()), *status.get("ram_nodes", ())})),
-        running=tuple(sorted(set(status.get("running_nodes", ())) - mute - set(silent))),
+        version=versions.get(own, ""),
+        members=tuple(sorted(members)),
+        running=tuple(sorted(running)),
         partitions=tuple(sorted(partitions if isinstance(partitions, dict) else map(str, partitions))),
-        alarms=tuple(sorted({_alarm(a) for a in status.get("alarms", ())})),
-        listeners=tuple(
-            (str(x["interface"]), int(x["port"])) for x in listeners if x["protocol"] in ("amqp", "amqp/ssl")
-        ),
-        versions=tuple((name, str(of["rabbitmq_version"])) for name, of in told if of.get("rabbitmq_version")),
+        alarms=tuple(sorted(set(map(_alarm, status.get("alarms", ()))))),
+        listeners=tuple((str(row["interface"]), int(row["port"])) for row in amqp_listeners),
+        versions=tuple(sorted((name, version) for name, version in versions.items() if version)),
         flags=tuple(sorted(name for name, row in flags.items() if _is_missed(row))),
-        store="Khepri" if khepri else "Mnesia",
+        store="Khepri" if uses_khepri else "Mnesia",
         queues=counts.get("rabbitmq_queues"),
         messages=counts.get("rabbitmq_queue_messages"),
     )
@@ -273,12 +314,12 @@ def _alarm(alarm: typing.Any) -> str:
     return f"{resources.get(what, what)} on {alarm.get('node')}"
 
 
-def _ctl(b: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
-    """Return what rabbitmqctl prints as JSON, None when it fails.
+def _ctl(broker_plan: broker.BrokerPlan, host: layout.Host, root: pathlib.Path, *command: str) -> typing.Any:
+    """Return what rabbitmqctl prints as JSON; None when it fails.
 
-    :raises om_agent.errors.ProcessFailed: when it is not installed or does not end.
+    :raises om_agent.errors.ProcessFailed: when it is not installed or does not end in time.
     """
-    done = live_broker.Control(b, root, bool(host.prefix)).ctl("--formatter", "json", *command)
+    done = live_broker.Control(broker_plan, root, bool(host.prefix)).ctl("--formatter", "json", *command)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
     except ValueError:

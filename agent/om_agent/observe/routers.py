@@ -1,4 +1,4 @@
-"""Looking at the routers of a mesh: this node's own, and by way of it the others."""
+"""Look at the routers of a mesh: this node's own, and through it the others."""
 
 from __future__ import annotations
 
@@ -7,155 +7,162 @@ import dataclasses
 import pathlib
 import typing
 
-from om_agent import (
-    amqp,
-    clients,
-    connections,
-    errors,
-    model,
-    observed,
-    picture,
-    resync,
-    verify,
-)
+from om_agent import amqp, clients, connections, errors, model, observed, picture, resync, verify
 from om_agent.apply import live_router, router_difference
 from om_agent.plan import router, topology
 
 PEER_SECONDS = 3.0
-_MOST_ADDRESSES = 20_000  # that are compared with those of every other interior, in each look
-_MOST_PEERS = 8  # that are asked directly, why they are not reached; the sentences are the same for more
+# With more addresses than this, the agent does not compare them with those of every other interior router.
+_MOST_ADDRESSES = 20_000
+# How many unreached routers the agent asks directly for the reason. More would give the same sentences again.
+_MOST_PEERS = 8
 
 
 def mesh(
-    d: model.Deployment,
-    r: router.RouterPlan,
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
     config: bytes | None,
     root: pathlib.Path,
     units: typing.Sequence[clients.Unit] = (),
 ) -> observed.MeshSeen:
-    """Return what the routers say.
+    """Return what the routers report.
 
     :param config: the content of this router's file.
-    :param units: of services, that should be connected.
+    :param units: units of services that should be connected.
     """
     try:
-        with live_router.connect(r, live_router.read_drained_port(root)) as client, _management():
+        with live_router.connect(router_plan, live_router.read_drained_port(root)) as client, _management():
             own = _router(client)
-            if r.engine.record.product not in own.product:
+            if router_plan.engine.record.product not in own.product:
                 return observed.MeshSeen(own)
-            drift = _drift(r, config, client)
-            tables = _tables(r, client)
-            services = _services(d, r, client, own.uptime, units)
-            lacking = resync.missing(client, r) if own.addresses <= _MOST_ADDRESSES else {}
+            drift = _drift(router_plan, config, client)
+            tables = _tables(router_plan, client)
+            services = _services(deployment, router_plan, client, own.uptime, units)
+            lacking = resync.missing(client, router_plan) if own.addresses <= _MOST_ADDRESSES else {}
     except errors.NotReady as e:
         return observed.MeshSeen(observed.RouterSeen(observed.UNASKED, str(e)))
     except amqp.Unreachable as e:
         return observed.MeshSeen(observed.RouterSeen(e.kind, e.why))
-    except errors.Unreachable as e:  # it answers, and not as it should
+    except errors.Unreachable as e:  # it answers, but not as a router should
         return observed.MeshSeen(observed.RouterSeen(observed.CLOSED, str(e)))
-    views = {name: None if rows is None else verify.reachable(rows, name) for name, rows in tables.items()}
-    links = next((verify.links(rows, name) for name, rows in tables.items() if rows is not None), None)
+    answers = {name: rows for name, rows in tables.items() if rows is not None}
+    views: dict[str, frozenset[str] | None] = dict.fromkeys(tables)
+    views.update({name: verify.reachable(rows, name) for name, rows in answers.items()})
+    links = next((verify.links(rows, name) for name, rows in answers.items()), None)
     unknown = {name: len(addresses) for name, addresses in lacking.items()}
     found = observed.MeshSeen(own, drift, views, links=links, services=services, unknown=unknown)
-    missing = [name for name in r.interiors if name not in verify.reached_interiors(r, found) and name != r.node.name]
-    return dataclasses.replace(found, peers={name: _peer(d, r, name) for name in missing[:_MOST_PEERS]})
+    reached = {router_plan.node.name, *verify.reached_interiors(router_plan, found)}
+    missing = [name for name in router_plan.interiors if name not in reached]
+    peers = {name: _peer(deployment, router_plan, name) for name in missing[:_MOST_PEERS]}
+    return dataclasses.replace(found, peers=peers)
 
 
 @contextlib.contextmanager
 def _management() -> typing.Iterator[None]:
-    """Treat an answer that cannot be read as no answer. Another program may listen there.
+    """Treat an answer that cannot be parsed as no answer. Another program may listen there.
 
     :raises om_agent.errors.Unreachable: for such an answer.
     """
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise errors.Unreachable("What it answers is not what a router's management says.") from None
+        raise errors.Unreachable("The answer is not that of a router's management.") from None
 
 
 def _services(
-    d: model.Deployment, r: router.RouterPlan, client: amqp.Client, uptime: int, units: typing.Sequence[clients.Unit]
-) -> clients.Seen:
+    deployment: model.Deployment,
+    router_plan: router.RouterPlan,
+    client: amqp.Client,
+    uptime: int,
+    units: typing.Sequence[clients.Unit],
+) -> clients.ServicesSeen:
     try:
-        return connections.look(d, r, client, uptime, units)
+        return connections.look(deployment, router_plan, client, uptime, units)
     except errors.Unreachable as e:
-        return clients.Seen(why=str(e).rstrip("."))
+        return clients.ServicesSeen(why=str(e).rstrip("."))
 
 
 def _router(client: amqp.Client) -> observed.RouterSeen:
-    """Return what a router says of itself."""
+    """Return what a router reports of itself."""
     dialect = client.login.engine.record
     product = client.product
     if dialect.product not in product:
         return observed.RouterSeen(observed.OPEN, container=client.container, product=product)
     (counts,) = client.query(dialect.statistics)[:1] or ({},)
-    connections = client.query("connection")
+    rows = client.query("connection")
     nodes = client.query("router.node")
     connectors = client.query("connector") if dialect.changes else []
+    routers = [row for row in rows if not amqp.is_client(row) and row["role"] != "normal"]
     return observed.RouterSeen(
         observed.OPEN,
         container=client.container,
         product=product,
         version=product.rpartition(" ")[2],
         uptime=int(counts.get("uptimeSeconds") or 0),
-        clients=sum(amqp.is_client(row) for row in connections),
+        clients=sum(map(amqp.is_client, rows)),
         links=int(counts.get("linkCount") or 0),
         addresses=int(counts.get("addrCount") or 0),
         dropped=int(counts.get("droppedPresettledDeliveries") or 0),
         reached=verify.reachable(nodes, client.container),
-        connectors=tuple(
-            observed.Connector(str(row["name"]), str(row.get("connectionStatus")), str(row.get("connectionMsg") or ""))
-            for row in connectors
-        ),
-        connections=tuple(
-            _connection(row) for row in connections if not amqp.is_client(row) and row["role"] != "normal"
-        ),
+        connectors=tuple(map(_connector, connectors)),
+        connections=tuple(map(_connection, routers)),
     )
+
+
+def _connector(row: amqp.Row) -> observed.Connector:
+    message = str(row.get("connectionMsg") or "")
+    return observed.Connector(str(row["name"]), str(row.get("connectionStatus")), message)
 
 
 def _connection(row: amqp.Row) -> observed.RouterConnection:
-    told = row.get("properties") or {}
-    product = " ".join(str(told[k]) for k in ("product", "version") if k in told)
+    properties = row.get("properties") or {}
+    product = " ".join(str(properties[key]) for key in ("product", "version") if key in properties)
     return observed.RouterConnection(
-        str(row["role"]), str(row["dir"]), str(row["host"]), str(row.get("container") or ""), product
+        role=str(row["role"]),
+        direction=str(row["dir"]),
+        host=str(row["host"]),
+        container=str(row.get("container") or ""),
+        product=product,
     )
 
 
-def _drift(r: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
+def _drift(router_plan: router.RouterPlan, config: bytes | None, client: amqp.Client) -> tuple[str, ...]:
     entities = live_router.entities(config)
-    if entities is None or not r.engine.record.changes:
+    if entities is None or not router_plan.engine.record.changes:
         return ()
-    found = router_difference.drift(r, entities, client)
+    found = router_difference.drift(router_plan, entities, client)
     return (*map(str, found.steps), *found.obstacles)
 
 
-def _tables(r: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
-    """Return the rows of ``router.node`` of every interior that is reached; an edge router asks through its uplink.
+def _tables(router_plan: router.RouterPlan, client: amqp.Client) -> dict[str, list[amqp.Row] | None]:
+    """Return the rows of ``router.node`` of every interior router that is reached; None of one that did not answer.
 
-    This router's own come first; None of one that gave no answer.
+    This router's own rows come first. An edge router asks through its uplink.
     """
     found: dict[str, list[amqp.Row] | None] = {}
-    known = frozenset(r.interiors)  # until one of them has said which it reaches
-    if r.mode != "edge":
-        found[r.node.name] = client.query("router.node")
-        known = verify.reachable(found[r.node.name] or (), r.node.name)
-    for name in r.interiors:
+    known = frozenset(router_plan.interiors)  # until a router has answered which ones it reaches
+    if router_plan.mode != "edge":
+        found[router_plan.node.name] = client.query("router.node")
+        known = verify.reachable(found[router_plan.node.name] or (), router_plan.node.name)
+    for name in router_plan.interiors:
         if name in found or name not in known:
             continue
         found[name] = None
         with contextlib.suppress(errors.Unreachable):
             rows = client.query("router.node", router=name)
             found[name] = rows
-            if r.mode == "edge":
+            if router_plan.mode == "edge":
                 known &= verify.reachable(rows, name)
     return found
 
 
-def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.RouterSeen:
-    """Ask a router directly, which every node's agent may."""
-    node = d.by_name()[name]
+def _peer(deployment: model.Deployment, router_plan: router.RouterPlan, name: str) -> observed.RouterSeen:
+    """Return what a router answers directly. Every node's agent may ask it."""
+    node = deployment.by_name()[name]
     try:
-        with amqp.Client(live_router.login(r, (node.host, r.listener[1]), host=node.host), PEER_SECONDS) as client:
+        with amqp.Client(
+            live_router.login(router_plan, (node.host, router_plan.listener[1]), host=node.host), PEER_SECONDS
+        ) as client:
             return _router(client)
     except amqp.Unreachable as e:
         return observed.RouterSeen(e.kind, e.why)
@@ -163,26 +170,46 @@ def _peer(d: model.Deployment, r: router.RouterPlan, name: str) -> observed.Rout
         return observed.RouterSeen(observed.CLOSED, str(e))
 
 
-def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
-    """Return what is up of a mesh, as its interior routers say, asked through this node's.
+def live(router_plan: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> picture.Live:
+    """Return which routers and links of a mesh are up. The agent asks the interior routers, through this node's router.
 
     :raises om_agent.errors.Unreachable: when this node's router cannot be asked.
     """
-    routers = dict.fromkeys((n.name for n in planned.interiors), picture.DOWN)
+    routers = dict.fromkeys((node.name for node in planned.interiors), picture.DOWN)
     found: set[tuple[str, str]] = set()
-    with live_router.connect(r, live_router.read_drained_port(root)) as client:
-        known = set(routers)  # until one of them has said which it reaches
+    with live_router.connect(router_plan, live_router.read_drained_port(root)) as client:
+        known = set(routers)  # until a router has answered which ones it reaches
         for name in sorted(routers, key=lambda name: name != client.container):
             if name not in known:
                 continue
-            asked = "" if name == client.container else name
+            target = "" if name == client.container else name
             with contextlib.suppress(errors.Unreachable):
-                rows = client.query("router.node", router=asked)
-                edges = [row for row in client.query("connection", router=asked) if row["role"] == "edge"]
+                rows = client.query("router.node", router=target)
+                connections = client.query("connection", router=target)
                 known &= verify.reachable(rows, name)
                 routers[name] = picture.UP
-                found |= {(str(row["id"]), name) for row in rows if row.get("routerLink") is not None}
-                found |= {(str(row["container"]), name) for row in edges if row.get("opened")}
+                found |= _open_links(name, rows, connections)
+    links = _link_states(planned, routers, found)
+    for edge in planned.edges:
+        states = {state for (source, _), state in links.items() if source == edge.name}
+        if states:
+            routers[edge.name] = picture.UP if picture.UP in states else picture.DOWN
+    return picture.Live(routers, links)
+
+
+def _open_links(
+    name: str, rows: typing.Iterable[amqp.Row], connections: typing.Iterable[amqp.Row]
+) -> set[tuple[str, str]]:
+    """Return (other router, ``name``) for each link that the router ``name`` reports as open."""
+    interiors = {(str(row["id"]), name) for row in rows if row.get("routerLink") is not None}
+    edges = [row for row in connections if row["role"] == "edge" and row.get("opened")]
+    return interiors | {(str(row["container"]), name) for row in edges}
+
+
+def _link_states(
+    planned: topology.Mesh, routers: typing.Mapping[str, str], found: typing.Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Return the state of each planned link; none for a link between routers that did not answer."""
     links = {}
     for link in planned.links:
         ends = (link.source, link.target)
@@ -190,8 +217,4 @@ def live(r: router.RouterPlan, planned: topology.Mesh, root: pathlib.Path) -> pi
             links[ends] = picture.UP
         elif routers[link.target] == picture.UP and routers.get(link.source) != picture.DOWN:
             links[ends] = picture.DOWN
-    for edge in planned.edges:
-        told = {links.get(ends) for ends in links if ends[0] == edge.name}
-        if told:
-            routers[edge.name] = picture.UP if picture.UP in told else picture.DOWN
-    return picture.Live(routers, links)
+    return links

@@ -1,11 +1,11 @@
-"""The mesh's own certificate authority, made from the mesh's secret: who has the secret is a router of the mesh.
+"""The certificate authority of the mesh, derived from the mesh's secret: anyone with the secret can be a router.
 
-Nothing is kept, agreed upon or renewed. Every key comes from the secret, Ed25519 signatures are deterministic (RFC 8032
-section 5.1.6), and nothing else in a certificate is left to chance or to the clock, so every node makes the same
-authority and every run the same bytes.
+Nodes store, exchange and renew nothing. Every key is derived from the secret, Ed25519 signatures are deterministic
+(RFC 8032 section 5.1.6), and nothing else in a certificate depends on chance or on the clock. So every node makes the
+same authority, and every run makes the same bytes.
 
-Anybody who connects to a router is shown its certificate, and could try guesses of the secret on it. So the secret is
-stretched with scrypt first (RFC 7914): 16 MiB and some 40 ms for every guess.
+A router shows its certificate to anyone who connects, and with it an attacker could test guesses of the secret. So the
+secret is stretched with scrypt first (RFC 7914): each guess costs 16 MiB and about 40 ms.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if typing.TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
 _NAME = "om-dual-backends"
-_SALT = b"om-dual-backends router mesh 1"  # one for all: nodes have nothing but the secret in common
+_SALT = b"om-dual-backends router mesh 1"  # the same everywhere, since nodes share nothing but the secret
 _COST = {"n": 1 << 14, "r": 8, "p": 1, "maxmem": 1 << 25}  # maxmem in bytes
 
-# From before any clock of a node without a battery, to what says "no end" (RFC 5280 section 4.1.2.5).
+# The clock of a node without a battery may start in 1970. The end means "no end" (RFC 5280 section 4.1.2.5).
 _BEGIN = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _END = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.timezone.utc)
 _MOST_COMMON_NAME = 64  # characters (RFC 5280 appendix A.1, ub-common-name)
@@ -35,7 +35,7 @@ _MOST_COMMON_NAME = 64  # characters (RFC 5280 appendix A.1, ub-common-name)
 
 @dataclasses.dataclass(frozen=True)
 class Credentials:
-    """What one router shows, and what it trusts: PEM text."""
+    """The certificate and key that one router shows, and the CA that it trusts: PEM text."""
 
     ca: str
     certificate: str
@@ -56,15 +56,18 @@ def issue(secret: model.Secret, node: model.Node) -> Credentials:
         raise errors.CannotLoad("cryptography", e) from None
     try:
         stretched = _stretch(secret)
-        ca_key, key = _key(stretched, "authority"), _key(stretched, f"router {node.name}")
-    except (exceptions.UnsupportedAlgorithm, AttributeError, ValueError):  # OpenSSL has less than it could
+        ca_key = _key(stretched, "authority")
+        key = _key(stretched, f"router {node.name}")
+    except (exceptions.UnsupportedAlgorithm, AttributeError, ValueError):  # OpenSSL was built or set up without it
         raise errors.NotReady([kinds.problem("router.mesh_password", "no-ed25519")]) from None
     ca = _authority(ca_key)
     certificate = _certificate(ca, ca_key, key, node)
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Credentials(
-        ca.public_bytes(pem).decode(), certificate.public_bytes(pem).decode(), model.Secret(private.decode())
+        ca=ca.public_bytes(pem).decode(),
+        certificate=certificate.public_bytes(pem).decode(),
+        key=model.Secret(private.decode()),
     )
 
 
@@ -74,7 +77,7 @@ def _stretch(secret: model.Secret) -> bytes:
 
 
 def _key(stretched: bytes, purpose: str) -> ed25519.Ed25519PrivateKey:
-    """Return the key for ``purpose``: HKDF-SHA256 (RFC 5869), which tells nothing of the keys for others."""
+    """Return the key for ``purpose`` by HKDF-SHA256 (RFC 5869): it reveals nothing about keys for other purposes."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ed25519
     from cryptography.hazmat.primitives.kdf import hkdf
@@ -84,7 +87,7 @@ def _key(stretched: bytes, purpose: str) -> ed25519.Ed25519PrivateKey:
 
 
 def _authority(key: ed25519.Ed25519PrivateKey) -> x509.Certificate:
-    """Return the CA's certificate; its name has its key's fingerprint, so that two meshes are told apart."""
+    """Return the CA's certificate. Its name has the fingerprint of its key, so that two meshes can be distinguished."""
     from cryptography import x509
 
     public = key.public_key()
@@ -99,21 +102,21 @@ def _authority(key: ed25519.Ed25519PrivateKey) -> x509.Certificate:
 def _certificate(
     ca: x509.Certificate, ca_key: ed25519.Ed25519PrivateKey, key: ed25519.Ed25519PrivateKey, node: model.Node
 ) -> x509.Certificate:
-    """Return a router's certificate, as server and as client.
+    """Return a router's certificate, for use as server and as client.
 
-    It holds every way to call the node, so that peers whose metadata is older than this node's still know it. An
-    address is there as a DNS name as well: proton compares with those and with the common name alone (qpid-proton
-    0.40, c/src/ssl/openssl.c, verify_callback).
+    It holds every name and address of the node, so that peers whose metadata is older than this node's still accept it.
+    An address is also there as a DNS name: proton compares only with DNS names and the common name (qpid-proton 0.40,
+    c/src/ssl/openssl.c, verify_callback).
     """
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    called = tuple(dict.fromkeys((node.host, node.name, node.address)))
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in called]
-    names += [x509.IPAddress(ipaddress.ip_address(name)) for name in called if fields.is_address(name)]
+    own_names = tuple(dict.fromkeys((node.host, node.name, node.address)))
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in own_names]
+    names += [x509.IPAddress(ipaddress.ip_address(name)) for name in own_names if fields.is_address(name)]
     common = node.host if len(node.host) <= _MOST_COMMON_NAME else ""
     public = key.public_key()
-    builder = _builder(_subject(common), ca.subject, public, f"router {' '.join((node.name, *called))}")
+    builder = _builder(_subject(common), ca.subject, public, f"router {' '.join((node.name, *own_names))}")
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -135,7 +138,7 @@ def _subject(common: str) -> x509.Name:
 def _builder(
     subject: x509.Name, issuer: x509.Name, public: ed25519.Ed25519PublicKey, what: str
 ) -> x509.CertificateBuilder:
-    """Return a certificate in the making; one authority never gives one serial number to two of them."""
+    """Return the builder of a certificate. Its serial number is unique within the authority."""
     from cryptography import x509
 
     digest = hashlib.sha256(f"{_NAME} {what}".encode()).digest()
