@@ -7,6 +7,7 @@ import json
 import typing
 
 from om_agent import parse
+from om_agent.parse import keys
 
 from tests.security import canary
 from tests.support import helpers, tls
@@ -183,16 +184,25 @@ def slips() -> dict[str, bytes]:
     }
 
 
+# Where any line of text is good.
+FREE = ("rpc.virtual_host", "notify.virtual_host")
+
+
+def paths() -> list[str]:
+    """Where each declared key stands in `dual`: the first entry of a list has it."""
+    return ["nodes.0", *(path.replace("[]", ".0") for path, _ in keys.every())]
+
+
+def secret_paths() -> list[str]:
+    """Where each key stands whose value is declared to be a secret."""
+    return [path.replace("[]", ".0") for path, key in keys.every() if key.secret]
+
+
 def misplaced() -> dict[str, Raw]:
     """Well-formed metadata with a secret where something else is wanted, or something else where a secret is."""
     text, line = canary.secret("misplaced"), f"{canary.STEM}misplaced"
     found: dict[str, Raw] = {}
-    for path in (
-        "rpc.password", "notify.password", "router.mesh_password", "router.admin_password", "broker.erlang_cookie",
-        "tls.key", "tls.certificate", "tls.ca", "tls.ca_file", "rpc.port", "rpc.tls", "rpc.scheme", "notify.driver",
-        "rpc.hosts", "notify.nodes", "nodes", "nodes.0", "nodes.0.name", "nodes.0.address", "nodes.0.interior",
-        "nodes.0.role", "router.roles", "router.engine", "router", "broker", "tls", "rpc", "services", "sites",
-    ):  # fmt: skip
+    for path in paths():
         for kind, value in {
             "text": text + "\0",
             "list": [text],
@@ -201,7 +211,8 @@ def misplaced() -> dict[str, Raw]:
             "URL": f"rabbit://user:{line}@host:5672/",
             "very long": text * 40,
         }.items():
-            found[f"{path} is a {kind}"] = helpers.put(dual(), path, value)
+            if path not in FREE or kind != "URL":
+                found[f"{path} is a {kind}"] = helpers.put(dual(), path, value)
     found["a key that is a secret"] = helpers.put(dual(), "rpc." + text.replace(".", ""), "x")
     found["a key with a secret"] = helpers.put(dual(), "rpc.secret", text)
     found["a node's key that is a secret"] = helpers.put(dual(), "nodes.0." + text.replace(".", ""), 1)

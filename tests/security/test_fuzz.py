@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from om_agent.parse import keys, values
 
 from tests.security import shapes
 from tests.support import helpers
@@ -35,13 +36,23 @@ def corpus(tmp_path: pathlib.Path) -> pathlib.Path:
     return directory
 
 
+def dictionary(corpus: pathlib.Path) -> pathlib.Path:
+    """The names of the declared keys and the words that they take, so that the fuzzer need not find them by chance."""
+    names = {key.name for _, key in keys.every()}
+    words = {word for _, key in keys.every() if isinstance(key.value, values.Word) for word in key.value.known()}
+    path = corpus.parent / "keys.dict"
+    path.write_text("".join(f'"{word}"\n' for word in sorted(names | words)))
+    return path
+
+
 def fuzz(corpus: pathlib.Path, **environment: str) -> tuple[int, str]:
     """Run the fuzzer; returns its exit code and what it said."""
     if not importlib.util.find_spec("atheris"):
         helpers.skip("atheris is not installed")
     seed = random.randrange(1, 2**31)
     command = [sys.executable, "-m", "tests.security.fuzz_metadata", f"-runs={RUNS}", f"-max_total_time={SECONDS}"]
-    command += ["-max_len=16384", "-timeout=20", f"-seed={seed}", f"-artifact_prefix={corpus.parent}/", str(corpus)]
+    command += ["-max_len=16384", "-timeout=20", f"-seed={seed}", f"-artifact_prefix={corpus.parent}/"]
+    command += [f"-dict={dictionary(corpus)}", str(corpus)]
     done = subprocess.run(
         command, cwd=helpers.ROOT, env={**os.environ, "PYTHONPATH": str(helpers.ROOT), **environment},
         capture_output=True, text=True, errors="replace", timeout=SECONDS + 120, check=False,

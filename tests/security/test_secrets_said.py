@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import sys
 import typing
 
@@ -115,9 +116,29 @@ def test_a_slip_near_a_secret(slip: str, root: pathlib.Path, tmp_path: pathlib.P
         assert '"deploy_status_code": 2' in said
 
 
-def test_a_secret_in_the_wrong_place(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def at(raw: typing.Any, path: str) -> object:
+    """Return what stands at a dotted path."""
+    for step in path.split("."):
+        raw = raw[int(step) if isinstance(raw, list) else step]
+    return raw
+
+
+@pytest.mark.parametrize("path", shapes.secret_paths())
+def test_every_key_declared_secret_is_tried(path: str) -> None:
+    """As a good value in every command that only looks, and as a wrong one of each kind."""
+    assert canary.STEM in str(at(shapes.dual(), path))
+    assert len([name for name in shapes.misplaced() if name.startswith(f"{path} is ")]) == 6
+
+
+SECTIONS = {re.split(r"[. ]", name)[0] for name in shapes.misplaced()}
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_a_secret_in_the_wrong_place(section: str, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metadata.json"
-    for raw in shapes.misplaced().values():
+    for name, raw in shapes.misplaced().items():
+        if re.split(r"[. ]", name)[0] != section:
+            continue
         path.write_text(json.dumps({"oslo_messaging": raw}))
         for command in (["validate", "--json"], ["plan", "--root", str(root), "--node", "ctl-0"]):
             assert_silent(*run(*command, str(path)), 0, 2)

@@ -125,7 +125,7 @@ ONE, TWO = GOOD.certificate, CA.pem
     ids=["one", "two", "two with a line between", "CRLF", "trusted", "text around", "blank lines"],
 )
 def test_certificates_alone_are_kept_and_as_they_are(text: str, kept: str) -> None:
-    assert fields.check_certificate(text) == ""
+    assert fields.CERTIFICATE.good(text)
     assert fields.certificates(text) == kept
 
 
@@ -143,7 +143,7 @@ def test_certificates_alone_are_kept_and_as_they_are(text: str, kept: str) -> No
     ids=["empty", "text", "damaged marker", "text inside", "indented marker", "two kinds of marker", "text after"],
 )
 def test_what_is_no_certificate_or_a_damaged_one_is_refused(text: str) -> None:
-    assert fields.check_certificate(text)
+    assert not fields.CERTIFICATE.good(text)
 
 
 def test_a_sentence_says_what_to_do() -> None:

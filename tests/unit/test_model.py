@@ -72,7 +72,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     # shape
     "nothing": (None, [("oslo_messaging", "missing"), ("nodes", "missing"), ("rpc.password", "missing")]),
     "empty": ({}, [("nodes", "missing"), ("rpc.password", "missing")]),
-    "a list": ([], [("oslo_messaging", "wrong-type"), ("nodes", "missing"), ("rpc.password", "missing")]),
+    "a list": ([], [("oslo_messaging", "wrong-type")]),
     "unknown key": (put(D, "passwrd", "x"), [("oslo_messaging", "unknown-key")]),
     "unknown key in rpc": (put(D, "rpc.user", "x"), [("rpc", "unknown-key")]),
     "unknown key in notify": (put(D, "notify.delivery", "x"), [("notify", "unknown-key")]),
@@ -93,6 +93,11 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     ),
     "a link of text": (put(SITES, "sites.links.0.between", "dc1"), [("sites.links[0].between", "wrong-type")]),
     "a link that is text": (put(SITES, "sites.links.0", "dc1"), [("sites.links[0]", "wrong-type")]),
+    "a link that is null": (put(SITES, "sites.links.-", None), [("sites.links[1].between", "not-two-sites")]),
+    "a link with an unknown key for between": (
+        put(SITES, "sites.links.-", {"betwen": ["dc1", "dc2"]}),
+        [("sites.links[1]", "unknown-key")],
+    ),
     "a link without sites": (put(SITES, "sites.links.-", {"cost": 2}), [("sites.links[1].between", "not-two-sites")]),
     "two sites linked twice": (
         put(SITES, "sites.links.-", {"between": ["dc2", "dc1"]}),
@@ -174,6 +179,10 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "second users that are no list": (put(PINNED, "rpc.also_accept", SECOND), [("rpc.also_accept", "wrong-type")]),
     "no second user": (put(PINNED, "rpc.also_accept", []), [("rpc.also_accept", "empty-list")]),
     "a second user's name alone": (put(PINNED, "rpc.also_accept", ["second"]), [("rpc.also_accept[0]", "wrong-type")]),
+    "a second user that is null": (
+        put(PINNED, "rpc.also_accept", [None]),
+        [("rpc.also_accept[0].username", "missing"), ("rpc.also_accept[0].password", "missing")],
+    ),
     "half a second user": (
         put(PINNED, "rpc.also_accept", [{"password": "p"}, {"username": "x"}]),
         [("rpc.also_accept[0].username", "missing"), ("rpc.also_accept[1].password", "missing")],
@@ -302,7 +311,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "no nodes": (drop(D, "nodes"), [("nodes", "missing")]),
     "empty nodes": (put(D, "nodes", []), [("nodes", "empty-list")]),
     "nodes by name": (put(D, "nodes", {"a": "b"}), [("nodes", "wrong-type")]),
-    "a node that is text": (put(D, "nodes.1", "ctl-1"), [("nodes[1]", "wrong-type"), ("nodes[1].name", "missing")]),
+    "a node that is text": (put(D, "nodes.1", "ctl-1"), [("nodes[1]", "wrong-type")]),
     "a node without name": (drop(D, "nodes.1.name"), [("nodes[1].name", "missing")]),
     "a node with an odd name": (put(D, "nodes.1.name", "ctl 1"), [("nodes[1].name", "not-a-host")]),
     "a node's odd role": (put(D, "nodes.1.role", "a b"), [("nodes[1].role", "bad-text")]),

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from om_agent import errors, metadata, metadata_files, parse
+from om_agent.parse import keys, mapping
 
 from tests.support import helpers
 
@@ -28,30 +29,10 @@ JSON = st.recursive(
     max_leaves=12,
 )
 
-KEYS: dict[str, tuple[str, ...]] = {
-    "rpc": (
-        "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes",
-        "delivery", "response_timeout", "idle_timeout", "heartbeat", "also_accept",
-        "sasl_mechanism", "client_certificate_file", "client_key_file",
-    ),
-    "notify": (
-        "scheme", "port", "username", "password", "virtual_host", "tls", "hosts", "nodes", "driver", "also_accept",
-        "sasl_mechanism", "client_certificate_file", "client_key_file",
-    ),
-    "router": (
-        "engine", "roles", "clients", "inter_router_port", "edge_port", "http_port", "max_links", "max_connections",
-        "require_redundancy", "worker_threads", "link_cost", "link_capacity", "idle_timeout", "tls", "mesh_password",
-        "admin_password", "mesh_ca_file", "mesh_certificate_file", "mesh_key_file",
-    ),
-    "broker": ("cluster", "erlang_cookie", "dist_port", "metrics_port", "queues", "queue_manager",
-               "mirrored_queues", "tls", "distribution_tls"),
-    "tls": ("ca_file", "certificate_file", "key_file", "ca", "certificate", "key", "min_version", "ciphers"),
-    "sites": ("links",),
-}  # fmt: skip
-NODE_KEYS = ("name", "address", "host", "role", "site", "interior")
-PATHS = [f"{section}.{key}" for section, keys in KEYS.items() for key in keys]
-PATHS += [*KEYS, "nodes", "node", "services", *(f"nodes.1.{key}" for key in NODE_KEYS)]
-PATHS += ["sites.links.0", "sites.links.0.cost", "sites.links.0.between"]
+SECTIONS = {path: key.value.keys for path, key in keys.every() if isinstance(key.value, mapping.Nested)}
+# The second node and the first entry of every other list have the value that is wrong.
+PATHS = [path.replace("nodes[]", "nodes.1").replace("[]", ".0") for path, _ in keys.every()]
+PATHS += ["sites.links.0"]
 # Where a name stands; names may be repeated, so that people find them.
 NAMES = {"node", "services", "rpc.nodes", "rpc.hosts", "notify.nodes", "notify.hosts", "nodes.1.name"}
 NAMES |= {"nodes.1.address", "nodes.1.host", "nodes.1.site", "sites.links.0.between"}
@@ -67,7 +48,10 @@ CANARY = "Canary7Zq"
 
 def base(name: str) -> helpers.Raw:
     """Metadata in which every path of `PATHS` has its parents."""
-    return helpers.put(BASES[name], "sites", {"links": [{"cost": 1}]})
+    raw = helpers.put(BASES[name], "sites", {"links": [{"cost": 1}]})
+    for half in ("rpc", "notify"):
+        raw = helpers.put(raw, f"{half}.also_accept", [{"username": "second", "password": "p"}])
+    return raw
 
 
 def said(raw: object) -> list[errors.Problem]:
@@ -78,11 +62,10 @@ def said(raw: object) -> list[errors.Problem]:
         return list(e.problems)
 
 
-def test_the_list_of_keys_is_the_models() -> None:
-    """An unknown key's remedy names the known ones."""
-    for section, keys in KEYS.items():
+def test_an_unknown_keys_remedy_names_the_known_ones() -> None:
+    for section, known in SECTIONS.items():
         (problem,) = [p for p in said(helpers.put(helpers.default(), f"{section}.zz", 1)) if p.code == "unknown-key"]
-        assert problem.remedy.rpartition(": ")[2] == ", ".join(sorted(keys))
+        assert problem.remedy.rpartition(": ")[2] == ", ".join(sorted(key.name for key in known))
 
 
 @QUICK
@@ -92,7 +75,7 @@ def test_any_value_under_any_known_key(name: str, path: str, value: object) -> N
 
 
 @QUICK
-@hypothesis.given(st.dictionaries(st.sampled_from([*KEYS, "nodes", "node", "services"]), JSON))
+@hypothesis.given(st.dictionaries(st.sampled_from([key.name for key in keys.TOP]), JSON))
 def test_any_values_under_the_top_keys(raw: dict[str, object]) -> None:
     said(raw)
 

@@ -1,142 +1,126 @@
-"""The keys ``rpc`` and ``notify``: what carries each half, and who logs in there."""
+"""The model of ``rpc`` and ``notify``: what carries each half, and who logs in there."""
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 from om_agent import errors, fields, model
+from om_agent.parse import mapping
 
 
-def wants_tls(section: fields.Section) -> bool:
-    return fields.truth(section.raw("tls")) is True
-
-
-def check_tls_said(
-    rpc_section: fields.Section, notify_section: fields.Section, rpc: model.Backend, notify: model.Backend
+def check_tls_given(
+    rpc_given: mapping.Mapping, notify_given: mapping.Mapping, rpc: model.Backend, notify: model.Backend
 ) -> None:
-    """Passwords reach a router without TLS only if somebody has said so."""
-    said = rpc_section.has("tls")
-    for section, backend in ((rpc_section, rpc), (notify_section, notify)):
-        said = said or section.has("tls")
-        if backend.scheme is model.Scheme.AMQP and not said:
-            section.fail("tls", "tls-not-said")
+    """Note a half over routers for which nobody said whether clients use TLS: passwords may need it."""
+    given = False
+    for half, backend in ((rpc_given, rpc), (notify_given, notify)):
+        given = given or half.has("tls")
+        if backend.scheme is model.Scheme.AMQP and not given:
+            half.fail("tls", "tls-not-said")
 
 
-def parse_backend(section: fields.Section, other: model.Backend | None, nodes: tuple[model.Node, ...]) -> model.Backend:
-    """Return one half; what ``notify`` leaves out it takes from ``other``, the RPC half, as oslo.messaging does."""
-    half = "notify" if other else "rpc"
-    scheme = model.Scheme(
-        section.word("scheme", (other.scheme if other else model.Scheme.RABBIT).value, [s.value for s in model.Scheme])
-    )
-    default_port = scheme.record.port
-    if other and other.scheme is scheme:
-        default_port = other.port
-    alike = other if other and other.scheme is scheme else None
-    default = (alike.mechanism if alike else model.Mechanism.PLAIN).value
-    mechanism = model.Mechanism(section.word("sasl_mechanism", default, [m.value for m in model.Mechanism]))
+def make_backend(given: mapping.Mapping, rpc: model.Backend | None, nodes: tuple[model.Node, ...]) -> model.Backend:
+    """Return one half.
+
+    :param rpc: the RPC half when ``given`` is ``notify``, which takes from it what it leaves out, as oslo.messaging
+        does; else None.
+    """
+    scheme = _own_or_of(rpc, given, "scheme")
+    alike = rpc if rpc and rpc.scheme is scheme else None
+    mechanism = given["sasl_mechanism"] or (alike.mechanism if alike else model.Mechanism.PLAIN)
     external = mechanism is model.Mechanism.EXTERNAL
-    password = section.password("password")
-    if external:
-        for key in ("password", "also_accept"):
-            if section.has(key):
-                section.fail(key, "external-password")
-        password = ""
-    elif not section.has("password"):
-        password = other.password.reveal() if other else ""
-        if other is None or other.mechanism is model.Mechanism.EXTERNAL:
-            section.fail("password", "missing", hint=f"it is the password of the {half} user")
-    names = section.names("nodes", fields.check_host, "node")
-    hosts = section.names("hosts", fields.check_host, "host")
-    if names is not None and hosts is not None:
-        section.fail("hosts", "hosts-and-nodes")
-    username = section.text("username", other.username if other else "openstack", check=fields.check_username)
+    if given["nodes"] is not None and given["hosts"] is not None:
+        given.fail("hosts", "hosts-and-nodes")
     backend = model.Backend(
-        half=half,
+        half=given.path,
         scheme=scheme,
-        port=section.port("port", default_port),
-        username=username,
-        password=model.Secret(password),
-        virtual_host=section.text("virtual_host", other.virtual_host if other else "", check=fields.check_virtual_host),
-        tls=section.boolean("tls", other.tls if other else False),
-        hosts=hosts or (),
+        port=given["port"] or (alike.port if alike else scheme.record.port),
+        username=_own_or_of(rpc, given, "username"),
+        password=_password(given, rpc, external),
+        virtual_host=given["virtual_host"] or (rpc.virtual_host if rpc else ""),
+        tls=_own_or_of(rpc, given, "tls"),
+        hosts=given["hosts"] or (),
         nodes=(),
         mechanism=mechanism,
-        client_files=_parse_client_files(section, external, alike),
-        also_accept=_parse_accounts(section, "also_accept"),
+        client_files=_client_files(given, alike, external),
+        also_accept=tuple(model.Account(user["username"], user["password"]) for user in given["also_accept"]),
     )
-    if hosts is not None:
+    if given["hosts"] is not None:
         return backend
-    if other and not external and not any(section.has(key) for key in ("username", "password", "also_accept")):
-        backend = dataclasses.replace(backend, also_accept=other.also_accept)  # one user for both halves
-    if names is None and other and other.scheme is scheme:
-        return dataclasses.replace(backend, nodes=other.nodes, hosts=other.hosts)
-    return _place(section, backend, names, nodes)
+    one_user = not external and not any(given.has(name) for name in ("username", "password", "also_accept"))
+    if rpc and one_user:
+        backend = dataclasses.replace(backend, also_accept=rpc.also_accept)
+    if given["nodes"] is None and alike:
+        return dataclasses.replace(backend, nodes=alike.nodes, hosts=alike.hosts)
+    return _place(backend, given, nodes)
 
 
-def _parse_client_files(section: fields.Section, external: bool, other: model.Backend | None) -> tuple[str, ...]:
-    given = tuple(section.text(key, check=fields.check_path) for key in model.CLIENT_FILES)
+def _own_or_of(rpc: model.Backend | None, given: mapping.Mapping, name: str) -> typing.Any:
+    """Return the value of a key; that of the RPC half when ``notify`` leaves it out."""
+    return getattr(rpc, name) if rpc and given[name] is None else given[name]
+
+
+def _password(given: mapping.Mapping, rpc: model.Backend | None, external: bool) -> model.Secret:
+    if external:
+        for name in ("password", "also_accept"):
+            if given.has(name):
+                given.fail(name, "external-password")
+        return model.Secret("")
+    if not given.has("password"):
+        if rpc is None or rpc.mechanism is model.Mechanism.EXTERNAL:
+            given.fail("password", "missing", hint=f"it is the password of the {given.path} user")
+        elif rpc:
+            return rpc.password
+    found: model.Secret = given["password"]
+    return found
+
+
+def _client_files(given: mapping.Mapping, alike: model.Backend | None, external: bool) -> tuple[str, ...]:
+    """Return the certificate and the key that services log in with."""
     if not external:
-        for key in model.CLIENT_FILES:
-            if section.has(key):
-                section.fail(key, "client-files-unused")
+        for name in model.CLIENT_FILES:
+            if given.has(name):
+                given.fail(name, "client-files-unused")
         return ()
-    if other and not any(section.has(key) for key in model.CLIENT_FILES):
-        return other.client_files
-    for key in model.CLIENT_FILES:
-        if not section.has(key):
-            section.fail(key, "external-files")
-    return given
+    if alike and not any(given.has(name) for name in model.CLIENT_FILES):
+        return alike.client_files
+    for name in model.CLIENT_FILES:
+        if not given.has(name):
+            given.fail(name, "external-files")
+    return tuple(given[name] for name in model.CLIENT_FILES)
 
 
-def _parse_accounts(parent: fields.Section, key: str) -> tuple[model.Account, ...]:
-    raw = parent.raw(key)
-    if raw is not None and not isinstance(raw, list):
-        parent.fail(key, "wrong-type", found=fields.type_name(raw), wanted="a list")
-    elif raw is not None and not raw:
-        parent.fail(key, "empty-list", what="user")
-    found = []
-    for i, item in enumerate(raw if isinstance(raw, list) else ()):
-        section = fields.Section(item, parent.at(f"{key}[{i}]"), parent.problems)
-        for needed in ("username", "password") if isinstance(item, dict) else ():
-            if not section.has(needed):
-                section.fail(needed, "missing", hint="a user has a name and a password")
-        username = section.text("username", check=fields.check_username)
-        found.append(model.Account(username, model.Secret(section.password("password"))))
-        section.done()
-    return tuple(found)
+def _place(backend: model.Backend, given: mapping.Mapping, nodes: tuple[model.Node, ...]) -> model.Backend:
+    """Return ``backend`` with the nodes that carry it.
 
-
-def _place(
-    section: fields.Section, backend: model.Backend, names: tuple[str, ...] | None, nodes: tuple[model.Node, ...]
-) -> model.Backend:
-    """Return ``backend`` carried by the nodes called ``names``, or by those that are meant for it: every controller for
-    a broker, every node with an interior router for a mesh."""
+    These are the nodes that the half names. When it names none, every controller carries a broker, and every node with
+    an interior router carries a mesh.
+    """
+    names = given["nodes"]
     by_name = {fields.host_key(n.name): n for n in nodes}
     for i, name in enumerate(names or ()):
         if fields.host_key(name) not in by_name:
-            section.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
+            given.fail(f"nodes[{i}]", "unknown-node", name=errors.quoted(name))
     routed = backend.scheme is model.Scheme.AMQP
     if names is not None:
-        keys = map(fields.host_key, names)
-        carriers = [by_name[key] for key in keys if key in by_name]
+        by_key = map(fields.host_key, names)
+        carriers = [by_name[key] for key in by_key if key in by_name]
+    elif routed:
+        carriers = [n for n in nodes if n.router is model.RouterMode.INTERIOR]
     else:
-        carriers = [n for n in nodes if (n.router is model.RouterMode.INTERIOR if routed else n.role == "controller")]
+        carriers = [n for n in nodes if n.role == "controller"]
     if nodes and names is None and not carriers:
-        section.fail("", "no-interior" if routed else "no-carrier", half=backend.half)
+        given.fail("", "no-interior" if routed else "no-carrier", half=backend.half)
     return dataclasses.replace(backend, nodes=tuple(n.name for n in carriers), hosts=tuple(n.host for n in carriers))
 
 
-def parse_oslo(rpc: fields.Section, notify: fields.Section) -> model.Oslo:
-    drivers = ("messagingv2", "messaging", "noop", "log", "routing", "test")
-    timeout = rpc.integer("response_timeout", 0, 0, 86400)
+def make_oslo(rpc_given: mapping.Mapping, notify_given: mapping.Mapping) -> model.Oslo:
+    """Return what the services' oslo.messaging is told besides the URLs."""
     return model.Oslo(
-        notification_driver=notify.word("driver", "messagingv2", drivers),
-        delivery=model.Delivery(
-            rpc.word("delivery", model.Delivery.CALLS.value, [delivery.value for delivery in model.Delivery])
-        ),
-        rpc_response_timeout=timeout or None,
-        # Stock AMQP 1.0 never notices a dead router, and RabbitMQ only after 60 s; with 5 s a frozen router was left
-        # after 6.9 s and lost 2 calls instead of every one (measured, doc/design.rst).
-        amqp_idle_timeout=rpc.integer("idle_timeout", 5, 1, 3600),
-        rabbit_heartbeat=rpc.integer("heartbeat", 30, 2, 3600),
+        notification_driver=notify_given["driver"],
+        delivery=rpc_given["delivery"],
+        rpc_response_timeout=rpc_given["response_timeout"] or None,
+        amqp_idle_timeout=rpc_given["idle_timeout"],
+        rabbit_heartbeat=rpc_given["heartbeat"],
     )

@@ -1,4 +1,4 @@
-"""The keys ``nodes``, ``router.roles`` and ``sites``: which nodes there are, and what their routers are for."""
+"""The model of ``nodes`` and ``sites``: which nodes there are, and what their routers are for."""
 
 from __future__ import annotations
 
@@ -7,26 +7,7 @@ import itertools
 import typing
 
 from om_agent import errors, fields, model
-
-
-def parse_roles(section: fields.Section) -> dict[str, model.RouterMode]:
-    """Return what the metadata says routers are for, by role."""
-    roles: dict[str, model.RouterMode] = {}
-    raw = section.raw("roles")
-    if raw is not None and not isinstance(raw, dict):
-        section.fail("roles", "wrong-type", found=fields.type_name(raw), wanted="a mapping")
-    for role in raw if isinstance(raw, dict) else ():
-        if isinstance(role, str) and not fields.check_word(role):
-            modes = fields.Section(raw, section.at("roles"), section.problems)
-            default = _mode_of(role, roles)
-            roles[role] = model.RouterMode(modes.word(role, default.value, [m.value for m in model.RouterMode]))
-        else:
-            section.fail("roles", "not-a-role", role=errors.key_name(role))
-    return roles
-
-
-def _mode_of(role: str, roles: typing.Mapping[str, model.RouterMode]) -> model.RouterMode:
-    return roles.get(role, model.RouterMode.INTERIOR if role == "controller" else model.RouterMode.EDGE)
+from om_agent.parse import mapping
 
 
 def place_routers(
@@ -45,128 +26,105 @@ def place_routers(
     return tuple(n if n.router is wanted else dataclasses.replace(n, router=wanted) for n, wanted in placed)
 
 
-def check_interiors(top: fields.Section, d: model.Deployment) -> None:
-    """``nodes`` of a half and ``interior`` of a node are two ways to say the same thing: they must not contradict."""
-    raw, named = top.raw("nodes"), model.interiors(d)
-    for i, node in enumerate(raw if isinstance(raw, list) else ()):
-        said = fields.truth(node.get("interior")) if isinstance(node, dict) and node.get("interior") != "" else None
-        if said is not None and said != (node.get("name") in named):
-            half = d.routed[0].half
-            top.fail(f"nodes[{i}].interior", "interior-differs", half=half, name=errors.quoted(node.get("name")))
+def check_interiors(top: mapping.Mapping, d: model.Deployment) -> None:
+    """Note each node whose ``interior`` contradicts ``nodes`` of the half that routers carry."""
+    named = model.interiors(d)
+    half = d.routed[0].half
+    for i, node in enumerate(top["nodes"]):
+        if node["interior"] is not None and node["interior"] != (node["name"] in named):
+            top.fail(f"nodes[{i}].interior", "interior-differs", half=half, name=errors.quoted(node["name"]))
 
 
-def parse_nodes(top: fields.Section, roles: dict[str, model.RouterMode], tls: bool) -> tuple[model.Node, ...]:
-    raw = top.raw("nodes")
-    if not isinstance(raw, list):
-        code = "missing" if raw is None else "wrong-type"
-        top.fail(
-            "nodes", code, hint="list every node with name and address", found=fields.type_name(raw), wanted="a list"
-        )
-        return ()
-    if not raw:
-        top.fail("nodes", "empty-list", what="node")
-    nodes = [_parse_node(fields.Section(item, f"nodes[{i}]", top.problems), roles, tls) for i, item in enumerate(raw)]
-    told = _check_distinct(top, "name", nodes, ())
-    alike = _check_distinct(top, "address", nodes, {i for i in told if nodes[i].address == nodes[i].name})
-    derived = {i for i in told if nodes[i].host == nodes[i].name} | {
-        i for i in alike if nodes[i].host == nodes[i].address
-    }
+def make_nodes(top: mapping.Mapping) -> tuple[model.Node, ...]:
+    """Return the nodes, each with what its router is for if no half has a key ``nodes``."""
+    roles: dict[str, model.RouterMode] = top["router"]["roles"]
+    tls = top["rpc"]["tls"] is True or top["notify"]["tls"] is True
+    nodes = [_make_node(given, roles, tls) for given in top["nodes"]]
+    same_name = _check_distinct(top, "name", nodes, ())
+    derived = {i for i in same_name if nodes[i].address == nodes[i].name}
+    same_address = _check_distinct(top, "address", nodes, derived)
+    derived = {i for i in same_name if nodes[i].host == nodes[i].name}
+    derived |= {i for i in same_address if nodes[i].host == nodes[i].address}
     _check_distinct(top, "host", nodes, derived)
     _check_crossed(top, nodes)
     return tuple(nodes)
 
 
-def _check_distinct(
-    top: fields.Section, key: str, nodes: typing.Sequence[model.Node], quiet: typing.Collection[int]
-) -> list[int]:
-    """Note each node, ``quiet`` ones aside, that shares a value of ``key`` with one before it; return their places.
+def _make_node(given: mapping.Mapping, roles: dict[str, model.RouterMode], tls: bool) -> model.Node:
+    name, role, interior = given["name"], given["role"], given["interior"]
+    address = given["address"] or name
+    mode = model.RouterMode.INTERIOR if role == "controller" else model.RouterMode.EDGE
+    mode = roles.get(role, mode)
+    if interior is not None:
+        mode = model.RouterMode.INTERIOR if interior else model.RouterMode.EDGE
+    host = given["host"] or (name if tls else address)
+    return model.Node(name=name, address=address, host=host, role=role, site=given["site"], router=mode)
 
-    What is one name to DNS may not be two nodes, and an IPv6 address has several spellings.
+
+def _check_distinct(
+    top: mapping.Mapping, key: str, nodes: typing.Sequence[model.Node], derived: typing.Collection[int]
+) -> list[int]:
+    """Note each node that shares a value of ``key`` with a node before it, and return the places of these nodes.
+
+    Two nodes may not have what is one name to DNS, and an IPv6 address has several spellings.
+
+    :param derived: places of nodes whose value follows from another key, at which the problem is already noted.
     """
     seen: dict[str, int] = {}
-    told = []
+    noted = []
     for i, node in enumerate(nodes):
         value = getattr(node, key)
         first = seen.setdefault(fields.host_key(value), i)
-        if value and first != i and i not in quiet:
-            told.append(i)
+        if value and first != i and i not in derived:
+            noted.append(i)
             code = "twice" if fields.is_address(value) or value == getattr(nodes[first], key) else "same-name"
             top.fail(f"nodes[{i}].{key}", code, name=errors.quoted(value), first=f"nodes[{first}].{key}")
-    return told
+    return noted
 
 
 def _spelled(node: model.Node, keys: typing.Sequence[str]) -> dict[str, str]:
     return {key: fields.host_key(getattr(node, key)) for key in keys}
 
 
-def _check_crossed(top: fields.Section, nodes: typing.Sequence[model.Node]) -> None:
-    """Note each pair of nodes one of which has what leads to the other as its host or address: a connector, or a
-    broker that joins the cluster, would reach the wrong one of the two."""
+def _check_crossed(top: mapping.Mapping, nodes: typing.Sequence[model.Node]) -> None:
+    """Note each pair of nodes where the host or address of one leads to the other.
+
+    A connector, or a broker that joins the cluster, would reach the wrong one of the two.
+    """
     keys = ("name", "address", "host")
     spelled = [_spelled(node, keys) for node in nodes]
     owners: dict[tuple[str, str], int] = {}
     for i, values in enumerate(spelled):
         for key, value in values.items():
             owners.setdefault((key, value), i)
-    told: set[frozenset[int]] = set()
+    noted: set[frozenset[int]] = set()
     for i, values in enumerate(spelled):
-        given = [key for key in ("host", "address") if key == "address" or values["host"] != values["address"]]
-        for key, other in itertools.product(given, keys):
+        checked = [key for key in ("host", "address") if key == "address" or values["host"] != values["address"]]
+        for key, other in itertools.product(checked, keys):
             j = owners.get((other, values[key]), i)
             pair = frozenset((i, j))
             alike = any(values[k] == spelled[j][k] for k in keys)  # noted by `_check_distinct`, or the node itself
-            if values[key] and not alike and pair not in told:
-                told.add(pair)
+            if values[key] and not alike and pair not in noted:
+                noted.add(pair)
                 shown = {"name": errors.quoted(getattr(nodes[i], key)), "first": f"nodes[{j}].{other}"}
                 top.fail(f"nodes[{i}].{key}", "crossed-node", **shown)
 
 
-def _parse_node(section: fields.Section, roles: dict[str, model.RouterMode], tls: bool) -> model.Node:
-    name = section.text("name", check=fields.check_host)
-    if not section.has("name"):
-        section.fail("name", "missing", hint="it is how the nodes are told apart")
-    address = section.text("address", name, check=fields.check_host)
-    host = section.text("host", name if tls else address, check=fields.check_host)
-    role = section.text("role", "controller", check=fields.check_word)
-    mode = _mode_of(role, roles)
-    if section.has("interior"):
-        mode = model.RouterMode.INTERIOR if section.boolean("interior", False) else model.RouterMode.EDGE
-    node = model.Node(
-        name=name,
-        address=address,
-        host=host,
-        role=role,
-        site=section.text("site", "", check=fields.check_word),
-        router=mode,
-    )
-    section.done()
-    return node
-
-
-def parse_sites(top: fields.Section, nodes: tuple[model.Node, ...]) -> tuple[model.SiteLink, ...]:
-    section = top.section("sites")
-    raw = section.raw("links")
-    if raw is not None and not isinstance(raw, list):
-        section.fail("links", "wrong-type", found=fields.type_name(raw), wanted="a list")
-    known = {n.site for n in nodes if n.site}
+def make_site_links(sites: mapping.Mapping, nodes: tuple[model.Node, ...]) -> tuple[model.SiteLink, ...]:
+    """Return the links between sites, sorted by the names of the sites."""
+    known = sorted({n.site for n in nodes if n.site})
     links: dict[frozenset[str], model.SiteLink] = {}
-    for i, item in enumerate(raw if isinstance(raw, list) else ()):
-        at = f"links[{i}]"
-        link = fields.Section(item, section.at(at), section.problems)
-        cost = link.integer("cost", 1, 1, model.MAX_COST)
-        told = len(section.problems)
-        names = link.names("between", fields.check_word, "site") or ()
-        for j, name in enumerate(names):
-            if name not in known:
-                link.fail(f"between[{j}]", "not-one-of", known=", ".join(sorted(known)) or "the sites of nodes")
-        if len(section.problems) > told or not isinstance(item, dict):
-            pass  # what is wrong has been said
-        elif len(names) != 2:
-            link.fail("between", "not-two-sites")
+    for given in sites["links"]:
+        names = given["between"]
+        unknown = [i for i, name in enumerate(names) if name not in known]
+        for i in unknown:
+            given.fail(f"between[{i}]", "not-one-of", known=", ".join(known) or "the sites of nodes")
+        if unknown or not given.sound:
+            continue  # further problems would only follow from those that are noted
+        if len(names) != 2:
+            given.fail("between", "not-two-sites")
         elif frozenset(names) in links:
-            link.fail("between", "linked-twice", sites=" and ".join(sorted(names)))
+            given.fail("between", "linked-twice", sites=" and ".join(sorted(names)))
         else:
-            links[frozenset(names)] = model.SiteLink((min(names), max(names)), cost)
-        link.done()
-    section.done()
+            links[frozenset(names)] = model.SiteLink((min(names), max(names)), given["cost"])
     return tuple(sorted(links.values(), key=lambda link: link.between))
