@@ -355,7 +355,7 @@ FAILURES = {
     "a directory is in the way": (
         f"rm {CONF_PATH}; mkdir {CONF_PATH}",
         f"rmdir {CONF_PATH}",
-        r"exit code [46]\): .*neutron\.conf is a symbolic link, or no file at all",
+        r"exit code [46]\): .*neutron\.conf is a symbolic link or not a regular file",
     ),
     "the hieradata is damaged": (
         "echo '{{\"canary' >{root}/etc/om-agent/hieradata/messaging.json",

@@ -273,7 +273,7 @@ def test_owner_group_and_mode(sandbox: Sandbox) -> None:
     files[str(old)]["owner"] = "no-such-user"
     sandbox.data(manage_service=False, config_files=files)
     run = sandbox.apply()
-    assert run.code == FAILED and "there is no user no-such-user" in run.output
+    assert run.code == FAILED and "the user no-such-user does not exist" in run.output
 
 
 ORIGINALS = {
@@ -346,7 +346,7 @@ def test_missing_directory_fails_before_any_unit_is_touched(sandbox: Sandbox) ->
     )
     run = sandbox.apply()
     assert run.code == CHANGED_AND_FAILED, run.output
-    assert f"{missing} cannot be made: there is no directory {missing.parent}" in run.output
+    assert f"cannot create {missing}: the directory {missing.parent} does not exist" in run.output
     assert present.exists() and not missing.parent.exists()
     assert sandbox.changes() == []
 

@@ -1,6 +1,7 @@
-# Messaging is right before OpenStack's services are configured (step 3 and later). A node that is right already is left
-# alone, so that each step may ask. What was kept down by om-agent-apply.service, at the first boot, starts then.
-# A role may have this manifest twice, so it names no variable that could be assigned twice.
+# Configure messaging before OpenStack's services are configured (step 3 and later). om-agent changes nothing on a node
+# that is already correct, so every step may run it. Then start the units that om-agent-apply.service kept down at the
+# first boot.
+# A role may include this manifest twice, so it assigns no variable.
 if Integer(hiera('step')) >= 2 {
   [{
     'command'   => 'om-agent apply',
@@ -10,8 +11,8 @@ if Integer(hiera('step')) >= 2 {
     'tries'     => 1,
   }].each |Hash $agent| {
     ensure_resource('exec', 'om-agent apply', $agent)
-    # A service's own classes remove what they have no parameter for. Where they changed the configuration, it is made
-    # right once more before that service is started. Nothing runs for a service that the catalog does not have.
+    # A service's own classes remove every key for which they have no parameter. If they changed the configuration, run
+    # om-agent again before that service starts. Nothing runs for a service that is not in the catalog.
     [
       'aodh', 'barbican', 'ceilometer', 'cinder', 'congress', 'designate', 'glance', 'heat', 'ironic', 'keystone',
       'manila', 'mistral', 'neutron', 'nova', 'novajoin', 'octavia', 'sahara', 'swift', 'tacker',

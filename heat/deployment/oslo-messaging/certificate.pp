@@ -1,5 +1,5 @@
-# This node's certificate for messaging. The users of router and broker may read its key; a router reads a new one when
-# it starts, RabbitMQ by itself.
+# This node's certificate for messaging. The users of the router and the broker may read its key. A router reads a new
+# certificate only when it starts; RabbitMQ loads it while it runs.
 include certmonger
 ensure_resource('certmonger_certificate', 'messaging', {
   'ensure'       => 'present',

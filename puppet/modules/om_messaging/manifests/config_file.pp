@@ -1,12 +1,12 @@
-# @summary Holds some keys of one configuration file that belongs to somebody else.
+# @summary Manages some keys of one configuration file that belongs to another program.
 #
-# Other keys, comments, their order and the inode of the file stay as they are. The directory of the file must exist.
-# A file that does not exist is made, readable by its owner and group only, before the first key is written to it;
-# it is not made when no key has a value. A symbolic link is refused: whoever owns the directory could make it lead to
-# another's file at any time.
+# Other keys, comments, their order and the inode of the file do not change. The directory of the file must exist. If
+# the file does not exist, puppet creates it before it writes the first key, and only its owner and group can read it.
+# puppet does not create it when no key has a value. It refuses a symbolic link, because the owner of the directory
+# could redirect the link to any other file at any time.
 #
 # @param settings
-#   Section, key, value. A key whose value is undef is removed.
+#   The settings as a hash of sections, keys and values. puppet removes a key whose value is undef.
 # @param path
 #   The configuration file.
 # @param owner
@@ -16,12 +16,12 @@
 # @param mode
 #   The mode of the file; not managed by default, except that a new file gets 0640.
 # @param style
-#   Which program reads the file: oslo.config, or PasteDeploy.
+#   The program that reads the file: `oslo` is oslo.config, `paste` is PasteDeploy.
 # @param removable_sections
-#   Sections that are removed with their last key: those that were not in the file before. The header of any other
-#   section stays.
+#   Sections that puppet removes with their last key. Name the sections that were not in the file before. The header of
+#   any other section stays.
 # @param units
-#   Services, declared elsewhere, that are restarted when a key changes.
+#   Service resources, declared elsewhere, that puppet restarts when a key changes.
 #
 # @example Move nova's RPC to the router
 #   om_messaging::config_file { '/etc/nova/nova.conf':
@@ -49,7 +49,7 @@ define om_messaging::config_file (
     default => undef,
   }
 
-  # Before the first key, which may be a secret.
+  # Set owner and mode before writing the first key, because its value may be a secret.
   if $has_values or $has_attributes {
     om_messaging_file { $path:
       ensure => $ensure,

@@ -1,20 +1,24 @@
-# @summary Edits the messaging keys of OpenStack services and restarts what reads them.
+# @summary Edits the messaging keys of OpenStack services and restarts the services that read them.
 #
-# Every parameter can come from hieradata. Configuration files and stamps are written first, then the units of
-# routers and brokers are started or restarted, then those units of services whose keys changed, and last the routers
-# and brokers that nobody uses any more are stopped. A failure in one step keeps the later steps from running.
+# Every parameter can come from hieradata. The class works in four steps. A failure in one step stops the later steps.
+#
+# 1. Write configuration files and stamps.
+# 2. Start or restart the units of routers and brokers.
+# 3. Restart the units of services whose keys changed.
+# 4. Stop the routers and brokers that no service uses any more.
 #
 # @param config_files
-#   Which keys each configuration file must have. Hieradata gives a plain hash: the module's own data makes it
-#   Sensitive and adds up all levels of the hierarchy.
+#   The keys that each configuration file must have. Hieradata is a plain hash: the module's own data makes it Sensitive
+#   and merges all levels of the hierarchy.
 # @param units
-#   The units of the router and the broker. `config_digest` stands for files that puppet does not write: when it
-#   changes, a running unit is restarted once.
+#   The units of the router and the broker. `config_digest` is a digest of files that puppet does not write. When it
+#   changes, puppet restarts a running unit once.
 # @param manage_service
-#   Whether units are managed at all. When false (images, tests) there is no service resource, and no stamp, so that
-#   the next run that does manage units restarts what still runs with an older configuration.
+#   Whether puppet manages units. When false (images, tests) the catalog has no service resource and no stamp. The next
+#   run that manages units then restarts the units that still run with an older configuration.
 # @param state_dir
-#   Where the digest that each unit was last restarted for is kept. Its parent directory must exist.
+#   The directory of the stamps. A stamp has the digest for which puppet last restarted a unit. The parent directory
+#   must exist.
 # @param service_provider
 #   The provider of the service resources, instead of the platform's own.
 #
@@ -96,7 +100,7 @@ class om_messaging (
       }
     }
 
-    # Neither started nor enabled: puppet restarts such a unit only when it runs.
+    # Without ensure and enable, puppet only restarts such a unit, and only if it runs.
     service { $service_units:
       provider => $service_provider,
       require  => $config + $stamps + $first,

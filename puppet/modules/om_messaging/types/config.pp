@@ -1,6 +1,6 @@
-# @summary What is wanted of one configuration file. Attributes that are not given are left as they are.
+# @summary The desired state of one configuration file. Attributes that are not given do not change.
 #
-# It cannot be called Config_file: that name is the resource type which the define om_messaging::config_file makes.
+# The name cannot be Config_file, because the define om_messaging::config_file is a resource type of that name.
 type Om_messaging::Config = Struct[{
   settings                     => Om_messaging::Settings,
   Optional[owner]              => String[1],

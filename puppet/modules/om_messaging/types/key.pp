@@ -1,2 +1,2 @@
-# @summary The name of an option, as oslo.config spells it: no blanks, and nothing that ends a name or starts a comment.
+# @summary The name of an option as in oslo.config, without spaces and characters that end a name or start a comment.
 type Om_messaging::Key = Pattern[/\A[^\s=:#;\[\]]+\z/]

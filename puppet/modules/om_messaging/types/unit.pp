@@ -1,4 +1,4 @@
-# @summary What is wanted of the unit of a router or a broker. Attributes that are not given are left as they are.
+# @summary The desired state of the unit of a router or a broker. Attributes that are not given do not change.
 type Om_messaging::Unit = Struct[{
   Optional[ensure]        => Enum['running', 'stopped'],
   Optional[enable]        => Boolean,

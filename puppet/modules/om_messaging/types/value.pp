@@ -1,2 +1,2 @@
-# @summary What stands behind the equals sign: one line, which neither starts nor ends with a blank.
+# @summary The value of a key: one line without spaces at the start or the end.
 type Om_messaging::Value = Pattern[/\A(?:\S(?:[^\r\n\0]*\S)?)?\z/]

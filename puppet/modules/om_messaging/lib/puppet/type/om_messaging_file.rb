@@ -1,13 +1,13 @@
 # frozen_string_literal: true
 
 Puppet::Type.newtype(:om_messaging_file) do
-  @doc = "@summary Holds owner, group and mode of a configuration file, and that there is one.
+  @doc = "@summary Manages the owner, group and mode of a configuration file, and whether the file exists.
 
-  What is in the file is no matter. Other than a `file` it never follows a link, not even one that takes the file's place at the last moment, so that
-  whoever may write in the directory is given no other file."
+  It does not manage the content. Unlike `file`, it never follows a link, not even one that replaces the file at the
+  last moment. So nobody who can write in the directory can make puppet give away another file."
 
   ensurable do
-    desc 'Whether the file is made, empty, when there is none; what is there is never removed.'
+    desc 'Whether puppet creates an empty file if there is none. It never removes an existing file.'
     newvalue(:present) { provider.create }
     defaultto { nil }
   end
@@ -36,7 +36,7 @@ Puppet::Type.newtype(:om_messaging_file) do
   end
 
   newproperty(:mode) do
-    desc 'The permissions, as octal digits or as chmod(1) takes them.'
+    desc 'The permissions, as octal digits or in the symbolic form of chmod(1).'
 
     def insync?(current)
       provider.permissions(should, current.to_i(8)) == current.to_i(8)

@@ -3,32 +3,34 @@
 module PuppetX; end
 module PuppetX::OmMessaging; end
 
-# The text of one configuration file, read as its reader reads it and changed line by line.
+# The text of one configuration file. It is parsed like the program that uses the file parses it, and edited line by
+# line.
 #
-# Two programs read such files. oslo.config reads those of style `oslo`: only a blank or a tab at the start of a line
-# continues a value, and section names have no case but for DEFAULT. PasteDeploy reads those of style `paste` with
-# Python's ConfigParser: a line continues a value when it is indented further than the key, blank lines and comments may
-# stand between, and a section or a key may be indented. om_agent/ini.py does the same; a test holds the two together.
+# Two programs read such files. oslo.config reads those of style `oslo`: only a line that starts with a space or a tab
+# continues a value, and section names are case-insensitive except DEFAULT. PasteDeploy reads those of style `paste`
+# with Python's ConfigParser: a line continues a value when its indent is deeper than that of the key, blank lines and
+# comments may come between, and a section or a key may be indented. om_agent/ini.py does the same; a test compares the
+# two.
 #
-# Lines are kept as bytes, so any encoding and any line end survive. Whether the last line ends with a newline is a
-# property of the file that no change alters. Puppet's own IniFile cannot be used: it leaves blank lines and empty
-# sections behind, and loses the first of two sections of the same name.
+# Lines are kept as bytes, so that any encoding and any line end survive. No change adds or removes the newline at the
+# end of the file. Puppet's own IniFile cannot be used: it leaves blank lines and empty sections behind, and it loses
+# the first of two sections of the same name.
 class PuppetX::OmMessaging::IniText
-  # A block of lines: the header's index, and one past the last line.
+  # A section: its name, the index of its header, and the index after its last line.
   Section = Struct.new(:name, :first, :stop)
 
-  # What a line is to the reader: :blank, :comment, :header, :key, :more (it continues a value) or :bad.
+  # One parsed line. Its kind is :blank, :comment, :header, :key, :more (it continues a value) or :bad.
   Line = Struct.new(:kind, :name, :value, :start, :stop)
 
-  # What Python takes for white space, as UTF-8, by length in bytes.
+  # The characters that are white space in Python, as UTF-8, by length in bytes.
   WHITE = [
     "\t\n\v\f\r\x1c\x1d\x1e\x1f ".b.chars,
     ["\u0085", "\u00a0"].map(&:b),
     [0x1680, *0x2000..0x200a, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000].map { |code| [code].pack('U').b },
   ].freeze
 
-  # Sections of this kind are kept in order at the end of a file, so that the result does not depend on which of
-  # them was written first.
+  # Sections with this prefix are sorted at the end of a file, so that the result does not depend on the order in which
+  # they were written.
   ORDERED = 'oslo_messaging_'
 
   def initialize(text, style = 'oslo')
@@ -41,13 +43,13 @@ class PuppetX::OmMessaging::IniText
     @rows.join("\n".b)
   end
 
-  # The value of a key, or nil. A value of several lines, or of several assignments, comes joined by newlines.
+  # Returns the value of a key, or nil. Newlines join the lines of a long value, and the values of repeated assignments.
   def get(section, key)
     found = entries(section, key)
     found.map { |place| value_of(place) }.join("\n") unless found.empty?
   end
 
-  # The key gets this value and no other. The last assignment is the one that counts, so that is the one that stays.
+  # Gives the key exactly this value. The last assignment counts for the program that reads the file, so that one stays.
   def set(section, key, value)
     *others, last = entries(section, key)
     return add(section, key, value.b) if last.nil?
@@ -58,7 +60,7 @@ class PuppetX::OmMessaging::IniText
     others.reverse_each { |place| drop(place) }
   end
 
-  # Removes the key, and with it the section when nothing is left there and `emptied` says so.
+  # Removes the key. If `emptied` is true, also removes its section when nothing is left in it.
   def remove(section, key, emptied = false)
     entries(section, key).reverse_each do |place|
       drop(place)
@@ -98,7 +100,7 @@ class PuppetX::OmMessaging::IniText
 
   # -- lines
 
-  # Python takes a carriage return for the end of a line.
+  # Python ends a line at a carriage return.
   def stray_return?(row)
     row.delete_suffix("\r".b).include?("\r".b)
   end
@@ -215,7 +217,7 @@ class PuppetX::OmMessaging::IniText
     row.byteslice(start, [stop_of(row) - start, 0].max)
   end
 
-  # How deep a line is indented, as Python counts.
+  # Returns the indent of a line in characters, as Python counts it.
   def characters(row, bytes)
     row.byteslice(0, bytes).force_encoding(Encoding::UTF_8).length
   end
@@ -237,7 +239,7 @@ class PuppetX::OmMessaging::IniText
     end
   end
 
-  # One past the last line that continues the value of a key.
+  # Returns the index after the last line that continues the value of a key.
   def stop_of_entry(place)
     last = place
     ((place + 1)...@rows.length).each do |index|
@@ -253,7 +255,7 @@ class PuppetX::OmMessaging::IniText
     [lines[place].value, *more.map { |index| strip(@rows[index]) }].join("\n".b)
   end
 
-  # Puts a row in the place of a key and of the lines that continue it; comments between them stay.
+  # Replaces a key, and the lines that continue it, with a row. Comments between them stay.
   def drop(place, *row)
     stop = stop_of_entry(place)
     kept = ((place + 1)...stop).select { |index| lines[index].kind == :comment }.map { |index| @rows[index] }
@@ -273,7 +275,7 @@ class PuppetX::OmMessaging::IniText
     @rows[index].end_with?("\r".b) ? "\r".b : ''.b
   end
 
-  # Below the key's commented example if there is one, else below the last line that is not blank.
+  # Returns the index of the line below which to add a key: its commented example, or the last line that is not blank.
   def place_in(block, key)
     example = %r{\A\s*[#;]+\s*#{Regexp.escape(key.b)}\s*=}n
     indexes = (block.first...block.stop).to_a
@@ -281,13 +283,14 @@ class PuppetX::OmMessaging::IniText
     found || indexes.reverse.find { |index| lines[index].kind != :blank }
   end
 
-  # What the next line is that is neither blank nor a comment.
+  # Returns the kind of the next line that is neither blank nor a comment.
   def after(place)
     found = lines.drop(place + 1).find { |line| !%i[blank comment].include?(line.kind) }
     found&.kind
   end
 
-  # The blanks before a new line: those of its neighbours, or the lines behind it would continue its value.
+  # Returns the indent of a new line. It is that of its neighbours; otherwise the lines after it would continue its
+  # value.
   def indent(first, place)
     before = ((first + 1)..place).select { |index| lines[index].kind == :key }
     behind = ((place + 1)...@rows.length).select { |index| %i[key header].include?(lines[index].kind) }
@@ -310,7 +313,8 @@ class PuppetX::OmMessaging::IniText
     sections.reverse.take_while { |block| block.name.start_with?(ORDERED) }.reverse
   end
 
-  # Takes away what add_section had put there: the header, and the blank line behind or (at the end) before it.
+  # Removes the lines that add_section added: the header, and the blank line after it, or before it at the end of the
+  # file.
   def remove_section(first)
     stop = sections.find { |block| block.first == first }.stop
     return unless (first + 1...stop).all? { |index| lines[index].kind == :blank }
@@ -320,7 +324,7 @@ class PuppetX::OmMessaging::IniText
     replace(neighbour, neighbour + 1) if neighbour >= 0 && neighbour < @rows.length && lines[neighbour].kind == :blank
   end
 
-  # One past the last line; behind a final newline there is no line.
+  # Returns the index after the last line. After a final newline there is no line.
   def content_end
     @rows.last.empty? ? @rows.length - 1 : @rows.length
   end

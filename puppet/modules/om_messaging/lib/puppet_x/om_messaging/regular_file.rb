@@ -3,21 +3,22 @@
 module PuppetX; end
 module PuppetX::OmMessaging; end
 
-# A configuration file, opened and looked at in one step.
+# Opens a configuration file safely and checks the opened file.
 #
-# Its directory may belong to the service that it is for, which could put a link to another's file in its place between
-# two steps. So no link is followed, a second name is refused, and owner and mode are those of what was opened.
+# The directory may belong to the service that reads the file. The service could replace the file with a link to another
+# file between two steps. So this module follows no link and refuses a file with a second name, and its callers read and
+# change owner and mode through the open descriptor.
 module PuppetX::OmMessaging::RegularFile
-  # Neither waits for the other end of a pipe.
+  # NONBLOCK: do not wait for the other end if the file is a pipe.
   CAREFUL = File::NOFOLLOW | File::NONBLOCK
 
-  # Yields the file; what happens when it does not exist is for `flags` to say.
+  # Yields the open file. `flags` decide what happens when it does not exist.
   def self.open(path, flags)
     File.open(path, flags | CAREFUL, 0o640) do |file|
       file.binmode
       state = file.stat
       refuse(path) unless state.file?
-      raise Puppet::Error, "#{path} has #{state.nlink} names (hard links): copy it" unless state.nlink == 1
+      raise Puppet::Error, "#{path} has #{state.nlink} names (hard links): replace it with a copy" unless state.nlink == 1
 
       yield file
     end
@@ -25,7 +26,7 @@ module PuppetX::OmMessaging::RegularFile
     refuse(path)
   end
 
-  # Yields the file if there is one, else returns nil.
+  # Yields the open file if it exists, otherwise returns nil.
   def self.look(path, &block)
     self.open(path, File::RDONLY, &block)
   rescue Errno::ENOENT
@@ -33,7 +34,7 @@ module PuppetX::OmMessaging::RegularFile
   end
 
   def self.refuse(path)
-    raise Puppet::Error, "#{path} is a symbolic link, or no file at all: name the file itself"
+    raise Puppet::Error, "#{path} is a symbolic link or not a regular file: name the file itself"
   end
   private_class_method :refuse
 end

@@ -4,12 +4,12 @@ require_relative '../../../puppet_x/om_messaging/ini_text'
 require_relative '../../../puppet_x/om_messaging/regular_file'
 
 Puppet::Type.type(:ini_setting).provide(:om_messaging) do
-  desc "Edits one key of a file that oslo.config reads, and leaves every other byte of the file alone.
+  desc "Edits one key of a file that oslo.config reads, and changes no other byte of the file.
 
-  A section stays when its last key is removed. A symbolic link is refused, not followed. The provider has to be asked
-  for by name."
+  A section stays when its last key is removed. The provider refuses a symbolic link. A resource must name this provider
+  to use it."
 
-  # Never the default: other modules' ini_setting resources keep the provider that they know.
+  # This is never the default provider, so ini_setting resources of other modules keep theirs.
   def self.specificity
     -1
   end
@@ -46,13 +46,13 @@ Puppet::Type.type(:ini_setting).provide(:om_messaging) do
     'oslo'
   end
 
-  # A resource reads its file once, and again after it wrote.
+  # A resource reads its file once, and again after a write.
   def text
     found = @text ? nil : PuppetX::OmMessaging::RegularFile.look(resource[:path], &:read)
     @text ||= PuppetX::OmMessaging::IniText.new(found || '', style)
   end
 
-  # In place: the inode, the owner and the mode stay.
+  # Write in place, so that the inode, the owner and the mode stay.
   def save
     PuppetX::OmMessaging::RegularFile.open(resource[:path], File::WRONLY | File::CREAT) do |file|
       file.truncate(file.write(@text.to_s))

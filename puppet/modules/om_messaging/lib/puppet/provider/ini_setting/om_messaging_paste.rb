@@ -3,9 +3,10 @@
 require_relative 'om_messaging'
 
 Puppet::Type.type(:ini_setting).provide(:om_messaging_paste, parent: :om_messaging) do
-  desc "Does the same with a file that PasteDeploy reads.
+  desc "Edits one key of a file that PasteDeploy reads, like `om_messaging` does.
 
-  There a key may be indented, and lines that are indented further continue its value. No section is added or removed."
+  In such a file a key may be indented, and lines with a deeper indent continue its value. The provider adds and removes
+  no section."
 
   def self.specificity
     -1

@@ -3,7 +3,7 @@
 require_relative 'om_messaging'
 
 Puppet::Type.type(:ini_setting).provide(:om_messaging_section, parent: :om_messaging) do
-  desc 'Does the same, and removes the section with its last key.'
+  desc 'Edits one key like `om_messaging` does, and removes the section with its last key.'
 
   def self.specificity
     -1

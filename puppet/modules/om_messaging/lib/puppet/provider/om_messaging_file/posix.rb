@@ -5,7 +5,7 @@ require 'puppet/util/symbolic_file_mode'
 require_relative '../../../puppet_x/om_messaging/regular_file'
 
 Puppet::Type.type(:om_messaging_file).provide(:posix) do
-  desc 'Does everything by descriptor.'
+  desc 'Opens the file once and makes every change through its descriptor.'
 
   include Puppet::Util::POSIX
   include Puppet::Util::SymbolicFileMode
@@ -30,7 +30,7 @@ Puppet::Type.type(:om_messaging_file).provide(:posix) do
 
   def create
     directory = File.dirname(resource[:path])
-    raise Puppet::Error, "#{resource[:path]} cannot be made: there is no directory #{directory}" unless File.directory?(directory)
+    raise Puppet::Error, "cannot create #{resource[:path]}: the directory #{directory} does not exist" unless File.directory?(directory)
 
     PuppetX::OmMessaging::RegularFile.open(resource[:path], File::WRONLY | File::CREAT | File::EXCL) do |file|
       file.chown(number(:uid, resource[:owner]), number(:gid, resource[:group]))
@@ -60,10 +60,10 @@ Puppet::Type.type(:om_messaging_file).provide(:posix) do
     PuppetX::OmMessaging::RegularFile.open(resource[:path], File::RDONLY, &block)
   end
 
-  # What is not given stays as it is.
+  # An attribute that is not given does not change.
   def number(kind, name)
     return nil if name.nil?
 
-    public_send(kind, name) || raise(Puppet::Error, "there is no #{kind == :uid ? 'user' : 'group'} #{name}")
+    public_send(kind, name) || raise(Puppet::Error, "the #{kind == :uid ? 'user' : 'group'} #{name} does not exist")
   end
 end
