@@ -1,4 +1,4 @@
-"""What a router owes its peers on the wire: settlement, credit, distribution, timeouts, management, security.
+"""A router's protocol behaviour: settlement, credit, distribution, timeouts, management, security.
 
 Each test runs against the development router and against the real ones, so that a difference is either none, or said.
 """
@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def container() -> typing.Any:
-    """What makes the connections of a test work together."""
+    """The proton container that the connections of a test share."""
     return engines.proton_reactor.Container()
 
 
@@ -71,7 +71,7 @@ def settled(connection: typing.Any, delivery: typing.Any) -> typing.Any:
 
 
 def drive(connection: typing.Any, seconds: float = 0.3) -> None:
-    """Let a connection do its work for a while."""
+    """Process a connection's events for a while."""
     with contextlib.suppress(proton.Timeout):
         connection.wait(lambda: False, timeout=seconds)
 
@@ -348,7 +348,7 @@ def test_a_message_whose_producer_vanishes_is_aborted(
 def test_a_slow_consumer_holds_back_a_large_message(
     router: engines.Router, container: typing.Any, consumer: typing.Any
 ) -> None:
-    """Many times what the router is willing to hold, sent to somebody who does not read, and then does."""
+    """Send a message much larger than the router's buffer to a consumer that reads only later."""
     address, size = fresh(), 12 * MEBIBYTE
     receiver = consumer.create_receiver(address, credit=0)
     with engines.connected(router, timeout=30, container=container) as producer:
@@ -477,7 +477,7 @@ def test_what_is_not_a_query_is_not_implemented(router: engines.Router, consumer
 
 
 def test_the_counters_count_as_qdrouterd_does(engine: str, tmp_path: pathlib.Path) -> None:
-    """The same deliveries through each engine leave the same numbers."""
+    """The same deliveries through each engine give the same counters."""
     with engines.running(engine, tmp_path) as router, engines.connected(router) as both:
         management = engines.Management(both, engine)
         before = management.counters()

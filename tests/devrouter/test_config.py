@@ -1,4 +1,4 @@
-"""The development router's configuration: what it reads, and every sentence with which it refuses."""
+"""The development router's configuration: accepted settings, and every error message."""
 
 from __future__ import annotations
 

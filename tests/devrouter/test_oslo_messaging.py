@@ -41,11 +41,11 @@ def own_router(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> collec
 
 
 class Refused(Exception):
-    """What a server raises, to be seen by its client."""
+    """An error that a server raises for its client."""
 
 
 class Endpoint:
-    """What a server offers; remembers what came by cast."""
+    """A server's endpoint, which records casts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -121,7 +121,7 @@ def _stop(server: typing.Any) -> None:
 
 
 def wait_until_attached(client: typing.Any, endpoints: list[Endpoint]) -> None:
-    """A server's links come up after it was started, and what is sent before reaches nobody."""
+    """Wait for the server's links: they attach after its start, and earlier messages reach no consumer."""
 
     def reached() -> bool:
         client.cast({}, "note", value=None)

@@ -148,7 +148,7 @@ def vhost(hostname: str, groups: dict[str, dict[str, object]], **more: object) -
 
 
 def all_of(hostname: str, **more: object) -> engines.Entity:
-    """A vhost that allows its one user everything but what ``more`` says."""
+    """Return a vhost that allows its one user everything except the limits in ``more``."""
     return vhost(hostname, {"all": {"users": "*", **EVERYTHING, **more}})
 
 
@@ -223,7 +223,7 @@ def condition_of(endpoint: typing.Any) -> Condition:
 
 
 def refused_connection(router: engines.Router, name: str | None, **options: object) -> Condition:
-    """The condition with which a connection is refused; None when it is not."""
+    """Return the error condition of a refused connection, or None if it is accepted."""
     with at(router, name, **options) as connection:
         # The close of a refusal comes after an open that looks like any other.
         round_trip(connection)
@@ -240,7 +240,7 @@ def round_trip(connection: typing.Any) -> None:
 
 
 def open_link(connection: typing.Any, make: collections.abc.Callable[[typing.Any], typing.Any]) -> typing.Any:
-    """Open a link and wait until the router says what it thinks of it."""
+    """Open a link and wait for the router's answer."""
     link = make(connection.conn)
     link.open()
     connection.wait(lambda: link.state & (proton.Endpoint.REMOTE_ACTIVE | proton.Endpoint.REMOTE_CLOSED), timeout=5)
@@ -253,7 +253,7 @@ _names = iter(range(1_000_000))
 
 
 def session_of(connection: typing.Any) -> typing.Any:
-    """A session of the connection's for links that the blocking classes do not watch over."""
+    """Return a session for links that proton's blocking classes do not manage."""
     if not hasattr(connection, "plain_session"):
         connection.plain_session = connection.conn.session()
         connection.plain_session.open()
@@ -283,7 +283,7 @@ def receiver(connection: typing.Any, source: str | None, dynamic: bool = False) 
 
 @pytest.fixture(autouse=True)
 def _no_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BlockingConnection would raise for what these tests want to look at."""
+    """Replace BlockingConnection's handlers, which would raise for the events that these tests check."""
     for name in ("on_link_remote_close", "on_connection_remote_close"):
         monkeypatch.setattr(engines.proton_utils.BlockingConnection, name, lambda self, event: None)
 
@@ -437,7 +437,7 @@ def test_who_is_let_in(router: engines.Router, name: str, allowed: bool) -> None
 
 
 def test_a_refused_connection_is_opened_before_it_is_closed(router: engines.Router) -> None:
-    """What the peer had sent in the same breath is not answered."""
+    """The router does not answer frames that the peer sent together with the open frame."""
     connection, transport = proton.Connection(), proton.Transport()
     connection.hostname = "unknown"
     transport.bind(connection)
@@ -507,7 +507,7 @@ def test_connections_are_counted(router: engines.Router, name: str) -> None:
 
 
 def test_the_routers_own_limit_hangs_up(engine: str, tmp_path: pathlib.Path) -> None:
-    """Without a vhost policy too, and before a word is said."""
+    """The router closes the connection without any frame, also without a vhost policy."""
 
     def ended(sock: socket.socket) -> bool:
         sock.settimeout(5)

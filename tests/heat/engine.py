@@ -1,4 +1,4 @@
-"""Heat, as tests ask it: hot.py in .venv-heat, and where this project's templates are."""
+"""Run hot.py in .venv-heat, and name the paths of this project's templates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def python() -> str:
 
 
 def resolve(cases: typing.Sequence[Case]) -> list[Result]:
-    """Return what Heat makes of each case; see hot.py. One call for many, since Heat takes seconds to start."""
+    """Return Heat's result for each case; see hot.py. One call takes many cases, because Heat starts slowly."""
     ready = [
         {**c, "template": str(c["template"]), "environments": list(map(str, c.get("environments", [])))} for c in cases
     ]
@@ -36,5 +36,5 @@ def resolve(cases: typing.Sequence[Case]) -> list[Result]:
 
 
 def resolve_all(cases: typing.Mapping[str, Case]) -> dict[str, Result]:
-    """Return what Heat makes of each case, by the case's name."""
+    """Return Heat's result for each case, by the case's name."""
     return dict(zip(cases, resolve(list(cases.values()))))

@@ -49,7 +49,7 @@ def load(case: Case) -> stack.Stack:
 
 
 def attribute(res: resource.Resource, name: str, path: tuple[typing.Any, ...]) -> object:
-    """Return what ``get_attr`` gives of a resource that was created."""
+    """Return the value of ``get_attr`` for a created resource."""
     value: typing.Any
     if isinstance(res, resource_group.ResourceGroup) and res.type() != "OS::Heat::ResourceChain":
         members = child(res)
@@ -80,7 +80,7 @@ def attribute(res: resource.Resource, name: str, path: tuple[typing.Any, ...]) -
 
 
 def reference(res: resource.Resource) -> object:
-    """Return what ``get_resource`` gives of a resource that was created."""
+    """Return the value of ``get_resource`` for a created resource."""
     outputs = child(res).outputs if isinstance(res, stack_resource.StackResource) else {}
     return outputs["OS::stack_id"].get_value() if "OS::stack_id" in outputs else f"<{res.name}>"
 
@@ -94,7 +94,7 @@ def child(res: stack_resource.StackResource) -> stack.Stack:
 
 
 def check(of: stack.Stack) -> None:
-    """Validate as the engine does before it creates anything; also what only shows once values are known."""
+    """Validate like the engine before it creates anything, and again when the values are known."""
     with mock.patch.object(resource.Resource, "is_service_available", return_value=(True, None)):
         of.validate()
     _stacks[id(of.defn)] = of
@@ -105,7 +105,7 @@ def check(of: stack.Stack) -> None:
 
 
 class Created(stk_defn.ResourceProxy):
-    """What functions see of a resource, as if it had been created."""
+    """A resource as functions see it after its creation."""
 
     __slots__ = ("resource",)
     action, status = "CREATE", "COMPLETE"

@@ -104,7 +104,7 @@ class Heat:
 def _ended_after(
     supervisor: processes.Supervisor, process: processes.Process, seconds: float
 ) -> typing.Iterator[typing.Callable[[], None]]:
-    """End a process that says nothing; what is yielded says that it did say something."""
+    """Kill a process after a timeout, unless the test calls the yielded function before."""
     import threading
 
     timer = threading.Timer(seconds, process.popen.kill)
@@ -164,7 +164,7 @@ class Node:
         }
 
     def connect(self, credentials: dict[str, str]) -> None:
-        """Begin to poll Heat, every second, as the server that these credentials are of."""
+        """Begin to poll Heat every second with the credentials of a server."""
         self.disconnect()
         escaped = {key: str(value).replace("$", "$$") for key, value in credentials.items() if value}
         lines = [
@@ -184,13 +184,13 @@ class Node:
         self._collector = self._supervisor.start("node", [program, *argv[1:]], self.environment())
 
     def disconnect(self) -> None:
-        """Poll no more."""
+        """Stop polling Heat."""
         if self._collector:
             self._supervisor.end(self._collector)
             self._collector = None
 
     def calls(self) -> list[str]:
-        """Return which commands of the agent ran, and when the backends were started, and forget them."""
+        """Return the agent's commands and the starts of backends so far, and clear the record."""
         path = self.base / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -228,7 +228,7 @@ class Node:
     # -- in the place of systemd -------------------------------------------------------------------------------------
 
     def _start_backends(self) -> None:
-        """Start what has a configuration, start anew what has another one, and end what has none any more."""
+        """Start backends that have a configuration, restart those whose file changed, and end those without one."""
         for name, path, start in (
             ("router", ROUTER_CONFIG, self._start_router),
             ("broker", "etc/rabbitmq/definitions.json", self._start_broker),
@@ -272,13 +272,13 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Both ends."""
+    """Heat and one node."""
 
     heat: Heat
     node: Node
 
     def wait(self, stack: str, status: str) -> Stack:
-        """Wait until a stack is so; returns it. When it comes to be otherwise, what everybody said is in the error."""
+        """Wait until a stack has this status, and return it. If it gets another one, the error has all logs."""
         seen: list[Stack] = []
 
         def settled() -> bool:
@@ -312,7 +312,7 @@ def free_address() -> str:
 
 @contextlib.contextmanager
 def loop(directory: pathlib.Path, name: str) -> typing.Iterator[Loop]:
-    """Start Heat and prepare a node; at the end of the ``with`` all that was started is ended."""
+    """Start Heat and prepare a node. When the ``with`` ends, end every started process."""
     address = free_address()
     with processes.Supervisor(directory / "logs") as supervisor:
         node = Node(supervisor, directory / "node", name, address)

@@ -60,7 +60,7 @@ POLICY = '"software_deployments:metadata": ""\n"resource:metadata": ""\n"resourc
 
 
 def token(heat_url: str) -> dict[str, typing.Any]:
-    """Return the only token there is, a Keystone v3 one; its catalogue has Heat."""
+    """Return the only token, of Keystone v3, whose catalogue has Heat."""
     domain = {"id": "default", "name": "Default"}
     endpoints = [
         {"id": str(i), "interface": name, "region": "regionOne", "region_id": "regionOne", "url": heat_url}
@@ -82,14 +82,14 @@ def token(heat_url: str) -> dict[str, typing.Any]:
 
 
 class Keystone(http.server.BaseHTTPRequestHandler):
-    """As much of Keystone v3 as is asked for: discovery, and a token for whoever comes."""
+    """The part of Keystone v3 that Heat needs: discovery, and a token for every client."""
 
     protocol_version = "HTTP/1.1"
     url = ""
     answer: typing.ClassVar[dict[str, typing.Any]] = {}
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of requests."""
+        """Log no requests."""
 
     def do_GET(self) -> None:
         """Answer discovery, and the question whether a token is good."""
@@ -124,11 +124,11 @@ class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
 
 class _Handler(simple_server.WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of requests."""
+        """Log no requests."""
 
 
 def _patch_durability() -> None:
-    """Let SQLite not wait for the disk at every statement: nobody reads the database after this program's end."""
+    """Make SQLite not wait for the disk, because nobody reads the database after this program ends."""
 
     @event.listens_for(sqlalchemy_engine.Engine, "connect")
     def not_durable(connection: typing.Any, record: object) -> None:
@@ -136,7 +136,7 @@ def _patch_durability() -> None:
 
 
 def _patch_pauses() -> None:
-    """Let the engine look after what it made ten times a second, and not once: a stack has a dozen such pauses."""
+    """Make the engine poll its resources ten times a second instead of once: a stack has a dozen such pauses."""
     sleep = scheduler.TaskRunner._sleep
 
     def sleep_less(self: object, wait_time: "float | None") -> None:
@@ -165,7 +165,7 @@ def _patch_database() -> None:
 
 
 def _patch_keystone(url: str) -> None:
-    """Make Heat and what it tells nodes know the only Keystone there is."""
+    """Make Heat, and the credentials that it gives to nodes, use this Keystone."""
     build, make = noauth.NoAuthProtocol._build_user_headers, fake_keystoneclient.FakeKeystoneClient.__init__
 
     def build_user_headers(self: object, env: object) -> dict[str, str]:

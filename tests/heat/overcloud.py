@@ -1,4 +1,4 @@
-"""An overcloud of tripleo in miniature: roles resolved by Heat, and the hieradata that their nodes then have."""
+"""A small overcloud of tripleo: Heat resolves its roles, and each node gets the hieradata of its role."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Node(typing.NamedTuple):
 
     @property
     def fqdn(self) -> str:
-        """The name in the network of messaging, as tripleo makes it."""
+        """The node's name in the messaging network, as tripleo builds it."""
         return f"{self.name}.internalapi.localdomain"
 
 
@@ -97,7 +97,7 @@ def hieradata(role_data: typing.Mapping[str, engine.Result], node: Node) -> dict
 
 
 def write(root: pathlib.Path, files: typing.Mapping[str, typing.Mapping[str, object]]) -> None:
-    """Put hieradata below ``root``, with the hierarchy that says which file comes first."""
+    """Write hieradata below ``root``, with the hierarchy that orders the files."""
     directory = root / "etc/puppet/hieradata"
     directory.mkdir(parents=True)
     for name, content in files.items():

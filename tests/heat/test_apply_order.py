@@ -1,4 +1,4 @@
-"""When om-agent runs in tripleo's own puppet run: real puppet, a service's anchors as puppet-openstack has them."""
+"""The order of om-agent in tripleo's puppet run, with real puppet and the anchors of puppet-openstack."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for file in '{root}'/*.conf; do echo pre_settled >"$file"; done
 
 
 def apply(root: pathlib.Path, step: int, services: str = "") -> list[str]:
-    """Run the manifest twice over, as a role with several messaging services has it; what was done, in order."""
+    """Apply the manifest twice, as in a role with several messaging services; return the actions in order."""
     if not shutil.which("puppet") or not (helpers.PUPPET_MODULES / "stdlib").is_dir():
         helpers.skip("puppet or its module stdlib is not installed")
     (root / "bin").mkdir()

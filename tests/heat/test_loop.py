@@ -1,4 +1,4 @@
-"""Heat's own engine deploys the example; a node does what it says, and Heat hears of it (`loop`)."""
+"""Heat's own engine deploys the example, a node applies it, and reports the result to Heat (`loop`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_silent(text: str) -> None:
 
 
 def test_a_failing_verification(made: loop.Loop) -> None:
-    """The stack says what is wrong and what to do; once that was done the node is right, and so is the next update."""
+    """The stack shows the problem and its remedy. After the remedy, verify passes, and so does the next update."""
     heat, node = made.heat, made.node
     node.disconnect()
     node.calls()

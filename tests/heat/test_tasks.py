@@ -1,4 +1,4 @@
-"""What the service templates have tripleo do on nodes at an update or upgrade, and of whom its FreeIPA is to know."""
+"""The update and upgrade tasks of the service templates, and the nodes that they register in FreeIPA."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Node:
     systemd: bool = True
 
     def command(self, line: str) -> dict[str, object]:
-        """Run a command; return what Ansible's module of that name does."""
+        """Run a command; return the result that Ansible's module ``command`` returns."""
         if line == "om-agent drain":
             return {"rc": self.drain, "stdout_lines": []}
         words = line.split()
@@ -75,7 +75,7 @@ class Node:
 
 
 def carried_out(tasks: list[Task], node: Node) -> list[str]:
-    """Do tasks as Ansible does, step by step; return what was done but for questions.
+    """Run tasks step by step like Ansible; return the actions without the queries.
 
     :raises AssertionError: for a task that fails, with which the update ends.
     """

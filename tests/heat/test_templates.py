@@ -1,4 +1,4 @@
-"""Transport URLs, the example stacks, roles and environments; and that the checks here can fail at all."""
+"""Transport URLs, the example stacks, roles and environments, and proof that these checks can fail."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ FUNCTIONS = {
 
 
 def odd_functions(value: object) -> set[str]:
-    """Mappings of one key that looks like a function's name and is none."""
+    """Return mappings of one key that looks like a function's name but is not one."""
     found: set[str] = set()
     if isinstance(value, dict):
         if len(value) == 1:

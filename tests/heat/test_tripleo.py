@@ -1,4 +1,4 @@
-"""The service templates in the role chains of Queens and Wallaby, and the agent on the hieradata that comes of them."""
+"""The service templates in the role chains of Queens and Wallaby, and the agent on their hieradata."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DEPLOYMENTS: dict[str, Deployment] = {
 
 @pytest.fixture(scope="module")
 def resolved() -> dict[tuple[str, str], dict[str, engine.Result]]:
-    """What Heat makes of every deployment for both releases: outputs by role."""
+    """Return Heat's outputs of every deployment for both releases, by role."""
     cases = {
         (release, name, role): case
         for release in RELEASES
@@ -171,7 +171,7 @@ def test_the_agent_runs_on_every_node(resolved: Resolved, release: str, name: st
 def test_puppet_tripleo_is_told_of_the_local_router_on_the_nodes_that_have_one(
     resolved: Resolved, release: str
 ) -> None:
-    """A key of both would come from the global settings, so it is in one of them."""
+    """If a key is in both, the global settings win, so it must be in only one of them."""
     key = "tripleo::profile::base::nova::oslomsg_rpc_hosts"
     for role in ("Controller", "Compute"):
         assert resolved[release, "dual"][role]["config_settings"][key] == ["%{hiera('fqdn_internal_api')}"]
@@ -194,7 +194,7 @@ def parameters_of(release: str) -> set[str]:
 @pytest.mark.parametrize("name", ["dual", "dual with TLS", "shared", "separate", "both external"])
 @pytest.mark.parametrize("release", RELEASES)
 def test_puppet_tripleo_is_told_everything(resolved: Resolved, release: str, name: str) -> None:
-    """What it is not told it takes from Queens' own RabbitMQ, or removes from the services' files."""
+    """puppet takes missing keys from Queens' own RabbitMQ, or removes them from services' files."""
     found = settings(resolved, release, name)
     for outputs in resolved[release, name].values():
         found |= outputs["config_settings"]
@@ -296,7 +296,7 @@ EXPECTED_HOSTS: dict[str, tuple[list[str] | None, list[str]]] = {
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_nodes_get_the_same_from_either_release(resolved: Resolved, name: str) -> None:
-    """So that what follows needs to be tried with one."""
+    """Then the tests below need only one release."""
     queens, wallaby = ({r: dict(d) for r, d in resolved[release, name].items()} for release in RELEASES)
     for outputs in wallaby.values():
         assert isinstance(outputs.pop("firewall_rules"), dict)
@@ -306,7 +306,7 @@ def test_nodes_get_the_same_from_either_release(resolved: Resolved, name: str) -
 @pytest.mark.parametrize("role", ["Controller", "Compute"])
 @pytest.mark.parametrize("name", EXPECTED_HOSTS)
 def test_the_agents_urls_are_puppets(resolved: Resolved, tmp_path: pathlib.Path, name: str, role: str) -> None:
-    """The real command line on the hieradata of one node; what it writes into nova.conf."""
+    """Run the real command line on one node's hieradata, and check the URLs in nova.conf."""
     node = nodes_of(name, role)[-1]
     host = helpers.machine(tmp_path)
     files = overcloud.hieradata(resolved["queens", name], node)
@@ -405,7 +405,7 @@ def test_heat_refuses(refusals: dict[str, engine.Result], name: str) -> None:
 
 
 def test_heat_does_not_say_what_it_accepted(refusals: dict[str, engine.Result]) -> None:
-    """A value that it refuses, Heat quotes, hidden or not; doc/deployment.rst says so."""
+    """Heat quotes only values that it refuses, even hidden ones; doc/deployment.rst warns about that."""
     said = "".join(r.get("error", "") for r in refusals.values())
     for secret in overcloud.PASSWORDS.values():
         assert secret not in said

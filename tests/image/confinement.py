@@ -1,4 +1,4 @@
-"""What units may do on a booted node, asked of systemd and of the kernel; doc/security.rst says why."""
+"""The restrictions of units on a booted node, as systemd and the kernel show them; see doc/security.rst."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MakeNode = typing.Callable[[], image_node.Node]
 
 @pytest.fixture(scope="module")
 def make_node(image: pathlib.Path) -> typing.Iterator[MakeNode]:
-    """Make nodes that are ended when the module's tests are through."""
+    """Start nodes, and end them after the tests of the module."""
     nodes: list[image_node.Node] = []
     with building.scratch("om-image-test") as work:
 
@@ -61,13 +61,13 @@ class Machine:
     directory: pathlib.Path
 
     def last_words(self) -> str:
-        """The end of what it said on its console."""
+        """Return the end of its console output."""
         return (self.directory / "serial.log").read_text(errors="replace")[-3000:]
 
 
 @pytest.fixture(scope="session")
 def machine(image: pathlib.Path) -> typing.Iterator[Machine]:
-    """The bootable image, told on a disk what to do, in qemu."""
+    """The bootable image in qemu, with its instructions on a second disk."""
     if NO_QEMU:
         pytest.skip("left out (--no-qemu): the bootable image of this release is not booted in a virtual machine")
     with building.scratch("om-image-qemu") as work:
@@ -103,7 +103,7 @@ def machine(image: pathlib.Path) -> typing.Iterator[Machine]:
 
 @pytest.fixture(scope="session", autouse=True)
 def longest_first(request: pytest.FixtureRequest, sigterm: None) -> None:
-    """The virtual machine takes longer than anything else: it runs from the beginning, beside the other tests."""
+    """Run the virtual machine from the start, in parallel with the other tests, because it takes longest."""
     wanted = any("machine" in getattr(i, "fixturenames", ()) for i in request.session.items)
     if os.environ.get("OM_IMAGE") and wanted and not NO_QEMU:
         request.getfixturevalue("machine")

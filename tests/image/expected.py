@@ -1,4 +1,4 @@
-"""What has to be on a node's disk after its first boot: every file of the agent, and every line of the services'."""
+"""The expected disk of a node after its first boot: every file of the agent, every line of the services' files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests give a node: metadata, and programs for the Python that its services use; those print JSON."""
+"""Material for a node: metadata, and programs that print JSON and run in the services' Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first boot, the node at work, the second boot, a stack update, bad metadata: one node's life, told in order."""
+"""One node's life in order: first boot, work, second boot, stack update, invalid metadata."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def queued(node: image_node.Node, queue: str) -> int:
 
 
 def events(node: image_node.Node) -> list[str]:
-    """Take the notifications that nobody has wanted yet out of RabbitMQ."""
+    """Return the notifications that wait in RabbitMQ, and remove them."""
     url = f"amqp://notify:notify-secret@{material.ADDRESS}:5672//"
     return typing.cast("list[str]", json.loads(node.python(material.EVENTS, url, "notifications.info")))
 
@@ -146,7 +146,7 @@ def test_processes_see_and_write_their_own_files_only(node: image_node.Node, nam
 
 
 def test_units_are_as_confined_as_the_documentation_says(node: image_node.Node) -> None:
-    """In a booted node systemd finds as much as in a directory, or a little less."""
+    """systemd reports the same exposure on a booted node as for a directory, or slightly less."""
     units = {"router": ROUTER, "om-router-watch@": WATCH, "om-router-resync@": WATCH.replace("watch", "resync")}
     found = {}
     for name, (_, after) in exposure.documented().items():
@@ -190,7 +190,7 @@ def test_queues_are_of_the_kind_that_the_broker_has(node: image_node.Node) -> No
 
 
 def update(node: image_node.Node, metadata: object) -> None:
-    """Give other metadata, and wait until os-refresh-config is through with it."""
+    """Write other metadata, and wait until os-refresh-config has applied it."""
 
     def completed() -> int:
         return node.journal("os-collect-config").count("Completed phase post-configure")
@@ -203,7 +203,7 @@ def update(node: image_node.Node, metadata: object) -> None:
 
 
 def test_stack_update(node: image_node.Node) -> None:
-    """Another password of RPC: files and services follow, and what did not change keeps running."""
+    """With a new RPC password, files and services change, and everything else keeps running."""
     before = pids(node, *BACKENDS, *SERVICES)
     update(node, material.metadata(rpc=material.rpc(password="rpc-changed")))
     assert "rpc-changed" in (node.root / "etc/heat/heat.conf").read_text()
@@ -220,7 +220,7 @@ def test_stack_update_back(node: image_node.Node) -> None:
 
 @dual
 def test_stack_update_of_the_router(node: image_node.Node) -> None:
-    """Router before services: its own file changes, and theirs with the port. It is restarted where it must be."""
+    """With a new port, the router's and the services' files change. The router restarts first, if it must."""
     before = pids(node, *BACKENDS, *SERVICES)
     rpc_changed = material.rpc(port=31469)
     router_changed = {**material.metadata()["oslo_messaging"]["router"], "inter_router_port": 31480}
@@ -235,7 +235,7 @@ def test_stack_update_of_the_router(node: image_node.Node) -> None:
 @dual
 @pytest.mark.skipif(not CHANGES, reason=f"{ENGINE.value} is restarted for every change; a real router is not")
 def test_stack_update_of_a_running_router(node: image_node.Node) -> None:
-    """Another node: the router gets a connector and goes on; then it is restarted by hand, and by nobody else."""
+    """With another node, the router gets a connector without a restart. Only the test restarts it afterwards."""
     before = pids(node, *BACKENDS, *SERVICES)
     other = {"name": "a-network-node", "address": "127.0.0.12", "role": "compute", "interior": True}
     update(node, material.metadata(nodes=[*material.metadata()["oslo_messaging"]["nodes"], other]))
@@ -265,7 +265,7 @@ def test_the_watch_goes_with_the_router(node: image_node.Node) -> None:
 
 @dual
 def test_a_router_that_hangs_comes_back(node: image_node.Node) -> None:
-    """systemd does not see it, the watch does. Services wait for as long, and no longer."""
+    """systemd does not notice the hang, but the watch does. Services wait only until the router is back."""
     rpc(node, 1)
     pace, before = watch.Pace(), pids(node, ROUTER, *SERVICES)
     node.run("systemctl", "kill", "--signal=STOP", "--kill-who=main", ROUTER)

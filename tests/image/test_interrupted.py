@@ -1,4 +1,4 @@
-"""Nothing is left of a run that was ended before its time: no node, no mount, no directory."""
+"""An interrupted run leaves no node, no mount and no directory."""
 
 from __future__ import annotations
 

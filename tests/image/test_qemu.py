@@ -1,4 +1,4 @@
-"""The bootable image from power-on to a verified RPC, with no help of the kernel (TCG): slow."""
+"""The bootable image from power-on to a verified RPC, in qemu without KVM (TCG), so it is slow."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def run(*command: str | pathlib.Path, **options: typing.Any) -> str:
 
 
 def package(directory: pathlib.Path, name: str, files: dict[str, bytes], depends: str = "") -> pathlib.Path:
-    """Make a .deb; returns where it is."""
+    """Build a .deb; return its path."""
     content = directory / f"{name}.content"
     for path, data in files.items():
         (content / path).parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def tools(directory: pathlib.Path) -> None:
 
 
 def index(archive: pathlib.Path) -> None:
-    """Make a directory of packages an archive that apt can read, unsigned."""
+    """Turn a directory of packages into an unsigned archive for apt."""
     entries = []
     for path in sorted(archive.glob("*.deb")):
         data = path.read_bytes()
@@ -114,7 +114,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @contextlib.contextmanager
 def served(archive: pathlib.Path) -> typing.Iterator[str]:
-    """Serve a directory; gives what goes behind ``deb``."""
+    """Serve a directory over HTTP; yield the arguments of a ``deb`` line."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
@@ -163,7 +163,7 @@ def inside(root: pathlib.Path, *command: str, **environment: str) -> subprocess.
 
 
 def build(root: pathlib.Path, **variables: str) -> str:
-    """Run the element's scripts as disk-image-create does; returns what the one that failed said, else nothing."""
+    """Run the element's scripts like disk-image-create; return the output of a failed one, otherwise ''."""
     hooks = root / "tmp/in_target.d"
     shutil.copytree(ELEMENT, hooks)
     given = {"DISTRO_NAME": "debian", "DIB_RELEASE": material.RELEASE, **variables}
@@ -193,7 +193,7 @@ def build(root: pathlib.Path, **variables: str) -> str:
 
 
 def check(root: pathlib.Path) -> None:
-    """The router is there, switched off, as the agent expects it; and of where it came from nothing is left."""
+    """Check that the router is installed and disabled, and that its package source is removed."""
     assert os.access(root / "usr/sbin/qdrouterd", os.X_OK)
     assert inside(root, "systemctl", "is-enabled", "qdrouterd").stdout == "disabled\n"
     assert inside(root, "id", "-Gn", "qdrouterd").stdout == "qdrouterd\n"

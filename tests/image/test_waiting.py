@@ -1,4 +1,4 @@
-"""A node without metadata, then with bad metadata, then with the right one; and a boot on bad metadata."""
+"""A node without metadata, then with invalid metadata, then with valid metadata; and a boot with invalid metadata."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_bad_metadata_keeps_them_down_and_says_why(node: image_node.Node) -> Non
 
 
 def test_it_is_tried_again(node: image_node.Node) -> None:
-    """By om-agent-retry.service, which may do nothing else: os-collect-config has no news."""
+    """om-agent-retry.service tries again, because os-collect-config sees no change."""
     before = node.unit(APPLY).started
     node.wait(lambda: node.unit(APPLY).started > before, "it is tried again")
 
 
 def test_the_right_metadata_starts_them(node: image_node.Node) -> None:
-    """Through os-refresh-config alone: nobody has to reboot or start anything."""
+    """os-refresh-config starts them; no reboot and no manual start is needed."""
     node.give(material.metadata())
     node.wait_active(APPLY, *BACKENDS, *SERVICES)
     applied = node.unit(APPLY).active
@@ -82,7 +82,7 @@ def test_a_boot_on_bad_metadata(node: image_node.Node) -> None:
 
 
 def test_a_boot_when_metadata_is_gone(node: image_node.Node) -> None:
-    """An empty list is no data: the node keeps what it has, and starts."""
+    """An empty list means no metadata: the node keeps its state and starts."""
     node.power_off()
     (node.root / "var/lib/os-collect-config/os_config_files.json").write_text("[]")
     (node.root / "var/lib/os-collect-config/local-data/messaging.json").unlink()

@@ -26,7 +26,7 @@ def rules(group: str) -> list[dict[str, typing.Any]]:
 
 
 def named(group: str, prefix: str) -> set[str]:
-    """The metrics that the expressions of a group name."""
+    """Return the metrics in the expressions of a group."""
     found = {name for rule in rules(group) for name in re.findall(rf"\b{prefix}_\w+", rule["expr"])}
     assert found
     return found

@@ -1,4 +1,4 @@
-"""``om-agent apply`` with the real puppet: few runs, since each takes seconds, and many things to see about each."""
+"""``om-agent apply`` with the real puppet: few runs, because each takes seconds, and many checks of each."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ MEANT_FOR_SECRETS = {*OSLO_FILES, PASTE_FILE, "etc/om-agent/hieradata/messaging.
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run of the agent left, and the seconds of processor time that it took."""
+    """The result of one run of the agent, and its processor time in seconds."""
 
     code: int
     output: str
@@ -115,7 +115,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A controller's root directory, and a puppet on PATH that records its calls before it is the real one."""
+    """A controller's root directory, and a wrapper on PATH that records its calls and runs the real puppet."""
 
     root: pathlib.Path
     bin: pathlib.Path
@@ -137,7 +137,7 @@ class Node:
         return node
 
     def meddle(self, before: str, after: str) -> None:
-        """Let a shell do something just before and after the real puppet."""
+        """Run shell commands just before and after the real puppet."""
         lines = [f'echo $$ >>"{self.bin}/calls"', "set -e", before, "set +e", f'"{REAL}" "$@"', "code=$?", after]
         text = "\n".join(["#!/bin/sh", *lines, "exit $code", ""])
         (self.bin / "puppet").write_text(text)
@@ -169,7 +169,7 @@ class Node:
             return Run(process.returncode, output.read(), usage.ru_utime + usage.ru_stime)
 
     def services(self) -> dict[str, tuple[int, bytes]]:
-        """Mode and content of every file below etc."""
+        """Return mode and content of every file below etc."""
         paths = [p for p in sorted((self.root / "etc").rglob("*")) if not p.is_dir()]
         return {p.relative_to(self.root).as_posix(): (stat.S_IMODE(p.lstat().st_mode), p.read_bytes()) for p in paths}
 
@@ -212,7 +212,7 @@ def secrets() -> set[bytes]:
 
 
 def assert_secrets_are_kept(node: Node, run: Run) -> None:
-    """In no output, and in no file but those meant for them, puppet's own directories included."""
+    """Check that secrets are in no output, and only in their own files; search puppet's directories too."""
     assert not [s for s in secrets() if s in run.output.encode()]
     for path in node.root.rglob("*"):
         if path.is_file() and not path.is_symlink() and any(s in path.read_bytes() for s in secrets()):
@@ -226,7 +226,7 @@ def url_of(metadata: dict[str, typing.Any], half: str) -> str:
 
 
 def write_out(told: Story, run: str, name: str, directory: pathlib.Path) -> pathlib.Path:
-    """One file as it was after that run."""
+    """Return one file as it was after that run."""
     path = directory / pathlib.Path(name).name
     path.write_bytes(told.files[run][name][1])
     return path
@@ -300,7 +300,7 @@ def test_paste_reads_the_very_values(story: Story, tmp_path: pathlib.Path) -> No
 
 
 def test_modes(story: Story) -> None:
-    """A file's own mode stays, but for what it lets others do: it holds passwords now."""
+    """A file keeps its mode, without the permissions of others, because it contains passwords now."""
     for name, mode in {**OSLO_FILES, PASTE_FILE: 0o644}.items():
         assert story.files["dual"][name][0] == mode & ~0o007, name
 
@@ -384,7 +384,7 @@ def test_everything_is_as_it_was(applied: Node, failure: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 def test_a_service_exchanges_its_file_for_a_link_in_the_last_moment(applied: Node) -> None:
-    """Nothing is read, written or given away through it, whatever the agent had seen there before puppet came."""
+    """puppet reads, writes and gives away nothing through the link, even after the agent has checked the file."""
     victim = applied.bin / "victim"
     victim.write_text("[DEFAULT]\nsecret = of root alone\n")
     victim.chmod(0o600)

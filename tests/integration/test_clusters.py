@@ -1,4 +1,4 @@
-"""Three brokers from what the agent writes become one cluster: from nothing in any order, and again after a loss."""
+"""Three brokers with the agent's files form one cluster, in any order of first start, and after a loss."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IPV6 = {name: f"fd00:50::{10 + i}" for i, name in enumerate(NAMES)}
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> typing.Iterator[brokers.Brokers]:
-    """A cluster that was started all at once; that of IPv6 is in a network of this process's own."""
+    """A cluster whose brokers started together; the IPv6 one is in this process's own network namespace."""
     directory = tmp_path_factory.mktemp("cluster")
     with contextlib.ExitStack() as stack:
         addresses = IPV4
@@ -73,7 +73,7 @@ def test_a_start_of_all_at_once(cluster: brokers.Brokers) -> None:
 
 
 def test_the_loss_of_one(cluster: brokers.Brokers) -> None:
-    """The others go on, and it comes back."""
+    """The other brokers keep working, and the lost one rejoins."""
     lost = cluster.cluster.nodes[0]
     assert lost.process
     cluster.supervisor.end(lost.process, grace=0)
@@ -84,7 +84,7 @@ def test_the_loss_of_one(cluster: brokers.Brokers) -> None:
 
 
 def test_a_restart_of_all(cluster: brokers.Brokers) -> None:
-    """After an orderly end and after a loss of power, in another order than the first time."""
+    """After an orderly stop and after a power loss, in a different order from the first start."""
     for grace in (60, 0):
         cluster.supervisor.end(*cluster.cluster.processes, grace=grace)
         for node in reversed(cluster.cluster.nodes):
@@ -95,7 +95,7 @@ def test_a_restart_of_all(cluster: brokers.Brokers) -> None:
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0)])
 def test_a_cold_start_in_another_order(order: tuple[int, ...], tmp_path: pathlib.Path) -> None:
-    """Each node has nothing yet, and the first ones look for the others before these are there."""
+    """No node has data, and the first nodes look for the others before these have started."""
     with brokers.create(tmp_path, IPV4) as made:
         for node in order:
             made.cluster.nodes[node].start()

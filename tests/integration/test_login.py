@@ -1,4 +1,4 @@
-"""Services that log in to RabbitMQ of rendered files with a certificate: each refusal beside what is accepted."""
+"""Logins with a certificate to a RabbitMQ with rendered files: each refusal next to an accepted login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kind(typing.NamedTuple):
     directory: pathlib.Path
 
     def log_in(self, shown: tuple[str, ...], method: str = "EXTERNAL", password: str = "") -> str:
-        """Log in and out again; returns why that is refused, or ''."""
+        """Log in and out; return the reason of a refusal, or ''."""
         server = self.brokers.servers[0]
         return brokers.log_in(server, self.directory / "ca.pem", USER, password, method, shown)
 
@@ -44,7 +44,7 @@ def write(directory: pathlib.Path, name: str, authority: tls.Authority) -> tuple
 
 @pytest.fixture(scope="module")
 def external(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Kind]:
-    """Services show a certificate."""
+    """Services log in with a certificate."""
     directory = tmp_path_factory.mktemp("external")
     (directory / "ca.pem").write_text(tls.authority().pem)
     shown = dict(zip(model.CLIENT_FILES, write(directory, USER, tls.authority())))
@@ -67,7 +67,7 @@ def test_a_service_calls_with_its_certificate(external: Kind) -> None:
 
 
 def test_its_certificate_is_needed(external: Kind) -> None:
-    """None, another user's, one of another authority: each refused, beside the right one."""
+    """No certificate, another user's, or one of another authority is refused; the right one is accepted."""
     assert external.log_in(write(external.directory, USER, tls.authority())) == ""
     bare = external.log_in(())
     assert re.match("SSL|ConnectionReset", bare), bare  # the broker hangs up; its alert may come too late to be read
@@ -81,7 +81,7 @@ def test_its_certificate_is_needed(external: Kind) -> None:
 
 @pytest.mark.parametrize("password", ["", brokers.PASSWORD])
 def test_a_password_does_not_do(external: Kind, password: str) -> None:
-    """The broker offers no way to give one, and would know none."""
+    """The broker offers no password mechanism and knows no password."""
     good = write(external.directory, USER, tls.authority())
     why = external.log_in(good, "PLAIN", password)
     assert "PLAIN" in why and external.log_in(good) == "", why

@@ -1,4 +1,4 @@
-"""A talk with a router ends in time, whatever the router answers and whatever becomes of this machine's clock."""
+"""Every management request ends in time, whatever the router answers and whatever this machine's clock does."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def hostile(
 
 
 def ask(router: routers.Running, *entities: str) -> tuple[amqp.Unreachable, float]:
-    """Ask one after the other until one fails; returns how, and how long that took from its beginning."""
+    """Send requests until one fails; return the error and the duration of that request."""
     assert router.plan.router
     with amqp.Client(live_router.login(router.plan.router), SECONDS) as client:
         for entity in entities:
@@ -90,7 +90,7 @@ def test_an_answer_that_does_not_come(mode: str, tmp_path: pathlib.Path, monkeyp
 
 
 def test_a_query_without_an_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its time, or by its size."""
+    """An endless query ends at its time limit or its size limit."""
     with hostile("pages", tmp_path, monkeypatch) as router:
         monkeypatch.setattr(amqp, "QUERY_SECONDS", 2.0)
         error, took = ask(router, "router")
@@ -113,7 +113,7 @@ def test_an_answer_that_is_none(mode: str, said: str, tmp_path: pathlib.Path, mo
 
 @pytest.fixture
 def set_back(monkeypatch: pytest.MonkeyPatch) -> typing.Callable[[], None]:
-    """What sets the wall clock of this process back by an hour."""
+    """Return a function that sets this process's wall clock back by an hour."""
     wall = time.time
 
     def go() -> None:
@@ -140,7 +140,7 @@ def test_a_clock_that_is_set_back_while_it_is_asked(
 def test_a_clock_that_is_set_back_before_a_silent_router(
     set_back: typing.Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it connects, too: the kernel takes the connection, and nobody says anything."""
+    """Also while connecting: the kernel accepts the connection, but the router is silent."""
     with socket.socket() as taken:
         taken.bind((ADDRESS, 0))
         taken.listen()
@@ -163,7 +163,7 @@ def listener(port: int) -> router_plan.Entity:
 
 
 def test_the_sentence_names_the_listener_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The port moves, and the router that hangs has only the old one."""
+    """The metadata has a new port, but the hanging router still listens on the old one."""
     monkeypatch.setattr(amqp, "SECONDS", SECONDS)
     planned = helpers.plan_for(helpers.dual(1), "ctl-0").router
     assert planned

@@ -39,7 +39,7 @@ GOOD: dict[str, typing.Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run of a program left."""
+    """The result of one run of a program."""
 
     code: int
     output: str
@@ -82,7 +82,7 @@ class Node:
         return node
 
     def metadata(self, name: str, content: object) -> None:
-        """Give the local source one file; text goes in as it is."""
+        """Write the metadata file of the local source; a string is written unchanged."""
         text = content if isinstance(content, str) else json.dumps(content)
         (self.base / "local-data" / name).write_text(text)
 
@@ -191,7 +191,7 @@ def test_refresh_by_hand_finds_the_list_that_the_collector_left(node: Node) -> N
 
 
 def test_hook_fails_when_the_agent_cannot_apply(node: Node) -> None:
-    """Both kinds of failure stop the run: here puppet's, with the file as it was."""
+    """A failure of puppet stops the run, and the file is restored."""
     node.metadata("10-heat.json", {"oslo_messaging": GOOD})
     (node.base / "bin/puppet").write_text("#!/bin/sh\nexit 4\n")
     (node.base / "bin/puppet").chmod(0o755)
@@ -221,7 +221,7 @@ def test_post_configure_finds_what_another_program_undid(node: Node) -> None:
 
 @pytest.mark.parametrize("phase", ["configure.d", "post-configure.d"])
 def test_hooks_are_what_dib_run_parts_runs(phase: str) -> None:
-    """Executable, and without a dot in the name: it passes over any other in silence."""
+    """Hooks must be executable and have no dot in the name; dib-run-parts silently ignores other files."""
     hooks = list((HOOKS / phase).iterdir())
     assert hooks
     assert [hook.name for hook in hooks if "." in hook.name or not os.access(hook, os.X_OK)] == []

@@ -121,7 +121,7 @@ class Services:
     client: workers.Client
 
     def send(self, kind: str, count: int) -> set[str]:
-        """Send so many and return their names; none may have failed."""
+        """Send this many messages and return their names; fail if any of them fails."""
         self.client.begin(kind, count, SECONDS, *([] if kind == "notify" else [self.first]))
         sent = self.client.result()
         assert [s.error for s in sent] == [""] * count
@@ -198,7 +198,7 @@ def test_it_is_that_release(python: str) -> None:
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_services_read_what_the_agent_rendered(backends: Backends, cloud: str) -> None:
-    """So that no cell of the matrix speaks to another backend than it says."""
+    """Check that each case of the matrix uses the backend in its name."""
     text = backends.clouds[cloud].hosts[1].service_file("nova").read_text()
     schemes = re.findall(r"^transport_url = (\w+)://", text, re.MULTILINE)
     assert schemes == {ROUTER: ["amqp", "amqp"], DUAL: ["amqp", "rabbit"], BROKER: ["rabbit", "rabbit"]}[cloud]

@@ -63,7 +63,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Sandbox:
-    """A puppet of its own: nothing outside `root` is read, but for the module and what it depends on."""
+    """An isolated puppet: it reads nothing outside `root` except the module and its dependencies."""
 
     root: pathlib.Path
 
@@ -119,7 +119,7 @@ class Sandbox:
             (self.root / "systemd" / "running" / unit).touch()
 
     def changes(self) -> list[str]:
-        """What systemctl was told to change since the last call, in order."""
+        """Return the changes that systemctl was asked for since the last call, in order."""
         log = self.root / "systemd" / "log"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -185,7 +185,7 @@ def nova_settings() -> Settings:
 
 
 def test_under_the_defaults_of_puppet_8(sandbox: Sandbox) -> None:
-    """Puppet 7 takes them as options. Nothing is deprecated either."""
+    """Puppet 7 has these defaults as options. The run prints no deprecation warning."""
     sandbox.conf("nova.conf", NOVA)
     sandbox.data(config_files={str(sandbox.conf("nova.conf")): {"settings": nova_settings()}}, manage_service=False)
     run = sandbox.apply("--strict=error", "--strict_variables", "--noop")
@@ -236,7 +236,7 @@ def test_edits_only_its_keys_and_then_nothing(sandbox: Sandbox) -> None:
 
 
 def test_links_are_refused(sandbox: Sandbox) -> None:
-    """Whoever owns the directory would be given the file that one leads to."""
+    """Otherwise the owner of the directory would get the file to which the link leads."""
     victim = sandbox.root / "victim"
     victim.write_bytes(b"[a]\nk = secret\n")
     victim.chmod(0o600)

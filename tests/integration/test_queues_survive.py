@@ -89,7 +89,7 @@ def test_a_notification_survives_the_death_of_its_queues_leader(cluster: brokers
 
 
 def test_a_quorum_queue_that_lacks_members(cluster: brokers.Brokers) -> None:
-    """As one that a service declared before the other brokers had joined."""
+    """A service may declare a queue before the other brokers have joined."""
     name = "om_thin"
     with kombu.Connection(f"amqp://openstack:{brokers.PASSWORD}@{cluster.cloud.hosts[0].node.address}//") as client:
         only_here = {"x-queue-type": "quorum", "x-quorum-initial-group-size": 1}

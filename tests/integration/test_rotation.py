@@ -1,4 +1,4 @@
-"""Another password for RabbitMQ with real puppet and services under load: by way of a second user, nothing is lost."""
+"""A new RabbitMQ password with real puppet and services under load: with a second user, no message is lost."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Cloud:
         return path
 
     def begin(self, name: str, metadata: pathlib.Path, command: str = "apply") -> processes.Process:
-        """Start the agent on a node, which changes the broker while it runs."""
+        """Start the agent on a node; it changes the running broker."""
         self._count += 1
         options = ["--node", name, "--root", str(self.hosts[name].root), "--relocate", "--no-services", "--reconcile"]
         argv = [sys.executable, "-m", "om_agent", command, str(metadata), *options]
@@ -68,7 +68,7 @@ class Cloud:
         return self.supervisor.start(f"{command}-{self._count}-{name}", argv, environment)
 
     def agent(self, name: str, metadata: pathlib.Path, command: str = "apply") -> str:
-        """Run the agent to its end; returns what it said."""
+        """Run the agent and return its output."""
         done = self.supervisor.finish(self.begin(name, metadata, command), 120)
         assert done.returncode == 0, done.output
         assert not [word for word in PASSWORDS if word in done.output]
@@ -79,7 +79,7 @@ class Cloud:
         return rabbitmq.ctl(self.hosts[BROKERS[0]], *command)
 
     def users(self) -> set[str]:
-        """Return who is known to the brokers."""
+        """Return the names of the brokers' users."""
         return {row["user"] for row in json.loads(self.ctl("list_users", "--formatter", "json"))}
 
     def mark(self, name: str) -> pathlib.Path:
@@ -88,7 +88,7 @@ class Cloud:
 
 
 def lets_in(name: str, user: typing.Mapping[str, str]) -> bool:
-    """Return whether a broker lets somebody in."""
+    """Return whether a broker accepts a login."""
     connection = kombu.Connection(
         hostname=ADDRESSES[name], userid=user["username"], password=user["password"], connect_timeout=5
     )
@@ -128,7 +128,7 @@ def running(cloud: Cloud) -> typing.Iterator[rabbitmq.Cluster]:
 
 
 def derived(purpose: str) -> str:
-    """As doc/operations.rst has people find out a secret that was made from ``rpc.password``."""
+    """Return a secret derived from ``rpc.password`` with the command of doc/operations.rst."""
     return hmac.new(OLD["password"].encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
 
@@ -181,7 +181,7 @@ def test_three_updates(cloud: Cloud) -> None:
 
 
 def test_what_ends_with_the_user(cloud: Cloud) -> None:
-    """A connection of a user who is deleted, and the mirrors of queues that are wanted no more."""
+    """Deleting a user closes its connections and removes the mirrors that are no longer needed."""
     accept = cloud.metadata(rpc={**NEW, "also_accept": [OLD]}, broker={"erlang_cookie": "cookiecookie"})
     drop = cloud.metadata(rpc=NEW, broker={"erlang_cookie": "cookiecookie", "queues": "classic"})
     for name in BROKERS:
@@ -211,7 +211,7 @@ def test_what_ends_with_the_user(cloud: Cloud) -> None:
 
 
 def test_another_user_in_one_step_stays_for_the_others(cloud: Cloud) -> None:
-    """Whose turn comes later has the old user alone: nobody deletes that behind its back."""
+    """Nodes that are updated later know only the old user, so no update may delete it."""
     metadata = [cloud.metadata(rpc=user, broker={"erlang_cookie": "cookiecookie"}) for user in (OLD, NEW)]
     cloud.agent("ctl-1", metadata[0])
     cloud.agent("ctl-2", metadata[0])

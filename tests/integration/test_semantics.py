@@ -1,4 +1,4 @@
-"""What becomes of a message over RabbitMQ and over the development router (the tables of doc/semantics.rst)."""
+"""The fate of messages over RabbitMQ and over the development router (the tables of doc/semantics.rst)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_rabbitmq(tmp_path: pathlib.Path) -> None:
 
 
 def test_acknowledged_casts_stall_without_a_server(tmp_path: pathlib.Path) -> None:
-    """Why they are not the default: 30 seconds and an error where RabbitMQ takes none."""
+    """The reason why they are not the default: 30 seconds and an error, where RabbitMQ has no delay."""
     with semantics.bus(tmp_path / "bus", "amqp", model.Engine.EMBEDDED, "127.0.88", delivery="acknowledged") as made:
         sent = made.send("fanout", "nobody")
     assert (sent[0].error, sent[0].seconds > 25) == ("MessageDeliveryFailure", True)

@@ -1,4 +1,4 @@
-"""The demo: it does what it shows, it says clearly why it cannot, and it leaves nothing running whatever happens."""
+"""The demo does what it shows, explains why it cannot run, and always ends all its processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MARK = "OM_TEST_OF_TESTBED"
 
 
 class Demo:
-    """One run of the demo, whose processes a mark in their environment tells from all others."""
+    """One run of the demo; its processes have a mark in their environment."""
 
     def __init__(self, directory: pathlib.Path, mark: str, *arguments: str | pathlib.Path, **environment: str) -> None:
         self.mark = mark
@@ -75,7 +75,7 @@ class Demo:
 
 
 def left(mark: str) -> list[str]:
-    """Return the command lines of what still runs with ``mark``."""
+    """Return the command lines of running processes with ``mark``."""
     found = []
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def check_success(code: int, out: str, err: str) -> None:
 @pytest.mark.slow
 @needs_programs
 def test_with_the_development_router(demo: Start, tmp_path: pathlib.Path) -> None:
-    """And what is kept is a machine's files: logs and roots, none of them with the old URL."""
+    """The demo keeps logs and root directories, and none of them has the old URL."""
     check_success(*demo("--engine", "embedded", "--keep", tmp_path / "kept").finish(240))
     files = sorted((tmp_path / "kept/nodes").glob("*/etc/*/*.conf"))
     services = [f for f in files if f.stem in overcloud.SERVICES]
@@ -217,7 +217,7 @@ def test_a_signal_while_an_object_is_made(before: str, run: str, expected: tuple
 @pytest.mark.slow
 @needs_programs
 def test_nothing_survives_a_kill(demo: Start) -> None:
-    """SIGKILL gives nobody a chance to clean up, and still no child stays."""
+    """After SIGKILL nothing can clean up, but no child process remains."""
     run = demo("--engine", "embedded")
     run.wait_for("[4/7]", 150)
     run.process.kill()
@@ -264,7 +264,7 @@ def test_no_puppet(demo: Start, tmp_path: pathlib.Path) -> None:
 
 @needs_programs
 def test_apply_fails(demo: Start, tmp_path: pathlib.Path) -> None:
-    """What om-agent says is shown."""
+    """The demo shows om-agent's error."""
     directory = link(tmp_path / "bin")
     fake = pathlib.Path(directory) / "puppet"
     fake.write_text("#!/bin/sh\nexit 1\n")
@@ -288,7 +288,7 @@ def test_oslo_messaging_without_the_driver(demo: Start, tmp_path: pathlib.Path) 
 
 @needs_programs
 def test_a_router_that_is_none(demo: Start, tmp_path: pathlib.Path) -> None:
-    """The line breaks fall between words, so that a path can be copied."""
+    """Lines break only between words, so that a path can be copied."""
     path = tmp_path / "no-router"
     code, _, err = demo(OM_QDROUTERD=str(path)).finish(30)
     assert (code, err) == (1, f"demo: OM_QDROUTERD names {path}, which is not a program.")

@@ -1,4 +1,4 @@
-"""TLS as RabbitMQ of rendered files speaks it, to clients and between brokers: each refusal beside what is accepted."""
+"""TLS of RabbitMQ with rendered files, for clients and between brokers: each refusal next to an accepted case."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HELLO, WELCOME = b"AMQP\x00\x00\x09\x01", b"\x01\x00\x00"
 
 
 class Brokers:
-    """Brokers, each with a certificate of its own, and the agent on each."""
+    """Brokers with their own certificates, and the agent on each node."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Brokers:
         self.files[name].write_text(json.dumps({"oslo_messaging": raw}))
 
     def apply(self, name: str, *options: str) -> str:
-        """Run the agent on a node; returns what it said."""
+        """Run the agent on a node and return its output."""
         argv = [sys.executable, "-m", "om_agent", "apply", str(self.files[name]), "--node", name, "--verbose"]
         argv += ["--root", str(self.hosts[name].root), "--relocate", "--no-services", *options]
         environment = {**overcloud.python_environment(), **self.erlang}
@@ -150,7 +150,7 @@ def test_without_the_password(lenient: Brokers, user: str, password: str, method
 def log_in(
     server: tls.Server, ca: pathlib.Path, user: str, password: str, method: str, shown: tuple[str, ...] = ()
 ) -> str:
-    """Log in over TLS; returns why that is refused, or ''."""
+    """Log in over TLS; return the reason of a refusal, or ''."""
     options: dict[str, typing.Any] = {
         "ca_certs": str(ca),
         "cert_reqs": ssl.CERT_REQUIRED,
@@ -191,7 +191,7 @@ def test_oslo_messaging(lenient: Brokers, tmp_path: pathlib.Path) -> None:
 
 
 def test_brokers_are_one_cluster(lenient: Brokers, strict: Brokers) -> None:
-    """And rabbitmqctl reaches them, over TLS."""
+    """The brokers form one cluster, and rabbitmqctl reaches them over TLS."""
     for name in ("ctl-1", "ctl-2"):
         found = json.loads(lenient.ctl(name, "cluster_status", "--formatter", "json"))
         assert sorted(found["running_nodes"]) == ["rabbit@ctl-1", "rabbit@ctl-2"]
@@ -214,7 +214,7 @@ def ping(brokers: Brokers, *arguments: str, cookie: str = "") -> bool:
 
 
 def visitor(directory: pathlib.Path, pair: tls.Pair | None, ca: str) -> tuple[str, ...]:
-    """Return what makes an Erlang node speak TLS with a certificate, or without."""
+    """Return the arguments with which an Erlang node uses TLS, with or without a certificate."""
     files = {"certfile": pair.certificate, "keyfile": pair.key} if pair else {}
     lines = []
     for option, text in {**files, "cacertfile": ca}.items():
@@ -240,7 +240,7 @@ def test_who_may_join(lenient: Brokers, tmp_path: pathlib.Path) -> None:
 def test_a_broker_that_has_not_read_its_file_anew_is_told_from_one_that_has(
     lenient: Brokers, tmp_path: pathlib.Path
 ) -> None:
-    """As verify looks at it."""
+    """Check it in the same way as verify."""
     name, address = lenient.servers[0].name, lenient.servers[0].address
     renewed = tmp_path / "renewed.pem"
     renewed.write_text(tls.authority().issue(name).certificate)

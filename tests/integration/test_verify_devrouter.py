@@ -1,4 +1,4 @@
-"""verify and status, end to end, against the development router: all well, and every fault that one router can have.
+"""verify and status end to end with the development router: a healthy one, and every fault of a single router.
 
 The services' files are the stand-in puppet's, so that this needs neither puppet nor RabbitMQ; messages are real
 oslo.messaging's, and the router's users real saslpasswd2's.
@@ -47,18 +47,18 @@ class Node:
         return self.machine.root / inside
 
     def agent(self, command: str, *options: str, metadata: str = "") -> tuple[int, str, str]:
-        """Run a command; returns exit code, output and errors, in none of which a password is."""
+        """Run a command; return exit code, output and errors, and check that they contain no password."""
         done = self.machine.run(command, metadata or self.metadata, *WHERE_TO_LOOK, *options)
         assert PASSWORD not in done.stdout + done.stderr
         return done.returncode, done.stdout, done.stderr
 
     def verify(self, *options: str, metadata: str = "") -> dict[str, str]:
-        """Run verify; returns the faults' sentences by code, and sees that the exit code says the same."""
+        """Run verify; return the messages of faults by code, and check that the exit code matches."""
         code, out, _ = self.agent("verify", "--json", "--timeout", "1", *options, metadata=metadata)
         return faults(code, json.loads(out))
 
     def status(self, metadata: str = "") -> tuple[dict[str, str], dict[str, typing.Any]]:
-        """Run status; returns the same, and all that was said."""
+        """Run status; return the messages of faults by code, and the whole output."""
         code, out, _ = self.agent("status", "--json", metadata=metadata)
         return faults(code, json.loads(out)), json.loads(out)
 
@@ -167,7 +167,7 @@ def test_a_services_file_with_another_url(node: Node) -> None:
 
 
 def test_another_password(node: Node) -> None:
-    """The node's router has other users than the metadata says, as when a stack update has not reached the node."""
+    """The router's users differ from the metadata, for example when a stack update has not reached the node."""
     raw = helpers.put(messaging(password="another-password"), "router.mesh_password", "another-password")
     other = node.machine.metadata(raw, "other.json")
     found = node.verify(metadata=other)

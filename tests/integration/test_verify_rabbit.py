@@ -1,4 +1,4 @@
-"""verify and status against a real RabbitMQ cluster of two: all well, an alarm, a stopped member; nothing is left."""
+"""verify and status with a RabbitMQ cluster of two: healthy, with an alarm, with a stopped member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch beside a router: one that hangs is ended, whatever else becomes of a router is none of its business."""
+"""The watch kills a router that hangs, and does nothing in any other case."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Watched:
         return []
 
     def is_killed(self, router: engines.Router, times: int) -> None:
-        """Wait until the router is gone for the ``times``-th time."""
+        """Wait until the router has been killed ``times`` times."""
         assert router.process
         waiting.until(lambda: len(self.calls) == times, 20, lambda: self.said)
         assert router.process.wait(10) == -signal.SIGKILL
@@ -90,7 +90,7 @@ class Watched:
 
 
 def stop(router: engines.Router) -> None:
-    """Let it hang; whoever ends it is not it itself."""
+    """Make the router hang, so that it cannot end by itself."""
     assert router.process
     (router.directory / "pid").write_text(str(router.process.pid))
     router.stopped = True
@@ -99,7 +99,7 @@ def stop(router: engines.Router) -> None:
 
 @contextlib.contextmanager
 def running(engine: str, directory: pathlib.Path, **options: typing.Any) -> collections.abc.Iterator[engines.Router]:
-    """As in the tests of the development router, and ended even when it hangs."""
+    """Run a router like the tests of the development router do; end it even if it hangs."""
     with engines.running(engine, directory, **options) as router:
         try:
             yield router
@@ -110,7 +110,7 @@ def running(engine: str, directory: pathlib.Path, **options: typing.Any) -> coll
 
 
 def secure(directory: pathlib.Path) -> dict[str, typing.Any]:
-    """What makes the listener for clients one with TLS."""
+    """Return settings that make the clients' listener use TLS."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     files = {"certFile": f"{directory}/cert", "privateKeyFile": f"{directory}/key", "caCertFile": f"{directory}/cert"}
@@ -158,7 +158,7 @@ def test_kills_are_known_to_the_next_watch(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_router_that_is_left_alone(engine: str, tmp_path: pathlib.Path) -> None:
-    """Never started, at work, restarted, drained, stopped, its file taken away."""
+    """The watch leaves a router alone that never started, works, restarts, drains, stops, or loses its file."""
     with Watched(tmp_path, PATIENT) as watched:
         time.sleep(0.5)  # no file
         with running(engine, tmp_path, http=True) as router:
@@ -182,7 +182,7 @@ def test_a_router_that_is_left_alone(engine: str, tmp_path: pathlib.Path) -> Non
 
 
 def test_a_pause_of_the_machine_is_no_hang(tmp_path: pathlib.Path) -> None:
-    """Neither runs for a while. The first silence would be enough here."""
+    """Stop the watch and the router together for a while. Here a single silence would be enough for a kill."""
     pace = QUICK._replace(times=1, pause=1.0, pause_without_health=1.0, seconds=2.0, grace=0.0)
     with running(engines.DEVROUTER, tmp_path) as router, Watched(tmp_path, pace) as watched:
         assert router.process and watched.process
@@ -208,7 +208,7 @@ def test_a_kill_that_fails_is_told(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_command_costs_little(tmp_path: pathlib.Path) -> None:
-    """It turns into a program of its own, by the same id."""
+    """The command replaces itself with a smaller program in the same process."""
     with running(engines.DEVROUTER, tmp_path, http=True) as router:
         config = tmp_path / "root/etc/om-devrouter/om-devrouter.json"
         config.parent.mkdir(parents=True)

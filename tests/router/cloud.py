@@ -1,4 +1,4 @@
-"""An overcloud with real routers that tests change while it runs: apply, start, stop, and calls meanwhile."""
+"""An overcloud with real routers that tests change while it runs, with calls in the background."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUTER = {"http_port": 0, "mesh_password": "mesh-secret"}  # unless a test says 
 
 
 def need(engine: model.Engine) -> None:
-    """Skip the test where there is no such router."""
+    """Skip the test if this router is not installed."""
     if not routers.find(engine):
         pytest.skip(f"no {engine.value} on PATH or named by OM_{engine.value.upper()}")
     pytest.importorskip("proton")
@@ -83,7 +83,7 @@ class Cloud:
         return path
 
     def raw(self, *names: str, **changes: typing.Any) -> dict[str, typing.Any]:
-        """Return what the metadata says with these nodes."""
+        """Return the metadata with these nodes."""
         given = self.messaging.items()
         merged = {k: {**v, **changes.get(k, {})} if isinstance(v, dict) else changes.get(k, v) for k, v in given}
         more = {k: v for k, v in changes.items() if k not in merged}
@@ -159,7 +159,7 @@ class Cloud:
             time.sleep(0.1)
 
     def reached(self, name: str) -> set[str] | None:
-        """Return which other interiors a router reaches, None when it gives no answer."""
+        """Return the other interiors that a router reaches, or None if it does not answer."""
         with contextlib.suppress(errors.Unreachable):
             return self.routers[name].peers()
         return None
@@ -199,13 +199,13 @@ class Load:
 
 
 def free(address: sockets.Address) -> bool:
-    """Return whether nothing listens there."""
+    """Return whether no program listens on this port."""
     return not sockets.is_open(address)
 
 
 @contextlib.contextmanager
 def supervised(directory: pathlib.Path) -> typing.Iterator[processes.Supervisor]:
-    """A supervisor whose logs are shown by nobody but kept with the test's directory."""
+    """Return a supervisor that keeps its logs in the test's directory and prints none."""
     os.makedirs(directory, exist_ok=True)
     with processes.Supervisor(directory / "logs") as supervisor:
         yield supervisor

@@ -16,7 +16,7 @@ TOPIC = "slow"
 
 
 class Endpoint:
-    """What takes its time: a call is acknowledged before it is carried out, a notification after that."""
+    """A slow endpoint. The driver acknowledges a call before it runs, and a notification after it ran."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -1,4 +1,4 @@
-"""Which server of a topic gets a call: the one beside the caller, until too many wait for it."""
+"""Which server of a topic gets a call: the one on the caller's router, until too many calls wait for it."""
 
 from __future__ import annotations
 

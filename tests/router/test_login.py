@@ -1,4 +1,4 @@
-"""How services log in to routers of rendered files: by certificate, by SCRAM; each refusal beside what is accepted."""
+"""Logins to routers with rendered files, by certificate and SCRAM: each refusal next to an accepted login."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Kind(typing.NamedTuple):
         return write(self.directory, name, authority)
 
     def connect(self, shown: tuple[str, ...], user: str = "", password: str = "", mechanism: str = "EXTERNAL") -> None:
-        """Log in and attach where services do.
+        """Log in and attach to the services' addresses.
 
         :raises proton.ProtonException: when that is refused.
         """
@@ -88,7 +88,7 @@ def start(engine: model.Engine, directory: pathlib.Path, network: str, login: di
 
 @pytest.fixture(scope="module", params=clouds.ENGINES, ids=lambda e: e.value)
 def external(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Kind]:
-    """Services show a certificate."""
+    """Services log in with a certificate."""
     directory = tmp_path_factory.mktemp("external")
     shown = dict(zip(model.CLIENT_FILES, write(directory, USER, tls.authority())))
     yield from start(request.param, directory, "127.0.69", {"sasl_mechanism": "EXTERNAL", **shown})
@@ -102,7 +102,7 @@ def test_a_service_calls_with_its_certificate(external: Kind) -> None:
 
 
 def test_its_certificate_is_needed(external: Kind) -> None:
-    """None, another user's, one of another authority: each refused, beside the right one."""
+    """No certificate, another user's, or one of another authority is refused; the right one is accepted."""
     good = external.issue(USER, tls.authority())
     external.connect(good)
     for shown in ((), external.issue(USER, tls.Authority.create(tls.authority().name))):
@@ -113,7 +113,7 @@ def test_its_certificate_is_needed(external: Kind) -> None:
 
 
 def test_a_password_is_not_asked_for(external: Kind) -> None:
-    """Nobody but the agent has one, and it shows the certificate too."""
+    """Only the agent has a password, and it also sends its certificate."""
     good = external.issue(USER, tls.authority())
     with pytest.raises(proton.ProtonException):
         external.connect(good, f"{USER}@{router.REALM}", "rpc-secret", "PLAIN")
@@ -134,7 +134,7 @@ def test_it_may_do_what_a_service_may(external: Kind) -> None:
 
 @pytest.fixture(scope="module", params=clouds.ENGINES, ids=lambda e: e.value)
 def scram(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[Kind]:
-    """Services prove that they know a password without saying it."""
+    """Services log in with SCRAM, which does not send the password."""
     if not proton.SASL.extended():
         helpers.skip("this proton was built without Cyrus SASL, and cannot speak SCRAM")
     login = {"password": "rpc-secret", "sasl_mechanism": "SCRAM-SHA-256"}

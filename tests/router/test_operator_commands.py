@@ -1,4 +1,4 @@
-"""The commands of doc/operations.rst that ask a router with its engine's own tools, as they stand there."""
+"""The commands in doc/operations.rst that query a router with its engine's own tools."""
 
 from __future__ import annotations
 

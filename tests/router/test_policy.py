@@ -1,4 +1,4 @@
-"""What a service's user may do at a real router, and what not: each refusal beside its accepted twin."""
+"""Permissions of a service's user on a real router: each refusal next to an accepted case."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_connection_may_have_every_session_that_proton_has(cloud: clouds.Cloud
 
 
 def test_descriptors_run_out(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
-    """Whom the router has goes on, and who could not connect is let in as soon as another one leaves."""
+    """Connected clients keep working; a rejected client gets in as soon as another one disconnects."""
     cloud = clouds.Cloud(supervisor, tmp_path, engine, NETWORK, {"ctl-1": "controller"}, bare=True)
     cloud.apply("ctl-1", cloud.metadata("ctl-1"))
     cloud.start("ctl-1")

@@ -1,4 +1,4 @@
-"""A running router is changed, not restarted: by the real engines, with calls under way."""
+"""Changes to running routers of the real engines, without a restart and during calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NODES = {**dict.fromkeys(SMALL + MORE, "controller"), **dict.fromkeys(COMPUTES, 
 
 
 def judge(cloud: clouds.Cloud, ok: int, failed: list[str]) -> None:
-    """No call may be lost; a machine too busy for the routers to keep each other is told as such."""
+    """Check that no call was lost. The error shows routers that lost peers because this machine was too busy."""
     assert (failed, ok > 300) == ([], True), cloud.starved()[:1]
 
 
@@ -71,7 +71,7 @@ NODE = {"ctl-1": "controller", "ctl-2": "controller"}
 def test_a_port_that_another_program_has(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
-    """The engines say that a listener was created although its port is taken: it is looked at before and after."""
+    """The engines report a new listener even if its port is taken, so the agent checks before and after."""
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", NODE, bare=True)
     metadata = cloud.metadata(*NODE)
     cloud.apply("ctl-1", metadata)
@@ -127,7 +127,7 @@ def test_what_a_killed_run_left_is_mended(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_at_any_moment(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
-    """Wherever a run is killed, the next one of either deployment ends with the router as its file says."""
+    """After a kill at any point, the next run of either deployment makes the router match its file."""
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", dict.fromkeys(SMALL, "controller"), bare=True)
     few = cloud.metadata("ctl-1", "ctl-3")
     many = cloud.metadata(*SMALL, router={"link_capacity": 77})
@@ -226,7 +226,7 @@ def test_draining_before_a_restart(
 def test_draining_where_clients_have_other_routers(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
-    """With ``router.clients: mesh`` they are sent away, and whoever stays away stays well."""
+    """With ``router.clients: mesh`` clients move to other routers, and those that moved keep working."""
     nodes = {**dict.fromkeys(SMALL, "controller"), "cmp-1": "compute"}
     router = {"clients": "mesh"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.41", nodes, router=router)

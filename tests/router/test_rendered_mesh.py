@@ -47,7 +47,7 @@ class Mesh(typing.NamedTuple):
         return self.client(i, model.ADMIN_USER, self.admin_password, self.tls)
 
     def reached(self, i: int) -> list[str]:
-        """Return which interior routers the i-th one reaches."""
+        """Return the interior routers that the i-th one reaches."""
         try:
             with self.admin(i) as client:
                 return sorted(verify.reachable(client.query("router.node"), client.container))
@@ -140,7 +140,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def wait(mesh: Mesh, what: typing.Callable[[], bool]) -> None:
-    """Fail with the routers' logs when something does not come to be."""
+    """Wait for a condition; on timeout fail with the routers' logs."""
 
     def report() -> str:
         logs = "\n".join(p.read_text(errors="replace")[-1500:] for p in (mesh.directory / "logs").iterdir())

@@ -1,4 +1,4 @@
-"""After quick restarts of a router, all others know its addresses again: `om-agent resync` sees to it.
+"""After quick restarts of a router, `om-agent resync` makes all others learn its addresses again.
 
 qdrouterd's fault is a race (doc/operations.rst).
 """

@@ -69,12 +69,12 @@ class Target(typing.NamedTuple):
     shown: dict[str, tuple[pathlib.Path, pathlib.Path, pathlib.Path]]
 
     def connections(self) -> set[str]:
-        """Return the ids of all that are connected to it and have said so."""
+        """Return the container ids of all connected peers."""
         with self.cloud.routers["ctl-1"].manage() as client:
             return {str(row["container"]) for row in client.query("connection") if row["opened"]}
 
     def reached(self) -> set[str]:
-        """Return the ids of all routers that it has ever heard of."""
+        """Return the ids of all routers that it knows."""
         with self.cloud.routers["ctl-1"].manage() as client:
             return {str(row["id"]) for row in client.query("router.node")}
 
@@ -161,7 +161,7 @@ class Rogue:
         self._target.cloud.supervisor.end(self._process)
 
     def said(self) -> tuple[str, str]:
-        """Return its connector's state and the last words about it."""
+        """Return the state of its connector and the last message about it."""
         d = self._target.cloud.all.deployment
         user = f"{model.ADMIN_USER}@{router.REALM}"
         login = amqp.Login(ADDRESS, clouds.PORT, "", user, d.router.admin_password, d.router.engine)
@@ -173,7 +173,7 @@ class Rogue:
 
 @pytest.mark.parametrize("mode", MESH)
 def test_one_of_the_mesh_gets_in(target: Target, mode: str) -> None:
-    """The twin of all below: the same router, connector and names, with a certificate of the mesh."""
+    """The accepted counterpart of all tests below: the same router and names, with a certificate of the mesh."""
     with Rogue(target, mode, OWN) as own:
         processes.wait_until("it is in", lambda: own.name in target.connections(), TRY_SECONDS, interval=0.2)
         if mode == "interior":
@@ -222,7 +222,7 @@ def test_a_client_does_not_log_in_where_routers_do(target: Target, mode: str, tl
 def test_certificates_of_the_systems_authorities(
     target: Target, mode: str, environment: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-    """What `layout.ROUTER_ENVIRONMENT` is for: without it a certificate of anybody's whom the system trusts will do."""
+    """Without `layout.ROUTER_ENVIRONMENT`, a router would accept any certificate that the system trusts."""
     if os.geteuid() != 0:
         pytest.skip("another set of authorities needs root (a mount namespace)")
     trusted = tmp_path / "certs"

@@ -28,7 +28,7 @@ def connect(cloud: clouds.Cloud, node: str, user: typing.Mapping[str, str]) -> t
 
 
 def lets_in(cloud: clouds.Cloud, node: str, user: typing.Mapping[str, str]) -> bool:
-    """Return whether a router lets somebody in, and to RPC's addresses."""
+    """Return whether a router accepts a login and an attach to RPC's addresses."""
     proton = pytest.importorskip("proton")
     try:
         connection = connect(cloud, node, user)
@@ -90,7 +90,7 @@ def test_three_updates(engine: model.Engine, supervisor: processes.Supervisor, t
 def test_in_one_step_nobody_is_thrown_out(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
-    """Without the second user, services of nodes whose turn comes later keep the connections that they have."""
+    """Even without a second user, services on nodes that are updated later keep their connections."""
     nodes = {"ctl-1": "controller"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", nodes, bare=True)
     cloud.apply("ctl-1", cloud.metadata(*nodes, rpc=OLD))
@@ -105,7 +105,7 @@ def test_in_one_step_nobody_is_thrown_out(
 def test_the_agents_own_password(
     engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path
 ) -> None:
-    """It is in the SASL database alone, which is read for every login."""
+    """Only the SASL database has it, and the router reads that at each login."""
     nodes = {"ctl-1": "controller"}
     cloud = clouds.Cloud(supervisor, tmp_path, engine, "127.0.53", nodes, bare=True)
     for word in ("one", "two"):

@@ -1,4 +1,4 @@
-"""A mesh that is too large to be full, thinned by the planner: started, looked at, used, and one interior larger."""
+"""A mesh too large for full connection: start it, check it, use it, and add one interior."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def uplinked(cloud: clouds.Cloud, seconds: float = _SECONDS) -> None:
 
 
 def answered(cloud: clouds.Cloud, server: workers.Server, client: workers.Client, seconds: float = 60.0) -> None:
-    """Call until one call is answered, which proves that all between the two works."""
+    """Call until one call succeeds, which proves that the path between the two works."""
     deadline = time.monotonic() + seconds
     while True:
         client.begin("call", 1, 20.0, server, timeout=10.0)

@@ -1,4 +1,4 @@
-"""Whatever services take for granted from RabbitMQ holds over real routers (the tables of doc/semantics.rst)."""
+"""Everything that services expect from RabbitMQ also holds over real routers (doc/semantics.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verify sees of the services that are connected: nothing wrong with healthy ones, and each way to stand still."""
+"""verify's findings about connected services: none for healthy ones, and one for each kind of hang."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def log(process: processes.Process) -> str:
 
 
 def planned(cloud: clouds.Cloud, **group: int) -> router_plan.RouterPlan:
-    """The plan of the node's router, with these limits in each group of its policy, and its file as that says."""
+    """Return the plan of the node's router with these limits in each policy group, and write its file."""
     root = cloud.hosts[NAME].root
     d = cloud.all.deployment
     made = plan.build(
@@ -69,7 +69,7 @@ def planned(cloud: clouds.Cloud, **group: int) -> router_plan.RouterPlan:
 
 
 def look(cloud: clouds.Cloud, r: router_plan.RouterPlan) -> tuple[dict[str, str], clients.ServicesSeen]:
-    """Look as verify does; returns the findings' sentences by code."""
+    """Observe like verify; return the messages of findings by code."""
     host = cloud.hosts[NAME]
     mesh = routers.mesh(cloud.all.deployment, r, cloud.config(NAME).read_bytes(), host.root)
     assert mesh.own.login == observed.OPEN and mesh.services
@@ -119,7 +119,7 @@ def test_healthy_services_that_are_slow(cloud: clouds.Cloud) -> None:
 
 
 def test_a_server_that_hangs(cloud: clouds.Cloud) -> None:
-    """It is connected, and the router has delivered; nobody answers."""
+    """The server is connected and gets deliveries, but does not answer."""
     r = planned(cloud)
     cloud.start(NAME)
     server = serve(cloud)
@@ -137,7 +137,7 @@ def test_a_server_that_hangs(cloud: clouds.Cloud) -> None:
 
 
 def test_a_server_with_more_callers_than_sessions(cloud: clouds.Cloud) -> None:
-    """oslo.messaging's driver opens a session for every link, so the last callers' answers have none."""
+    """The driver opens a session for every link, so no session is left for the last callers' answers."""
     r = planned(cloud, maxSessions=FEW)
     cloud.start(NAME)
     server = serve(cloud)
@@ -155,7 +155,7 @@ def test_a_server_with_more_callers_than_sessions(cloud: clouds.Cloud) -> None:
 
 
 def test_verify_says_so(cloud: clouds.Cloud) -> None:
-    """Its own messages come back all the while."""
+    """verify's own test messages still succeed."""
     cloud.start(NAME)
     metadata = cloud.metadata(NAME)
     server = serve(cloud)

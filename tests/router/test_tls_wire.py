@@ -1,4 +1,4 @@
-"""TLS as routers of rendered files speak it: each refusal beside what is accepted."""
+"""TLS of routers with rendered files: each refusal next to an accepted case."""
 
 from __future__ import annotations
 

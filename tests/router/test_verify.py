@@ -1,4 +1,4 @@
-"""Every fault that verify tells apart, made with the real engines."""
+"""Every fault that verify distinguishes, produced with the real engines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER = {model.Engine.QDROUTERD: model.Engine.SKROUTERD, model.Engine.SKROUTERD:
 
 
 class Made(typing.NamedTuple):
-    """A cloud of which all routers run."""
+    """A cloud whose routers all run."""
 
     cloud: clouds.Cloud
     metadata: pathlib.Path
@@ -100,7 +100,7 @@ def verdict(done: processes.Finished) -> str:
 def said_at_last(
     cloud: clouds.Cloud, name: str, metadata: pathlib.Path, expected: set[str]
 ) -> tuple[int, set[str], str]:
-    """Verify until it finds what is expected, for at most 20 s; returns exit code, codes and verdict."""
+    """Run verify until it finds the expected codes, for at most 20 s; return exit code, codes and verdict."""
     deadline = time.monotonic() + 20
     while True:
         code, found, done = cloud.verify(name, metadata)
@@ -217,7 +217,7 @@ def test_files_and_running_router_differ(made: Made) -> None:
 
 
 def test_a_drain_that_is_interrupted(made: Made) -> None:
-    """It says what is true, and what it says to do helps."""
+    """The message is true, and its remedy works."""
     cloud = made.cloud
     uplinks = [a["name"] for kind, a in json.loads(cloud.config("cmp-1").read_text()) if kind == "connector"]
     name = uplinks[0].partition("/")[2]
@@ -299,7 +299,7 @@ def test_a_copied_router_beside_the_original(made: Made) -> None:
 
 
 class Apart(clouds.Cloud):
-    """A cloud whose nodes have a network of their own each."""
+    """A cloud whose nodes each have their own network."""
 
     net: network.Network
 
@@ -317,7 +317,7 @@ def warnings(done: processes.Finished) -> dict[str, str]:
 
 @pytest.mark.timeout(480)
 def test_links_that_are_cut(engine: model.Engine, supervisor: processes.Supervisor, tmp_path: pathlib.Path) -> None:
-    """No packet passes and nobody is told, as behind a firewall: first between two routers, then to one from all."""
+    """Packets are dropped silently, as by a firewall: first between two routers, then from all to one."""
     if os.geteuid() != 0:
         pytest.skip("networks that can be cut need root")
     with network.isolated():

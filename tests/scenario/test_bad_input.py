@@ -1,4 +1,4 @@
-"""Bad input, named: a sentence says what is wrong, the exit code is the published one, and nothing has changed."""
+"""Invalid input: the message names the problem, the exit code is the documented one, nothing changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def apply(node: helpers.Machine, *more: str, name: str = "ctl-0") -> subprocess.
 
 
 def refused(node: helpers.Machine, content: object, said: str, code: int = 2, name: str = "ctl-0") -> str:
-    """Apply fails with this code, says so, and leaves the tree as it was; returns what was said."""
+    """Check that apply fails with this code and changes nothing; return its output."""
     node.metadata(content)
     before = node.tree()
     result = apply(node, name=name)
@@ -103,7 +103,7 @@ def test_a_file_of_os_collect_config_that_is_gone(node: helpers.Machine) -> None
 
 @pytest.mark.parametrize("command", ["validate", "apply"])
 def test_a_pipe_in_the_place_of_metadata(node: helpers.Machine, command: str) -> None:
-    """It is refused by its name, and nobody waits for a writer."""
+    """The agent refuses the pipe by name, and does not wait for a writer."""
     path = str(node.base / "fifo")
     os.mkfifo(path)
     done = node.run(command, path) if command == "validate" else node.run(command, OS_CONFIG_FILES=path)
@@ -182,7 +182,7 @@ def test_a_service_file_that_is_none(node: helpers.Machine, kind: str) -> None:
 
 
 def shallow(node: helpers.Machine) -> dict[str, int]:
-    """Modes alone, where there is something that cannot be read."""
+    """Return only the modes, for trees with unreadable files."""
     paths = (p for p in node.root.rglob("*") if not str(p.relative_to(node.root)).startswith(helpers.STATE))
     return {str(p): p.lstat().st_mode for p in paths}
 
@@ -220,7 +220,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def bare(node: helpers.Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the agent says on a machine that has no program but those of the fake node."""
+    """Return the agent's output on a machine that has only the programs of the fake node."""
     command = [sys.executable, "-c", WITHOUT_PUPPET, *arguments]
     environment = node.environment(PATH=str(node.bin))
     return subprocess.run(command, env=environment, cwd=node.base, capture_output=True, text=True, check=False)
@@ -236,7 +236,7 @@ def bare(node: helpers.Machine, *arguments: str) -> subprocess.CompletedProcess[
     ],
 )
 def test_plan_foretells_what_apply_lacks(node: helpers.Machine, lacking: tuple[str, ...], codes: list[str]) -> None:
-    """A pipeline of both stops before anything is touched, and knows why; the diff is there all the same."""
+    """``plan && apply`` stops before any change, with the reason, and still shows the diff."""
     arguments = ("--root", str(node.root), "--node", "ctl-0", node.metadata(helpers.dual()))
     for name in lacking:
         path = node.base / name
@@ -253,7 +253,7 @@ def test_plan_foretells_what_apply_lacks(node: helpers.Machine, lacking: tuple[s
 
 
 def test_plan_names_everything_at_once(node: helpers.Machine) -> None:
-    """apply stops at the first kind; with the others foretold too nobody has to come back."""
+    """apply stops at the first kind of problem, but plan reports all kinds at once."""
     (node.bin / "puppet").unlink()
     (node.root / "etc/nova/nova.conf").write_text("no setting\n")
     planned = bare(node, "plan", "--root", str(node.root), "--node", "ctl-0", node.metadata(helpers.dual()))
@@ -314,7 +314,7 @@ def python_for(identity: dict[str, typing.Any]) -> str:
 
 @pytest.fixture
 def ordinary() -> typing.Iterator[tuple[helpers.Machine, dict[str, typing.Any]]]:
-    """A machine that an ordinary user owns, and how to start a program as that user."""
+    """A machine owned by an ordinary user, and a command prefix that runs programs as that user."""
     root = os.geteuid() == 0
     identity: dict[str, typing.Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if root else {}
     # pytest's own temporary directories are closed to others.
@@ -429,7 +429,7 @@ def test_a_paste_file_in_another_style_is_read_by_its_own_rules(node: helpers.Ma
     "text", ["\ufeff[DEFAULT]\ntransport_url = rabbit://old/\n", "[DEFAULT\n", "[DEFAULT]\n# \udce9\n"]
 )
 def test_a_second_file_that_oslo_config_rejects(node: helpers.Machine, text: str) -> None:
-    """None of its keys can be seen, and the service does not start."""
+    """oslo.config reads none of its keys, and the service does not start."""
     unit = node.root / "usr/lib/systemd/system/nova-compute.service"
     unit.parent.mkdir(parents=True, exist_ok=True)
     unit.write_text("[Service]\nExecStart=/usr/bin/nova-compute\n")

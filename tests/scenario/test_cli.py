@@ -1,4 +1,4 @@
-"""The command line as a program, under a temporary root, with a puppet that only the agent takes for one."""
+"""The command line as a program, under a temporary root, with a fake puppet."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_plan_shows_what_apply_would_do_and_does_nothing(node: helpers.Machine) 
 
 @pytest.mark.parametrize("what", ["a hard link", "a directory in the way", "both"])
 def test_a_plan_that_apply_would_refuse_ends_as_apply_would(node: helpers.Machine, what: str) -> None:
-    """So that ``plan && apply`` stops, and a program reads why."""
+    """``plan && apply`` stops, and the output has the reason for programs."""
     expected = set()
     if what != "a directory in the way":
         os.link(node.root / "etc/neutron/neutron.conf", node.base / "another")
@@ -287,7 +287,7 @@ def test_ended_during_puppet(node: helpers.Machine, number: signal.Signals) -> N
 
 
 def test_killed_during_puppet(node: helpers.Machine) -> None:
-    """The next run puts things right before it does anything else, whatever the metadata says by then."""
+    """The next run restores the files before it does anything else, whatever its metadata."""
     before = node.tree()
     node.mode("slow")
     process = node.start("apply", "--metadata", node.metadata(helpers.dual()), "--node", "ctl-0")
@@ -304,7 +304,7 @@ def test_killed_during_puppet(node: helpers.Machine) -> None:
 
 
 def collected(node: helpers.Machine, *documents: object) -> None:
-    """What os-collect-config leaves."""
+    """Write the files that os-collect-config leaves behind."""
     paths = []
     for number, document in enumerate(documents):
         file = node.root / f"var/lib/os-collect-config/{number}.json"
@@ -459,7 +459,7 @@ def router_alone() -> helpers.Raw:
 
 
 def bare(node: helpers.Machine) -> helpers.Machine:
-    """Without services, so that beside `external` nothing has to run for messaging to be as it should."""
+    """A node without services, where with `external` metadata nothing needs to run."""
     for service in ("nova", "neutron", "swift"):
         shutil.rmtree(node.root / "etc" / service)
     return node
@@ -490,7 +490,7 @@ def test_hook_names_metadata_without_telling_it(node: helpers.Machine, tmp_path:
 
 
 def test_hook_fails_when_messaging_does_not_work(node: helpers.Machine) -> None:
-    """Applied, and no router runs: the problem is for the stack's reason, and holds what to do."""
+    """apply succeeds but no router runs: the stack's status reason gets the problem and its remedy."""
     answer = hook(node, deployment(router_alone()))
     assert answer["deploy_status_code"] == 3
     assert (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()
@@ -572,7 +572,7 @@ def test_hook_answers_when_its_arguments_are_wrong(node: helpers.Machine, more: 
 
 
 def test_heat_is_told_once_of_a_line_in_a_file(node: helpers.Machine) -> None:
-    """apply finds it, and verify again."""
+    """apply finds it, and verify finds it again; Heat hears of it once."""
     text = "[audit_middleware_notifications]\ntransport_url = rabbit://old/\n"
     (node.root / "etc/nova/nova.conf").write_text(text)
     (node.root / "etc/nova/nova-compute.conf").write_text("[oslo_messaging_amqp]\nidle_timeout = 1\n")

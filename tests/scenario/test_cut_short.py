@@ -1,4 +1,4 @@
-"""Commands that cannot do what they are for: the exit code, what is said, and that what is said is true."""
+"""Commands that cannot do their task: the exit code and a true message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_proton(node: helpers.Machine) -> str:
 
 
 def applied(node: helpers.Machine, name: str = "ctl-0") -> tuple[str, ...]:
-    """Apply, and return the arguments of a command that looks at that."""
+    """Apply, and return the arguments of a command that checks the result."""
     arguments = (node.metadata(RAW), "--node", name, "--no-services")
     assert node.run("apply", *arguments).returncode == 0
     return arguments
@@ -69,7 +69,7 @@ def test_other_commands_without_proton(node: helpers.Machine, command: list[str]
 
 
 def test_apply_without_proton_says_that_a_restart_is_needed(node: helpers.Machine) -> None:
-    """What could be changed on the running router is not, and the message says why and what to do."""
+    """The agent does not change the running router, and the message says why and what to do."""
     applied(node, "cmp-0")
     grown = node.metadata(put(RAW, "nodes.-", {"name": "ctl-9", "address": "172.17.0.99"}), "grown.json")
     arguments = (grown, "--node", "cmp-0", "--no-services", "--reconcile")
@@ -87,7 +87,7 @@ def test_apply_without_proton_says_that_a_restart_is_needed(node: helpers.Machin
 
 
 def test_looking_is_not_possible(node: helpers.Machine) -> None:
-    """Neither 0 nor 3: nothing is known of messaging."""
+    """The exit code is neither 0 nor 3, because the state of messaging is unknown."""
     arguments = applied(node)
     state = node.root / helpers.STATE
     shutil.rmtree(state)
@@ -108,7 +108,7 @@ def test_looking_is_not_possible(node: helpers.Machine) -> None:
 def cut(
     command: str, node: helpers.Machine, monkeypatch: pytest.MonkeyPatch, error: BaseException, begun: bool = False
 ) -> int:
-    """Run a command that ends with an error in its midst; ``begun``: after its first change."""
+    """Run a command that fails halfway; with ``begun``, after its first change."""
 
     def fail(*arguments: object) -> typing.NoReturn:
         if begun:

@@ -1,4 +1,4 @@
-"""Keys of a driver that this project never made a service use are the operator's, on the way there and back."""
+"""Keys of drivers that this project never configured belong to the operator and never change."""
 
 from __future__ import annotations
 

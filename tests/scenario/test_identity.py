@@ -1,4 +1,4 @@
-"""A node that ran a router or a broker does not stop it because of who it is thought to be."""
+"""A node never stops its router or broker only because its name matches no or another node."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_ran_is_not_stopped_by_a_guess(node: helpers.Machine, command: str,
 def test_a_name_that_is_misspelt_or_left_out_stops_nothing(
     node: helpers.Machine, command: str, names: list[str]
 ) -> None:
-    """Where the host's own name is the node's, too."""
+    """Also if the host's own name is the node's name."""
     short = {key: [HOST, "other"] for key in HIERA if key.endswith("_node_names")}
     assert apply(node, {**HIERA, **short})[0] == 0
     before = node.tree()
@@ -87,7 +87,7 @@ def test_a_name_that_is_misspelt_or_left_out_stops_nothing(
 
 
 def test_an_edge_that_the_metadata_has_no_use_for_is_stopped(node: helpers.Machine) -> None:
-    """Every compute goes back to RabbitMQ like this."""
+    """A compute that goes back to RabbitMQ stops its edge router in this way."""
     edge = {"oslo_messaging_rpc_edge_node_names": [HOST], "oslo_messaging_rpc_edge_node_ips": ["172.17.0.31"]}
     assert apply(node, {**GONE, **edge})[0] == 0
     assert (node.root / "etc/qpid-dispatch/qdrouterd.json").exists()

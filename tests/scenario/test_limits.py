@@ -111,7 +111,7 @@ USERS = (router_plan.SaslUser("rpc", "overcloud", model.Secret("canary")),)
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EBUSY, errno.EACCES])
 def test_a_sasl_database_that_stays_is_told(node: Node, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """And the passwords in it are gone where that needs no descriptor."""
+    """The database's passwords are removed if that needs no descriptor."""
     monkeypatch.setenv("PATH", f"{node.bin}:/usr/bin:/bin")
     directory = saved_state.sasl_dir(node.root)
     directory.parent.mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_heat_is_told_of_too_little_memory(monkeypatch: pytest.MonkeyPatch, caps
 
 @pytest.mark.parametrize("megabytes", range(40, 200, 40))
 def test_memory_of_a_hook_runs_out(node: Node, megabytes: int) -> None:
-    """Heat gets an answer that is no defect, and it says what became of the node."""
+    """Heat gets a regular answer with the state of the node."""
     before = snapshot(node.root)
     inputs = {"oslo_messaging": json.dumps(DUAL), "verify_timeout": "0"}
     listed = [{"name": name, "value": value} for name, value in inputs.items()]
@@ -218,7 +218,7 @@ def test_memory_of_a_hook_runs_out(node: Node, megabytes: int) -> None:
 
 @pytest.mark.parametrize("megabytes", range(40, 200, 20))
 def test_memory_runs_out(node: Node, megabytes: int) -> None:
-    """Whatever does not fit: never a defect, and the node is as it was or as it should be."""
+    """With any memory limit there is no traceback, and the node is in its old or its new state."""
     before = snapshot(node.root)
     file = node.bin / "metadata.json"
     file.write_text(json.dumps({"oslo_messaging": DUAL}))

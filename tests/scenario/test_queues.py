@@ -1,4 +1,4 @@
-"""To quorum queues and back: what was written is removed again, and what an upgrade refuses is said."""
+"""To quorum queues and back: written keys are removed again, and refused upgrades are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``om-agent signal``: what Heat is told, how often, and how; with heat-agents on the node and without."""
+"""``om-agent signal``: content, number and way of signals to Heat, with and without heat-agents."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Server:
         ]}}  # fmt: skip
 
     def signals(self) -> list[dict[str, typing.Any]]:
-        """What Heat was told, login apart; and forget it."""
+        """Return the signals that Heat received, without logins, and clear them."""
         found = [body for _, _, body, _ in self.asked if "auth" not in body]
         self.asked.clear()
         return found
@@ -92,7 +92,7 @@ def node(tmp_path: pathlib.Path) -> helpers.Machine:
 
 
 def deployment(raw: object, server: Server, name: str = "1", more: dict[str, str] | None = None) -> helpers.Raw:
-    """One as Heat makes it, to be told with a signed URL unless ``more`` has other inputs."""
+    """Return a deployment as Heat creates it, with a signed URL unless ``more`` has other inputs."""
     signed = {
         "deploy_signal_id": f"{server.url}/signal/{name}?Signature=signature-secret",
         "deploy_signal_verb": "POST",
@@ -150,7 +150,7 @@ def test_failure_is_told_once_and_tried_again(node: helpers.Machine, server: Ser
 
 
 def test_apply_that_fails_tells_it(node: helpers.Machine, server: Server) -> None:
-    """configure.d has failed, and what comes after it does not run."""
+    """A failed apply in configure.d reports to Heat itself, because later scripts do not run."""
     bad = [deployment(BAD, server)]
     for _ in range(2):
         failed = run(node, bad, "apply", "--signal")
@@ -163,7 +163,7 @@ def test_apply_that_fails_tells_it(node: helpers.Machine, server: Server) -> Non
 
 
 def test_the_newest_deployment_counts_whatever_the_order(node: helpers.Machine, server: Server) -> None:
-    """Heat sorts by name; one that failed stays until the one in its place has succeeded."""
+    """Heat sorts deployments by name; a failed one stays until its successor has succeeded."""
     old = deployment(BAD, server, "old") | {"creation_time": "2026-01-01T00:00:00Z"}
     new = deployment(GOOD, server, "new") | {"creation_time": "2026-01-01T00:00:01Z"}
     other = {"id": "x", "group": "script", "creation_time": "2027-01-01T00:00:00Z"}

@@ -1,4 +1,4 @@
-"""Files that a service reads beside its own are looked at: their lines count instead of ours."""
+"""The agent checks the other files that a service reads, because their lines override ours."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def put(root: pathlib.Path, files: dict[str, str]) -> None:
     ],
 )
 def test_where_the_environment_comes_from(tmp_path: pathlib.Path, files: dict[str, str], value: str | None) -> None:
-    """What uWSGI makes of its file was seen by running 2.0.21."""
+    """How uWSGI reads its file; observed with 2.0.21."""
     put(tmp_path, {**WSGI, **files})
     found = {v.name: v.value for v in sources.variables(["nova-api"], tmp_path)}
     assert found.get("OS_DEFAULT__X") == value
@@ -452,7 +452,7 @@ def test_a_transport_of_its_own(tmp_path: pathlib.Path, service: str, text: str)
 
 
 def test_a_message_is_tried_out_with_the_files_that_the_service_reads(tmp_path: pathlib.Path) -> None:
-    """In the order of their weight, those alone that have something to say of messaging."""
+    """Only files with messaging keys, in the order of their precedence."""
     texts = {
         **unit(RDO),
         "usr/share/nova/nova-dist.conf": DRIVER,
@@ -470,7 +470,7 @@ def test_a_message_is_tried_out_with_the_files_that_the_service_reads(tmp_path: 
 
 
 def test_one_url_is_tried_out_once(tmp_path: pathlib.Path) -> None:
-    """However many services have it, and read the same file before their own."""
+    """One URL is tested once, even if many services have it and read the same file before their own."""
     for service in ("nova", "neutron"):
         texts = {
             f"etc/{service}/{service}.conf": URL,
@@ -522,7 +522,7 @@ def test_threads_of_uwsgi(tmp_path: pathlib.Path, files: dict[str, str], ini: st
 
 @pytest.mark.parametrize("over_router", [True, False])
 def test_threads_that_eventlet_and_uwsgi_both_make(tmp_path: pathlib.Path, over_router: bool) -> None:
-    """Over RabbitMQ they do no harm."""
+    """Such threads are harmless with RabbitMQ."""
     node = helpers.machine(tmp_path)
     ini = "etc/neutron/neutron-api-uwsgi.ini"
     for name, content in {**NEUTRON, ini: INI.format(32)}.items():
@@ -565,7 +565,7 @@ UWSGI_TOWER = f"[uwsgi]\na = {'%(a)' * 100}{'x' * 3000}\n" + f"env = OS_DEFAULT_
     ids=range(13),
 )
 def test_a_unit_that_nobody_writes(tmp_path: pathlib.Path, said: str, files: dict[str, str]) -> None:
-    """It ends no run and holds none up."""
+    """A malformed unit neither ends nor delays a run."""
     _write(tmp_path, {"usr/lib/systemd/system/nova-api.service": f"[Service]\n{said}", **files})
     began = time.monotonic()
     own, units = "/etc/nova/nova.conf", ("nova-api",)

@@ -109,7 +109,7 @@ class Node:
         return node
 
     def fill(self) -> None:
-        """The services' files, each with something that is easily lost."""
+        """Write the services' files, each with details that an editor easily loses."""
         self.root.mkdir(exist_ok=True)
         for directory in ("etc/nova", "etc/neutron", "etc/swift", "etc/qpid-dispatch", "etc/rabbitmq", "var/lib"):
             (self.root / directory).mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class Node:
         (self.root / name).chmod(mode)
 
     def behave(self, how: str) -> None:
-        """Tell puppet what to do from its next start on."""
+        """Set the fake puppet's behaviour from its next start on."""
         fakes.behave(self.bin, how)
 
     def calls(self) -> list[int]:
@@ -168,7 +168,7 @@ class Node:
         return int(total.read_text())
 
     def leftovers(self) -> list[str]:
-        """What a run must not leave when it ends by itself."""
+        """Return files that a run must remove before it ends."""
         names = [p.name for p in self.root.rglob("*")]
         return [n for n in names if n.endswith((".om-agent-old", ".om-agent-new")) or n in ("journal.json", "sasl")]
 
@@ -189,7 +189,7 @@ def runs(pid: int) -> bool:
 
 
 def spellings(secret: str) -> list[bytes]:
-    """A secret as it is, in a URL, in a paste file, and in JSON."""
+    """Return a secret in each spelling: plain, in a URL, in a paste file, and in JSON."""
     quoted = urllib.parse.quote(secret, safe="")
     return [s.encode() for s in (secret, quoted, quoted.replace("%", "%%"), json.dumps(secret)[1:-1])]
 
@@ -198,14 +198,14 @@ CANARIES = [spelling for secret in (RPC, NOTIFY) for spelling in spellings(secre
 
 
 def assert_tells_no_secret(node: Node, run: Run) -> None:
-    """Neither on the terminal nor in the agent's own directory, whatever happened."""
+    """Check that no secret is on the terminal or in the agent's own directory."""
     own = [p for p in (node.root / "var/lib/om-agent").rglob("*") if p.is_file() and not p.is_symlink()]
     for where, content in [("output", run.said.encode()), *((str(p), p.read_bytes()) for p in own)]:
         assert not [c for c in CANARIES if c in content], where
 
 
 def assert_failed(node: Node, run: Run, before: trees.Tree, sentence: str) -> None:
-    """The contract of exit code 1: the node is as it was, and somebody understands why."""
+    """Check the contract of exit code 1: the node is unchanged, and the message explains why."""
     after = snapshot(node.root)
     assert after == before, trees.differences(after, before) + "\n" + run.said
     assert run.code == 1, run.said
@@ -223,7 +223,7 @@ def node(tmp_path: pathlib.Path) -> Node:
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> trees.Tree:
-    """The tree that a whole run makes, with the paths that puppet needs made neutral."""
+    """The tree of a complete run, with puppet's paths normalized."""
     node = Node.make(tmp_path_factory.mktemp("right"))
     run = node.apply(DUAL)
     assert run.code == 0, run.said
@@ -267,7 +267,7 @@ def test_secrets_are_in_the_files_meant_for_them_alone(node: Node) -> None:
 
 
 def test_puppet_is_told_no_secret(node: Node) -> None:
-    """Anybody may read a program's arguments and, as the same user, its environment."""
+    """Everyone can read a program's arguments, and the same user its environment."""
     node.apply(DUAL)
     seen = (node.bin / "puppet.calls").read_bytes()
     ((_, arguments, environment),) = fakes.calls(node.bin)
@@ -278,7 +278,7 @@ def test_puppet_is_told_no_secret(node: Node) -> None:
 
 
 def test_two_agents_at_once(node: Node, right: trees.Tree) -> None:
-    """One waits for the other, and then has nothing to do."""
+    """The second agent waits for the first, and then changes nothing."""
     both = [wait(p) for p in (node.start(DUAL), node.start(DUAL))]
     assert [run.code for run in both] == [0, 0], [run.said for run in both]
     assert sorted("nothing to do" in run.stdout for run in both) == [False, True]
@@ -303,7 +303,7 @@ BEHAVIOURS = [
 
 @pytest.mark.parametrize(("how", "sentence"), BEHAVIOURS, ids=[b[0] for b in BEHAVIOURS])
 def test_puppet_fails(node: Node, right: trees.Tree, how: str, sentence: str) -> None:
-    """At the first apply, at a change of an applied state, and then it is mended."""
+    """puppet fails at the first apply and at a later change; after it is fixed, apply succeeds."""
     before = snapshot(node.root)
     node.behave(how)
     assert_failed(node, node.apply(DUAL, "-v", "--puppet-timeout", "1"), before, "as it was before: .*" + sentence)
@@ -346,7 +346,7 @@ def test_a_program_that_puppet_left_behind_does_not_hold_up_the_end(node: Node) 
 
 
 def make_immutable(path: pathlib.Path, yes: bool) -> bool:
-    """Let not even root write, remove or replace the file; return whether that worked."""
+    """Make the file immutable even for root; return whether that worked."""
     command = ["chattr", "+i" if yes else "-i", str(path)]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
@@ -375,7 +375,7 @@ def test_a_directory_in_the_place_of_a_file(node: Node, right: trees.Tree) -> No
 def assert_put_back_later(
     node: Node, conf: pathlib.Path, right: trees.Tree, mend: collections.abc.Callable[[], object]
 ) -> None:
-    """The other files are back, the sentence names this one, and the run after it is mended goes on."""
+    """The other files are restored, the message names this one, and a run after the repair completes."""
     before = snapshot(node.root)
     run = node.apply(DUAL)
     assert run.code == 1
@@ -397,7 +397,7 @@ def assert_put_back_later(
 
 
 def test_an_orphaned_puppet_keeps_the_next_agent_waiting(node: Node, right: trees.Tree) -> None:
-    """It inherited the lock; what it still edits after its agent's death is put back or completed by the next."""
+    """The orphan holds the inherited lock; the next agent restores or completes its edits."""
     go = node.bin / "go"
     node.behave(f"waits for {go}")
     first = node.start(DUAL)
@@ -462,7 +462,7 @@ def test_kill_at_chosen_instants(tmp_path: pathlib.Path, right: trees.Tree) -> N
 
 
 def test_kill_at_any_time(tmp_path: pathlib.Path, right: trees.Tree) -> None:
-    """By the clock, so that instants come up which no list has; the next run completes."""
+    """Kill at random times, to reach points that no list has; the next run completes."""
     node = Node.make(tmp_path)
     begin = time.monotonic()
     node.apply(DUAL)
@@ -484,7 +484,7 @@ def test_kill_at_any_time(tmp_path: pathlib.Path, right: trees.Tree) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_while_puppet_runs(node: Node, number: signal.Signals) -> None:
-    """Puppet is ended too, and everything put back."""
+    """The agent ends puppet too, and restores everything."""
     before = snapshot(node.root)
     node.behave("waits for /nowhere/at/all")
     process = node.start(DUAL)
@@ -564,7 +564,7 @@ def test_full_disk(tmp_path: pathlib.Path, right: trees.Tree) -> None:
 
 @pytest.mark.parametrize("when", ["runs", "then"])
 def test_disk_fills_up_while_puppet_runs(tmp_path: pathlib.Path, right: trees.Tree, when: str) -> None:
-    """Before its last edits, or when all that is left is to commit: putting back needs no space."""
+    """The disk fills up before puppet's last edits or before the commit. Restoring needs no space."""
     with tmpfs(tmp_path / "root", "2m"):
         node = Node.make(tmp_path)
         before = snapshot(node.root)
@@ -578,7 +578,7 @@ def test_disk_fills_up_while_puppet_runs(tmp_path: pathlib.Path, right: trees.Tr
 
 
 def test_disk_becomes_read_only(tmp_path: pathlib.Path, right: trees.Tree) -> None:
-    """As a file system does after an error of its disk: nothing can be put back now, and all of it later."""
+    """As after a disk error: nothing can be restored now, but the next run restores everything."""
     with tmpfs(tmp_path / "root/etc", "4m"):
         node = Node.make(tmp_path)
         before = snapshot(node.root)

@@ -23,12 +23,12 @@ OLD = f"rabbit://guest:{canary.STEM}old@192.0.2.9:5672/"
 
 @functools.cache
 def pair() -> tls.Pair:
-    """A certificate that every node can show, and its key."""
+    """A certificate that is valid for every node, and its key."""
     return tls.authority().issue("ctl-0", "ctl-1", "ctl-2", "cmp-0")
 
 
 def words() -> list[str]:
-    """What else must not be seen: the lines of the real key, but for the first, which is much the same in all keys."""
+    """Return other secret text: the lines of the real key except the first, which all keys share."""
     return pair().key.splitlines()[2:-2]
 
 
@@ -143,7 +143,7 @@ def heat() -> bytes:
 
 
 def derived(raw: Raw) -> list[str]:
-    """Secrets that nobody wrote down: whoever has them can log in."""
+    """Return the derived secrets, with which anyone could log in."""
     d = parse.deployment(raw, helpers.catalogue())
     found = [d.router.mesh_password, d.router.admin_password, d.broker.erlang_cookie]
     return [s.reveal() for s in found if s.reveal() and canary.STEM not in s.reveal()]

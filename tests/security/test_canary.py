@@ -1,4 +1,4 @@
-"""Whoever looks for canaries finds them: in every encoding, in every place; otherwise the other tests prove nothing."""
+"""The search finds canaries in every encoding and place; without this the other tests prove nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = canary.secret("leak")
 
 
 def behind(count: int, text: str) -> str:
-    """Return it in base64 behind some other bytes."""
+    """Return the text in base64, after some other bytes."""
     return base64.b64encode(b"x" * count + text.encode()).decode()
 
 

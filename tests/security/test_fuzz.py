@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of metadata: some thousands of inputs from known good ones on, each time from other seeds."""
+"""Coverage-guided fuzzing of metadata: thousands of inputs derived from valid ones, with new seeds each time."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_whatever_it_finds_is_a_deployment_or_a_problem(corpus: pathlib.Path) ->
 
 
 def test_it_finds_a_fault_that_is_planted(corpus: pathlib.Path) -> None:
-    """Otherwise the other test could not fail."""
+    """Proof that the other test can fail."""
     (corpus / "near").write_bytes(
         b'{"oslo_messaging": {"rpc": {"password": "x", "port": 5673}, "nodes": [{"name": "a"}]}}'
     )

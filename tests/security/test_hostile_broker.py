@@ -1,4 +1,4 @@
-"""What the broker's user puts into its own files is done with its own rights, whoever asks the broker."""
+"""Content that the broker's user puts into its files runs with its own rights, whoever runs the command."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Node(helpers.Machine):
 
 
 def assert_closed(node: Node) -> None:
-    """Every file with a secret is closed to others, no directory is open to all, and no copy is left."""
+    """Check that only owners can read secrets, no directory is open to all, and no copy remains."""
     for path in node.root.rglob("*"):
         state = path.lstat()
         if stat.S_ISREG(state.st_mode) and state.st_mode & 0o007:

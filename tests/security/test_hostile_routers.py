@@ -1,4 +1,4 @@
-"""What a router says that it is, asked over its management, is what the metadata said, whatever characters that has."""
+"""A router's management returns exactly the values of the metadata, with any characters."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_as_told(router: routers.Running) -> None:
 
 
 def same(found: object, wanted: object) -> bool:
-    """Whether it says the same; a port comes back as text, and what is not set in a group comes back as well."""
+    """Return whether the values are equal. A router returns ports as strings, and groups with unset values too."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return found.keys() >= wanted.keys() and all(same(found[k], v) for k, v in wanted.items())
     return str(found) == str(wanted)
@@ -77,7 +77,7 @@ def same(found: object, wanted: object) -> bool:
 def test_a_router_has_the_very_values_and_nothing_else(
     engine: model.Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """And lets in everybody who is named, each with his own password."""
+    """Also, every user in the metadata can log in with its own password."""
 
     @hypothesis.settings(values.FEW, max_examples=STARTS)
     @hypothesis.given(st.fixed_dictionaries({path: values.FIELDS[path] for path in FIELDS}))

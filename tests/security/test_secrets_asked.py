@@ -33,7 +33,7 @@ def messaging(engine: model.Engine, address: str) -> helpers.Raw:
 
 
 def test_management_tells_no_secret(engine: model.Engine, tmp_path: pathlib.Path) -> None:
-    """Whatever type of entity is asked for; a router's log does not either."""
+    """No type of entity and no log of a router contains a secret."""
     searcher = canary.Searcher()
     told: dict[str, int] = {}
     with routers.run(messaging(engine, "127.0.66.10"), tmp_path) as router:

@@ -135,7 +135,7 @@ class Router:
         return (self.directory / "log").read_text(errors="replace")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it; the exit code."""
+        """Stop the router; return its exit code."""
         assert self.process is not None
         self.stopped = True
         self.process.send_signal(number)
@@ -147,7 +147,7 @@ class Router:
             raise
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
+        """Return its processor time in seconds."""
         assert self.process is not None
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -221,7 +221,7 @@ class Management:
         return self._receiver.receive(timeout=5)
 
     def query(self, entity: str, names: typing.Sequence[str] = (), **more: object) -> list[dict[str, typing.Any]]:
-        """The rows of an entity."""
+        """Return the rows of an entity."""
         reply = self.request(
             {
                 "operation": "QUERY",

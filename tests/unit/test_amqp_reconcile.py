@@ -1,4 +1,4 @@
-"""What becomes of a running router whose files change: decided without one."""
+"""The changes to a running router whose files change, decided without a router."""
 
 from __future__ import annotations
 

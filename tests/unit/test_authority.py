@@ -1,4 +1,4 @@
-"""The mesh's own authority: the same everywhere, good to OpenSSL, and nobody's but those who have the secret."""
+"""The mesh's own authority: equal on every node, valid for OpenSSL, derivable only with the secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark of the agent makes of files, metadata and figures."""
+"""The agent benchmark: its files, its metadata and its figures."""
 
 from __future__ import annotations
 

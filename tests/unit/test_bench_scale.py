@@ -1,4 +1,4 @@
-"""What is fitted to measured meshes, and what is said of larger ones."""
+"""The fit to measured meshes, and the prediction for larger ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running broker is told when its certificate is another one."""
+"""The commands for a running broker whose certificate changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capacity: counts that can be counted by hand, and what they run into."""
+"""Capacity: counts that can be checked by hand, and the limits that they reach."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Entry = dict[str, Any]
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses what plain YAML lets pass in silence: the same key twice."""
+    """A loader that refuses repeated keys, which plain YAML accepts silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A certificate that peers would not accept is told of before anything is written."""
+"""The agent reports a certificate that peers would reject, before it writes anything."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_good_ones() -> None:
 
 
 def test_of_a_user() -> None:
-    """What services log in with is a client's, and its common name is who they are."""
+    """A user's certificate must be a client's, and its common name is the user name."""
     user = dataclasses.replace(SERVER, what="clients", names=(), user="rpc")
     assert found(CA.issue(common="rpc", uses=(CLIENT,)), user) == found(CA.issue(common="rpc"), user) == []
     assert found(CA.issue("rpc", common="nova"), user) == [("tls.certificate", "cert-other-user")]

@@ -1,4 +1,4 @@
-"""What is wrong with what services have at their router, and which units should have something."""
+"""Findings about services' connections at their router, and the units that should have one."""
 
 from __future__ import annotations
 

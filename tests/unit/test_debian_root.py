@@ -1,4 +1,4 @@
-"""Where a Debian root comes from, and when it is made again."""
+"""The source of a Debian root directory, and when the testbed rebuilds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation says what the code does: every key, every problem, every service."""
+"""The documentation matches the code: every key, every problem, every service."""
 
 from __future__ import annotations
 

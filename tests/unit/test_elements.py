@@ -441,7 +441,7 @@ Components: main
 
 @pytest.mark.parametrize("release", image.MESSAGING)
 def test_images_use_the_mirrors_of_the_build_host(release: str) -> None:
-    """Debian's mirrors have every release, so a host of one release builds images of the other."""
+    """Debian's mirrors have every release, so a host can build images of another release."""
     assert image.mirrors([BOOKWORM], release) == (
         "http://main.example/debian",
         "http://security.example/debian-security",

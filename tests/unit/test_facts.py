@@ -1,4 +1,4 @@
-"""Facts of a machine: the versions that directories name, read without starting a program."""
+"""Facts about a host: versions read from directory names, without starting a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files on disk change all together or not at all, whenever the run that changes them dies.
+"""Either all files change or none, whenever a run is killed.
 
 A run is made to die in a forked child, at every single operation on the file system in turn: an audit hook sees each
 of them before it happens, whichever library makes it.
@@ -88,7 +88,7 @@ PATHS = (
 
 
 def make_old(root: pathlib.Path) -> None:
-    """The tree before: files with modes of their own, a link to replace, directories that are missing."""
+    """Make the old tree: files with various modes, a link to replace, missing directories."""
     for directory in ("etc/om", "etc/nova", "var/lib/om-agent"):
         (root / directory).mkdir(parents=True)
     (root / "var/lib/om-agent").chmod(0o700)
@@ -104,7 +104,7 @@ def make_old(root: pathlib.Path) -> None:
 
 
 def edit_in_place(path: pathlib.Path, content: bytes) -> None:
-    """What puppet does: it truncates, writes a part and then the rest, and closes without a sync."""
+    """Edit a file like puppet: truncate it, write it in two parts, and close it without a sync."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     os.write(descriptor, content[: len(content) // 2])
     os.fsync(descriptor)  # nothing but one more instant to die at
@@ -117,7 +117,7 @@ def put(transaction: journal.Transaction, path: str, content: bytes, mode: int) 
 
 
 def change(root: pathlib.Path) -> None:
-    """One whole run: end what another left, then change everything that can change."""
+    """Do a complete run: finish an interrupted run, then change everything that can change."""
     with locking.lock(root, 0):
         journal.recover(root)
         transaction = journal.begin(root, PATHS, ["router", "nova-api"])
@@ -161,7 +161,7 @@ class Runs:
         return root
 
     def check(self, root: pathlib.Path) -> str:
-        """Which of the two trees is there; neither is a failure."""
+        """Return which of the two trees exists; fail if it is neither."""
         found = snapshot(root)
         if found == self.new:
             return "new"
@@ -294,7 +294,7 @@ def change_or_put_back(root: pathlib.Path) -> bool:
 
 
 def test_every_write_fails_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Putting back follows in the same process, and leaves nothing for the next one."""
+    """The same process restores the files, and leaves nothing for the next run."""
     outcomes = set()
     for step in range(1, 80):
         root = runs.make()
@@ -403,7 +403,7 @@ def test_what_cannot_be_put_back_is_told_and_tried_again(runs: Runs) -> None:
 
 
 def test_copies_that_cannot_be_thrown_away_are_no_failure(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is as it should be by then; the next run throws them away."""
+    """The run has succeeded by then; the next run removes the copies."""
     root = runs.make()
 
     unlink = pathlib.Path.unlink
@@ -487,7 +487,7 @@ GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
     ids=lambda content: repr(content[:40]),
 )
 def test_damaged_journal(runs: Runs, content: bytes) -> None:
-    """Nothing is touched, and the sentence says where to look and what to do."""
+    """The agent changes nothing, and the message names the file and the remedy."""
     root = runs.make()
     damaged = root / "var/lib/om-agent/journal.json"
     damaged.write_bytes(content)
@@ -555,7 +555,7 @@ def test_write_replaces_a_link_and_leaves_its_target(tmp_path: pathlib.Path) -> 
 
 
 def test_write_does_not_follow_a_leftover_that_is_a_link(tmp_path: pathlib.Path) -> None:
-    """Somebody could have put it there so that our content goes where they like."""
+    """Another user could have put it there to redirect our content."""
     target = tmp_path / "target"
     target.write_text("kept")
     (tmp_path / ".file.om-agent-new").symlink_to(target)
@@ -608,7 +608,7 @@ def test_write_is_durable_before_it_is_seen(tmp_path: pathlib.Path, monkeypatch:
 
 
 def test_content_is_never_readable_to_more_than_it_ends_with(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked at at every fsync, when new content is in a file for the first time."""
+    """Checked at every fsync, when new content is first in a file."""
     root = runs.make()
     (root / "etc/nova/nova.conf").chmod(0o600)
     seen: set[int] = set()
@@ -658,7 +658,7 @@ def test_state_comes_back(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"files": 1, "units": [], "sasl": {}}', b"\xff"])
 def test_a_state_that_is_not_one_is_told_of(tmp_path: pathlib.Path, content: bytes) -> None:
-    """It says which router or broker ran here, and who this node was."""
+    """The state names the router or broker that ran here, and this node."""
     files.state_dir(tmp_path).mkdir(parents=True)
     (files.state_dir(tmp_path) / "state.json").write_bytes(content)
     with pytest.raises(errors.NotReady, match=r"state\.json: what the agent noted of this node's last apply"):
@@ -707,7 +707,7 @@ def test_lock_is_waited_for(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_child_that_inherits_the_lock_keeps_it(tmp_path: pathlib.Path) -> None:
-    """That is how a puppet which outlives its agent keeps the next agent waiting."""
+    """In this way a puppet that outlives its agent makes the next agent wait."""
     waits, ends = os.pipe()
     with locking.lock(tmp_path, 0) as descriptor:
         assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, "and no other program inherits it"

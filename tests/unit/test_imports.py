@@ -43,7 +43,7 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def imported(*arguments: str, path: str = "", expected: int = 0) -> set[str]:
-    """What is watched and imported by a whole run of ``om-agent`` that ends with the exit code ``expected``."""
+    """Return the watched modules that a run of ``om-agent`` imports; check its exit code."""
     code = "import sys\nfrom om_agent import cli\ntry:\n    code = cli.main(sys.argv[1:])\nexcept SystemExit as e:\n"
     code += f"    code = e.code\n{LOADED}"
     command = [sys.executable, "-B", "-c", code, *arguments]

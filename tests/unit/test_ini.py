@@ -1,4 +1,4 @@
-"""Files of others are read as oslo.config reads them and as the puppet module edits them."""
+"""The agent reads other programs' files exactly like oslo.config and the puppet module."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def test_an_edit_knows_all_lines_after_each_change(
 
 
 def test_a_large_file_is_looked_at_a_few_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not once for each key: as it is, as it will be, and where it may not be seen in parts."""
+    """The agent parses a large file a few times, not once for each key."""
     looked = 0
     row = ini._oslo_line
 

@@ -1,4 +1,4 @@
-"""Every code has one record, is used, and its record says what its use needs; no sentence repeats more than a name."""
+"""Every code has one record, is used, and its record fits its use; no message repeats metadata beyond names."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_look_makes_findings_alone() -> None:
 
 
 def test_a_rule_says_which_keys_it_reads() -> None:
-    """Else it would tell of what follows from a problem that is told already."""
+    """Otherwise it would report the consequence of a problem that is already reported."""
     used: set[str] = set()
     for path in module("rules"):
         for function in ast.parse(path.read_text()).body:

@@ -58,7 +58,7 @@ SOURCES = sources()
 
 
 def imports(path: pathlib.Path) -> set[str]:
-    """Every module imported anywhere in a file, functions included; relative imports have no place in the style."""
+    """Return every module that a file imports, also in functions; fail for a relative import."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -70,7 +70,7 @@ def imports(path: pathlib.Path) -> set[str]:
 
 
 def own(path: pathlib.Path) -> set[str]:
-    """The modules of this package that a file imports, without its name."""
+    """Return the modules of this package that a file imports, without the package's name."""
     return {name.partition(".")[2] for name in imports(path) if name.partition(".")[0] == "om_agent"} - {""}
 
 
@@ -83,7 +83,7 @@ def place(module: str) -> int:
 
 
 def functions(path: pathlib.Path) -> list[tuple[int, str]]:
-    """(lines, name) of every function of a file."""
+    """Return (lines, name) of every function of a file."""
     found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTIONS)]
     return [((node.end_lineno or node.lineno) - node.lineno + 1, node.name) for node in found]
 
@@ -95,7 +95,7 @@ def test_a_module_is_short_enough_to_be_read(module: str) -> None:
 
 
 def nested(path: pathlib.Path, *kinds: type[ast.AST]) -> list[int]:
-    """The lines on which one of these expressions holds another."""
+    """Return the lines where one of these expressions contains another."""
     found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
     return [typing.cast("ast.expr", node).lineno for node in found if inside(node, kinds)]
 
@@ -120,7 +120,7 @@ def test_no_module_imports_one_further_right(module: str) -> None:
 
 
 def documented() -> dict[str, set[str]]:
-    """What each module may import, as the table of doc/design.rst has it."""
+    """Return the modules that each module may import, from the table of doc/design.rst."""
     text = (helpers.ROOT / "doc/design.rst").read_text()
     bar = re.search(r"^=+ .*\n(?=Module )", text, re.MULTILINE)
     assert bar
@@ -167,7 +167,7 @@ def test_a_library_with_one_door_is_imported_there_only(library: str, module: st
 
 
 def attributes(path: pathlib.Path, of: str) -> list[tuple[str, str]]:
-    """Every (attribute, what it is called or subscripted with first) of the module ``of``."""
+    """Return every attribute of the module ``of`` that is used, with its first argument or subscript."""
     found = []
     parsed = ast.parse(path.read_text())
     for node in ast.walk(parsed):
@@ -191,7 +191,7 @@ def test_only_the_command_line_reads_the_environment_and_exits(module: str) -> N
 
 
 def modules_after(statement: str) -> set[str]:
-    """What a fresh interpreter has imported after a statement."""
+    """Return the modules that a fresh interpreter has imported after a statement."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
     command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-c", code]
     environment = {"PYTHONPATH": str(helpers.PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"}

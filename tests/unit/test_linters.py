@@ -1,4 +1,4 @@
-"""The linters, as tests, so that one command says whether a change is good."""
+"""The linters as tests, so that one command checks a change."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find_tool(name: str) -> str:
 
 
 def check(name: str, *arguments: str | pathlib.Path) -> None:
-    """Fail with what the tool says, and nothing of this file's traceback."""
+    """Fail with the tool's output, without a traceback of this file."""
     __tracebackhide__ = True
     command = [find_tool(name), *map(str, arguments)]
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -107,7 +107,7 @@ def test_shellcheck(files: list[pathlib.Path]) -> None:
 
 
 def read_rst(path: pathlib.Path) -> str:
-    """What docutils says against a file, which is nothing when it is well."""
+    """Return docutils' warnings about a file; empty if there are none."""
     said = io.StringIO()
     settings = {
         "halt_level": docutils_utils.Reporter.SEVERE_LEVEL + 1,

@@ -1,4 +1,4 @@
-"""Files become one raw dict as os-apply-config would make it, and no error quotes what is in them."""
+"""Metadata files become the same raw dict as in os-apply-config, and no error quotes their content."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_tripleos_contract() -> None:
     ],
 )
 def test_a_user_of_our_routers_comes_with_the_realm(given: dict[str, object], name: str) -> None:
-    """As puppet-tripleo is to write it into URLs; whatever it was, the agent's URL has it."""
+    """puppet-tripleo writes the realm into URLs; the agent's URL always has it."""
     data = {**HIERA, **{f"oslo_messaging_rpc_{key}": value for key, value in given.items()}}
     raw = metadata.from_hiera(data, "ctl-1")
     assert typing.cast("dict[str, object]", raw["rpc"])["username"] == name
@@ -354,7 +354,7 @@ def test_a_user_of_our_routers_comes_with_the_realm(given: dict[str, object], na
 
 @pytest.mark.parametrize("section", ["router", "broker", "tls", "sites"])
 def test_a_section_in_hiera_is_one_of_the_metadata(section: str) -> None:
-    """A key that the section does not have is told with the section's name."""
+    """The error for an unknown key names the section."""
     data = {**HIERA, f"oslo_messaging_{section}": {"mesh_password": "m", "nonsense": 1}}
     with pytest.raises(errors.InvalidInput) as caught:
         parse.deployment(metadata.from_hiera(data, "ctl-1"))

@@ -1,4 +1,4 @@
-"""The model says everything that is wrong with metadata, at once, by path, and repeats none of its values."""
+"""The model reports every problem of metadata at once, by path, and repeats no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What valid metadata comes to: defaults, Heat's spellings, every kind of deployment."""
+"""The model of valid metadata: defaults, Heat's spellings, every kind of deployment."""
 
 from __future__ import annotations
 

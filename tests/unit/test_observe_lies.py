@@ -1,4 +1,4 @@
-"""What listens at a router's port may answer anything: that is told, and is no defect."""
+"""A program on a router's port may answer anything; verify reports that without a traceback."""
 
 from __future__ import annotations
 

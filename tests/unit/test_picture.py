@@ -1,4 +1,4 @@
-"""The picture of the mesh: what is drawn, in what colours, and that Graphviz takes it."""
+"""The picture of the mesh: content, colours, and that Graphviz accepts it."""
 
 from __future__ import annotations
 

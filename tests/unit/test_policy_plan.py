@@ -1,4 +1,4 @@
-"""Who may do what at a router: what is rendered, matched as the engines match it."""
+"""The rendered router policy, matched as the engines match it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of queues: who decides, what brokers and drivers are told, and what goes again on the way back."""
+"""Kinds of queues: who decides, the settings of brokers and drivers, and their removal on the way back."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_name_of_a_queue_is_made_of_the_program_only_when_asked_for() -> Non
 
 @pytest.mark.parametrize("kind", ["mirrored", "classic"])
 def test_options_of_the_operator_stay(kind: str) -> None:
-    """What this project never wrote it does not take away."""
+    """The agent does not remove options that it never wrote."""
     found = settings(put(D, "broker.queues", kind), "nova", helpers.host())
     assert not {key for section, key in found if section == RABBIT} & {*ALL, "use_queue_manager"}
 

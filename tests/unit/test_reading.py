@@ -1,4 +1,4 @@
-"""Files that others own: what is read of them, and what is not."""
+"""Files of other owners: what the agent reads, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole tree of one node for each kind of deployment, beside what it was when somebody last looked at it.
+"""The complete tree of one node for each kind of deployment, compared with the reviewed one.
 
 To write the trees anew: OM_REGENERATE_GOLDEN=1 python -m pytest tests/unit/test_render_golden.py; then read the diff.
 Every secret in them is made up. A SASL database is shown as its users; ``files.txt`` has modes and owners.

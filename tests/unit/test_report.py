@@ -31,7 +31,7 @@ def url_of(password: str, hosts: tuple[str, ...] = (HOST,)) -> str:
 @QUICK
 @hypothesis.given(PASSWORDS, st.integers(1, 3))
 def test_a_password_does_not_survive(password: str, count: int) -> None:
-    """What is shown is the same whatever the password."""
+    """The output is the same for every password."""
     hosts = (HOST, "ctl-1", "fd00::1")[:count]
     for escape in (str, transport_url.escape_paste, transport_url.escape_oslo):
         masked = report.mask(escape(url_of(password, hosts)))

@@ -1,4 +1,4 @@
-"""Two users at once: what each part makes of that, and what is done at a running broker or router."""
+"""Two users at once: their effect on each part, and on a running broker or router."""
 
 from __future__ import annotations
 

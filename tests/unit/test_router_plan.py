@@ -1,4 +1,4 @@
-"""The router's configuration: who listens, who connects to whom, and what our own check refuses."""
+"""The router's configuration: listeners, connectors, and the cases that our own check refuses."""
 
 from __future__ import annotations
 

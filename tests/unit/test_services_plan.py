@@ -201,7 +201,7 @@ def test_there_and_back_again() -> None:
     ],
 )
 def test_delivery(delivery: str | None, notify: str, expected: tuple[str | None, str | None]) -> None:
-    """What is not acknowledged may be lost, and never holds up a service: over RabbitMQ nobody has to listen."""
+    """Unacknowledged messages may be lost, but never block a service, even without a listener."""
     raw = put(helpers.dual(), "notify.scheme", notify)
     found = settings(put(raw, "rpc.delivery", delivery) if delivery else raw, "nova")
     assert tuple(found["oslo_messaging_amqp", key] for key in ("pre_settled", "default_reply_retry")) == expected

@@ -1,4 +1,4 @@
-"""The mesh: what must be true of it for any overcloud at all, and what is known of a few."""
+"""The mesh: properties that hold for every overcloud, and known meshes of a few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verify says of what was seen: every fault by itself, without a router or a broker."""
+"""verify's findings for an observed state: every fault alone, without a router or a broker."""
 
 from __future__ import annotations
 

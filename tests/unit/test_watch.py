@@ -1,4 +1,4 @@
-"""When a router hangs, as the watch sees it: decided without one, and asked of sockets that behave like one."""
+"""When the watch considers a router hung: with fake results, and with sockets that behave like a router."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def answering(server: socket.socket, answer: bytes) -> None:
 @pytest.mark.parametrize("answer", [b"AMQP\x03\x01\x00\x00", b"AMQP\x00\x01\x00\x00", b"x", b""])
 @pytest.mark.parametrize("protocol", [Protocol.AMQP, Protocol.TLS])
 def test_any_answer_is_a_sign_of_life(answer: bytes, protocol: Protocol) -> None:
-    """A router that closes the connection is no friend of clients, but does not hang."""
+    """A router that closes the connection does not hang."""
     with listening() as (server, where):
         thread = threading.Thread(target=answering, args=(server, answer))
         thread.start()
@@ -154,7 +154,7 @@ def test_any_answer_is_a_sign_of_life(answer: bytes, protocol: Protocol) -> None
     ],
 )
 def test_healthz_has_to_say_that_all_is_well(answer: bytes, seen: ProbeResult) -> None:
-    """Where it does not, clients' own listener is asked."""
+    """If healthz does not answer that all is well, the watch probes the clients' listener."""
     with listening() as (server, where):
         thread = threading.Thread(target=answering, args=(server, answer))
         thread.start()

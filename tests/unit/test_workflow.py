@@ -1,4 +1,4 @@
-"""What is said of a step that was cut short, and who hears the signals that cut it."""
+"""Messages about interrupted steps, and the handling of the signals that interrupt them."""
 
 from __future__ import annotations
 
