@@ -13,7 +13,7 @@ import sys
 import time
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import model
 
 from bench import agent, figures, machine, page, plots, run, scale, sides
@@ -67,7 +67,7 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     except errors.TestbedError as e:
         out.fail(str(e), e.detail)
         return 1
-    except agent_errors.AgentError as e:  # a router or broker that could not be asked
+    except om_agent.errors.AgentError as e:  # a router or broker that could not be asked
         out.fail(str(e), "")
         return 1
     except errors.Stopped as e:

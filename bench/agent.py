@@ -19,7 +19,7 @@ import subprocess
 import sys
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent.apply import files, puppet
 from om_agent.plan import layout, services
 
@@ -223,7 +223,7 @@ def _agent(command: str, metadata: pathlib.Path, root: pathlib.Path | None, *mor
 def _tools() -> puppet.Tools:
     try:
         return puppet.find_tools(puppet.module_directories())
-    except agent_errors.NotReady as e:
+    except om_agent.errors.NotReady as e:
         raise errors.TestbedError("puppet is needed, which the agent is compared with.", str(e)) from None
 
 

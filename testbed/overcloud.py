@@ -14,8 +14,7 @@ import sys
 import time
 import urllib.parse
 
-import om_agent
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import metadata, model, parse
 
 from testbed import errors, processes, sockets
@@ -94,7 +93,7 @@ def load(files: collections.abc.Sequence[pathlib.Path]) -> model.Deployment:
     """
     try:
         return parse.deployment(metadata.select(metadata.read([str(f) for f in files]), socket.gethostname()))
-    except agent_errors.AgentError as e:
+    except om_agent.errors.AgentError as e:
         raise errors.TestbedError("The metadata is not valid.", str(e)) from None
 
 

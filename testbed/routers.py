@@ -6,9 +6,9 @@ import dataclasses
 import signal
 import sys
 
+import om_agent.plan.router
 from om_agent import amqp, model, verify
 from om_agent.plan import layout
-from om_agent.plan import router as router_plan
 
 from testbed import errors, overcloud, processes, sockets
 
@@ -79,7 +79,7 @@ class Router:
         :raises om_agent.errors.Unreachable: when the router cannot be asked.
         """
         settings = self._deployment.router
-        user, name = f"{model.ADMIN_USER}@{router_plan.REALM}", self.host.node.host
+        user, name = f"{model.ADMIN_USER}@{om_agent.plan.router.REALM}", self.host.node.host
         ca = str(self.host.path(settings.engine.record.tls("ca"))) if settings.tls else ""
         login = amqp.Login(*self.address, name, user, settings.admin_password, settings.engine, settings.tls, ca)
         return amqp.Client(login)

@@ -13,7 +13,7 @@ import sys
 import time
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import model
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, sockets
@@ -109,7 +109,7 @@ class Cloud:
 
     def is_well(self) -> bool:
         """Return whether every router and every broker is there and knows the others."""
-        with contextlib.suppress(agent_errors.Unreachable, errors.TestbedError, OSError):
+        with contextlib.suppress(om_agent.errors.Unreachable, errors.TestbedError, OSError):
             interiors = {r.host.name for r in self.mesh.interiors}
             return all(
                 router.peers() == interiors - {name} if name in interiors else router.has_uplink()

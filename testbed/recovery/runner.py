@@ -10,9 +10,9 @@ import time
 
 from om_agent import model
 
+import testbed.recovery.cloud
 from testbed import processes
 from testbed.recovery import cases, network, traffic
-from testbed.recovery import cloud as clouds
 
 BACKENDS = (cases.AMQP, cases.RABBIT)
 _BEFORE_SECONDS = 3.0
@@ -52,7 +52,7 @@ def run(
 
     :param driver: the scheme of services' URLs, see `testbed.recovery.cloud.Cloud`.
     """
-    addresses = {name: address for name, (_, address) in clouds.NODES.items()}
+    addresses = {name: address for name, (_, address) in testbed.recovery.cloud.NODES.items()}
     network.resolve(addresses, directory / "hosts")
     net = network.Network(addresses)
     rows = []
@@ -61,7 +61,7 @@ def run(
         if not here:
             continue
         where = directory / (backend.value + ("-tls" if tls else ""))
-        cloud = clouds.Cloud(supervisor, where, net, backend, engine, tls, driver)
+        cloud = testbed.recovery.cloud.Cloud(supervisor, where, net, backend, engine, tls, driver)
         cloud.start()
         for case in here:
             rows.append(one(cloud, case))
@@ -70,7 +70,7 @@ def run(
     return rows
 
 
-def one(cloud: clouds.Cloud, case: cases.Case) -> Row:
+def one(cloud: testbed.recovery.cloud.Cloud, case: cases.Case) -> Row:
     """Run one case; the services are new each time, the routers and brokers stay."""
     cloud.remark, starved = "", cloud.starved()
     cloud.load = load = traffic.Traffic(cloud.supervisor, cloud.hosts)
