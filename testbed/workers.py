@@ -122,7 +122,10 @@ class Receiver(Worker):
         """End the worker as stopping its unit would. Return the names of all messages that it got, by kind."""
         self.process.signal(signal.SIGTERM)
         report = self.expect("last", _SLACK_SECONDS)
-        return {kind: [name for name, _ in seen] for kind, seen in report["seen"].items()}
+        names = {}
+        for kind, seen in report["seen"].items():
+            names[kind] = [name for name, _ in seen]
+        return names
 
 
 class Server(Receiver):
