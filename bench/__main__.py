@@ -1,4 +1,4 @@
-"""``make bench``: routers and RabbitMQ side by side, what the agent costs, and how far a mesh goes."""
+"""``make bench``: compare routers with RabbitMQ, and measure the cost of the agent and the limits of a mesh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import time
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import model
 
 from bench import agent, figures, machine, page, plots, run, scale, sides
@@ -33,25 +33,33 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", choices=_ENGINES, default=_ENGINES[0], help="the router (default: %(default)s)")
-    parser.add_argument("--part", action="append", choices=_PARTS, help="this alone; may be given several times")
-    parser.add_argument("--work", action="append", choices=_KINDS, help="of the pairs, this alone; likewise")
-    parser.add_argument("--repetitions", type=_positive, default=3, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument("--part", action="append", choices=_PARTS, help="run only this part; may be repeated")
+    parser.add_argument("--work", action="append", choices=_KINDS, help="run only this work; may be repeated")
     parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("build/bench"), metavar="DIR", help="default: %(default)s"
+        "--repetitions", type=_positive, default=3, metavar="N", help="the maximum (default: %(default)s)"
     )
-    parser.add_argument("--page-of", type=pathlib.Path, metavar="FILE", help="make the page of a run's JSON, no more")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("build/bench"),
+        metavar="DIR",
+        help="write the results there (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--page-of", type=pathlib.Path, metavar="FILE", help="only make the page again from a run's JSON"
+    )
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 
 def main(argv: collections.abc.Sequence[str] | None = None) -> int:
-    """Run what is wanted, and write JSON and the page after each part; returns the exit code."""
+    """Run the parts. Write JSON and the page after each of them. Return the exit code."""
     args = build_parser().parse_args(argv)
     out = console.Console(0)
     processes.stop_on_signals()
@@ -67,7 +75,7 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     except errors.TestbedError as e:
         out.fail(str(e), e.detail)
         return 1
-    except agent_errors.AgentError as e:  # a router or broker that could not be asked
+    except om_agent.errors.AgentError as e:  # a router or broker that could not be asked
         out.fail(str(e), "")
         return 1
     except errors.Stopped as e:
@@ -76,11 +84,11 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
 
 
 def _check(engine: model.Engine, parts: collections.abc.Container[str]) -> None:
-    """Find what is missing before an hour has gone."""
+    """Check at the start that all programs are installed, since a run takes an hour."""
     if not routers.find(engine):
         variable = f"OM_{engine.value.upper()}"
         raise errors.TestbedError(
-            f"The benchmark compares a real router, and {engine.value} is neither on PATH nor named by {variable}."
+            f"The benchmark needs a real router, but {engine.value} is not on PATH and {variable} does not name it."
         )
     workers.check_oslo_messaging()
     rabbitmq.find_server()
@@ -108,10 +116,10 @@ def _run(
 
     def show(sample: figures.Sample) -> None:
         found["samples"].append(dataclasses.asdict(sample))
-        shown = ", ".join(f"{figures.number(v)} {k}" for k, v in sample.values.items())
+        values = ", ".join(f"{figures.number(value)} {name}" for name, value in sample.values.items())
         say(
-            f"{sample.pair} {sample.work} #{sample.repetition + 1} {sample.side}: {shown}; "
-            f"others used {sample.foreign:.2f} cores"
+            f"{sample.pair} {sample.work} #{sample.repetition + 1} {sample.side}: {values}; "
+            f"other programs used {sample.foreign:.2f} cores"
         )
 
     for part in dict.fromkeys(args.part or _PARTS):
@@ -121,7 +129,7 @@ def _run(
         context = run.Context(supervisor, where, model.Engine(args.engine), args.repetitions, wanted, show, say)
         try:
             found["found"].update(_PARTS[part](context))
-        finally:  # what a part has measured is kept, however it ended
+        finally:  # keep the figures of a part that failed
             found["seconds"] = round(time.monotonic() - begun)
             page.write(found, args.out)
     out.line(f"The page is {args.out / 'performance.rst'}.")

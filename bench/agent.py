@@ -1,8 +1,8 @@
-"""What the agent costs: beside puppet without it, beside os-apply-config, and with more and more nodes in the metadata.
+"""The cost of the agent, compared with puppet alone and os-apply-config, and with a growing number of nodes.
 
-Every figure is of a whole process with its children, from its start to its end; memory is the most that all of them had
-together, resident, looked at every few milliseconds. Sides take turns in one root directory,
-which each finds as the others found it: either just as packages leave it, or as it is when all is right already.
+Every figure is for a whole process with its children, from start to end. Memory is the highest resident memory of all
+of them together, sampled every few milliseconds. The sides take turns in one root directory. Each one finds it in the
+same state: either as packages leave it, or as it is after an apply.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent.apply import files, puppet
 from om_agent.plan import layout, services
 
@@ -78,8 +78,8 @@ with open(sys.argv[1], "w") as file:
 class Command:
     """A program to run.
 
-    :param expected: its exit code when all is well.
-    :param env: beside this process's own environment.
+    :param expected: the exit code of a successful run.
+    :param env: variables in addition to this process's environment.
     """
 
     side: str
@@ -89,7 +89,7 @@ class Command:
 
 
 def find() -> None:
-    """Find what the agent is compared with.
+    """Check that the programs to compare the agent with are installed.
 
     :raises testbed.errors.TestbedError: when puppet or os-apply-config is missing.
     """
@@ -98,7 +98,7 @@ def find() -> None:
 
 
 def measure(context: run.Context) -> dict[str, typing.Any]:
-    """Measure all of it; what it finds beside the samples is how the cost grows with the nodes."""
+    """Measure everything. The result besides the samples is how the cost grows with the number of nodes."""
     samples: list[figures.Sample] = []
     bench = _Bench(context, samples)
     with _own_log_directory(context.directory / "log"):
@@ -109,7 +109,7 @@ def measure(context: run.Context) -> dict[str, typing.Any]:
 
 
 class _Bench:
-    """Runs programs and shows what they took."""
+    """Run programs and show what they used."""
 
     def __init__(self, context: run.Context, samples: list[figures.Sample]) -> None:
         self.context = context
@@ -117,7 +117,7 @@ class _Bench:
         self._samples = samples
 
     def do(self, work: str, command: Command, repetition: int) -> None:
-        """Run a program and show what it took."""
+        """Run a program and show what it used."""
         before = machine.Usage.now((), ())
         values = self.take(f"{work.replace('/', '-')}-{command.side}", command)
         after = machine.Usage.now((), ())
@@ -126,14 +126,17 @@ class _Bench:
         self.context.show(sample)
 
     def take(self, name: str, command: Command) -> dict[str, float]:
-        """Run a program and return what it took.
+        """Run a program and return what it used.
 
-        :raises testbed.errors.TestbedError: when it does not end as it should.
+        :raises testbed.errors.TestbedError: when its exit code is not the expected one.
         """
         result = self.directory / "took.json"
         argv = [sys.executable, "-I", "-S", "-c", _TIMER, str(result), *command.argv]
-        done = self.context.supervisor.finish(self.context.supervisor.start(name, argv, command.env), _SECONDS)
-        code, values = json.loads(result.read_text()) if done.returncode == 0 else (done.returncode, {})
+        process = self.context.supervisor.start(name, argv, command.env)
+        done = self.context.supervisor.finish(process, _SECONDS)
+        code, values = done.returncode, {}
+        if done.returncode == 0:
+            code, values = json.loads(result.read_text())
         if code != command.expected:
             raise errors.TestbedError(f"{name} ended with {code} instead of {command.expected}.", done.output[-2000:])
         return typing.cast("dict[str, float]", values)
@@ -143,7 +146,7 @@ class _Bench:
 
 
 def _applies(bench: _Bench, count: int) -> None:
-    """Let each side make a node with so many services right, and then find it so."""
+    """Let each side configure a node with ``count`` services. For one count, also let it find nothing to do."""
     base = bench.directory / f"services-{count}"
     base.mkdir()
     metadata = _metadata(bench, _INTERIORS + 1)
@@ -179,9 +182,9 @@ def _catalogue() -> dict[str, services.Service]:
 
 
 def having(count: int) -> list[services.Service]:
-    """Return so many services that use messaging, nova first."""
-    found = [s for s in _catalogue().values() if s.rpc or s.notify or s.listens]
-    return sorted(found, key=lambda s: s.name != "nova")[:count]
+    """Return ``count`` services that use messaging, nova first."""
+    found = [service for service in _catalogue().values() if service.rpc or service.notify or service.listens]
+    return sorted(found, key=lambda service: service.name != "nova")[:count]
 
 
 def make_node(root: pathlib.Path, installed: collections.abc.Iterable[services.Service]) -> None:
@@ -195,13 +198,13 @@ def make_node(root: pathlib.Path, installed: collections.abc.Iterable[services.S
 
 
 def _reset(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Make a tree what another is; always at the same place, which is in the hieradata."""
+    """Replace a tree by a copy of another. Its place never changes, because the hieradata contains it."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True)
 
 
 def _give_hieradata(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy what the agent writes for puppet, and where puppet then works."""
+    """Copy the hieradata that the agent writes, and prepare puppet's work directory."""
     for path in (layout.HIERA_CONFIG, layout.HIERADATA):
         files.on_disk(target, path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(files.on_disk(source, path), files.on_disk(target, path))
@@ -209,9 +212,14 @@ def _give_hieradata(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _service_files(root: pathlib.Path) -> dict[str, bytes]:
-    """Return the services' files; what the agent alone writes is not among them."""
-    paths = [root / f.path["debian"].lstrip("/") for s in _catalogue().values() for f in s.files]
-    return {str(p.relative_to(root)): p.read_bytes() for p in paths if p.exists()}
+    """Return the services' files, without the files that only the agent writes."""
+    found = {}
+    for service in _catalogue().values():
+        for file in service.files:
+            path = root / file.path["debian"].lstrip("/")
+            if path.exists():
+                found[str(path.relative_to(root))] = path.read_bytes()
+    return found
 
 
 def _agent(command: str, metadata: pathlib.Path, root: pathlib.Path | None, *more: str) -> Command:
@@ -223,8 +231,8 @@ def _agent(command: str, metadata: pathlib.Path, root: pathlib.Path | None, *mor
 def _tools() -> puppet.Tools:
     try:
         return puppet.find_tools(puppet.module_directories())
-    except agent_errors.NotReady as e:
-        raise errors.TestbedError("puppet is needed, which the agent is compared with.", str(e)) from None
+    except om_agent.errors.NotReady as e:
+        raise errors.TestbedError("The benchmark compares the agent with puppet, which is missing.", str(e)) from None
 
 
 def _puppet_directory(root: pathlib.Path) -> pathlib.Path:
@@ -244,12 +252,12 @@ def _puppet(root: pathlib.Path) -> Command:
 def _os_apply_config_program() -> pathlib.Path:
     program = pathlib.Path(sys.executable).with_name("os-apply-config")
     if not program.exists():
-        raise errors.TestbedError("os-apply-config is needed, which the agent is compared with.")
+        raise errors.TestbedError("The benchmark compares the agent with os-apply-config, which is missing.")
     return program
 
 
 def _os_apply_config(base: pathlib.Path, root: pathlib.Path) -> Command:
-    """Return os-apply-config with templates that come to the files below ``root``, which are right."""
+    """Return os-apply-config with templates whose results are the files below ``root``."""
     program = _os_apply_config_program()
     hieradata = json.loads(files.on_disk(root, layout.HIERADATA).read_text())
     values: dict[str, str] = {}
@@ -271,7 +279,7 @@ def template(
 ) -> tuple[str, dict[str, str]]:
     """Return a file as a Mustache template, and the value of each name in it.
 
-    :param keys: those to have names instead of their values; None is of one that is not there.
+    :param keys: the keys and values that the template replaces by names. The value None stands for a missing key.
     :param first: the number of the first name.
     """
     wanted = set(keys)
@@ -289,7 +297,7 @@ def template(
 
 @contextlib.contextmanager
 def _own_log_directory(directory: pathlib.Path) -> collections.abc.Iterator[None]:
-    """Give this process's mounts a /var/log of their own: run as root, os-apply-config always writes there."""
+    """Mount another directory over /var/log, because os-apply-config always writes there when root runs it."""
     directory.mkdir()
     subprocess.run(["mount", "--bind", str(directory), "/var/log"], check=True, timeout=20)
     try:
@@ -302,8 +310,10 @@ def _own_log_directory(directory: pathlib.Path) -> collections.abc.Iterator[None
 
 
 def overcloud_of(count: int) -> dict[str, typing.Any]:
-    """Return messaging metadata of so many nodes: a few interiors in each site, computes with edge routers, and the
-    sites in a ring."""
+    """Return messaging metadata of ``count`` nodes.
+
+    Each site has a few interiors and its computes have edge routers. The sites form a ring.
+    """
     sites = math.ceil(count / _SITE)
     nodes: list[dict[str, str]] = []
     for number in range(count):
@@ -311,7 +321,9 @@ def overcloud_of(count: int) -> dict[str, typing.Any]:
         role = "controller" if place < _INTERIORS else "compute"
         address = f"10.{site}.{place // 250}.{place % 250 + 1}"
         nodes.append({"name": f"{role}-{site}-{place}", "address": address, "role": role, "site": f"site-{site}"})
-    ring = {tuple(sorted((site, (site + 1) % sites))) for site in range(sites)} if sites > 1 else set()
+    links = []
+    for one, other in _ring(sites):
+        links.append({"between": [f"site-{one}", f"site-{other}"], "cost": 10})
     return {
         "rpc": {"scheme": "amqp", "username": "rpc", "password": "bench-rpc-secret", "tls": False},
         "notify": {
@@ -320,9 +332,19 @@ def overcloud_of(count: int) -> dict[str, typing.Any]:
         },
         "router": {"engine": "skrouterd", "http_port": 0, "mesh_password": "bench-mesh-secret"},
         "broker": {"erlang_cookie": "bench-cookie"},
-        "sites": {"links": [{"between": [f"site-{a}", f"site-{b}"], "cost": 10} for a, b in sorted(ring)]},
+        "sites": {"links": links},
         "nodes": nodes,
     }  # fmt: skip
+
+
+def _ring(count: int) -> list[tuple[int, int]]:
+    """Return the pairs of neighbours in a ring of numbers, each pair once; none for a single number."""
+    pairs = set()
+    for number in range(count):
+        neighbour = (number + 1) % count
+        if neighbour != number:
+            pairs.add((min(number, neighbour), max(number, neighbour)))
+    return sorted(pairs)
 
 
 def _metadata(bench: _Bench, count: int) -> pathlib.Path:
@@ -332,7 +354,7 @@ def _metadata(bench: _Bench, count: int) -> pathlib.Path:
 
 
 def _growing(bench: _Bench) -> None:
-    """Run what needs no write with more and more nodes."""
+    """Run the commands that write nothing with more and more nodes."""
     root = bench.directory / "planned"
     make_node(root, having(1))
     for count in NODES:
@@ -348,16 +370,17 @@ def _growing(bench: _Bench) -> None:
 
 
 def growth(samples: collections.abc.Sequence[figures.Sample], command: str) -> dict[str, float]:
-    """Return what a node more costs among many, and how many times as much that is as among fewer: about one where the
-    cost is linear.
+    """Return the cost of one more node among many nodes, and its ratio to the cost of one more node among fewer.
 
-    What it costs to start does not count, so both are slopes: between the three sizes with the most nodes.
+    The ratio is about 1 where the cost is linear. Both costs are slopes between the three largest sizes, so that the
+    cost of the start does not count.
     """
     fewer, more, most = NODES[-3:]
     found = {}
     for value, unit, scale in (("CPU s", "CPU us", 1e6), ("memory MiB", "memory KiB", 1024.0)):
-        cost = {n: figures.overall(samples, f"{command}/{n}", PAIR, value) for n in (fewer, more, most)}
-        among_most, among_fewer = ((cost[b] - cost[a]) / (b - a) for a, b in ((more, most), (fewer, more)))
+        cost = {count: figures.overall(samples, f"{command}/{count}", PAIR, value) for count in (fewer, more, most)}
+        among_most = (cost[most] - cost[more]) / (most - more)
+        among_fewer = (cost[more] - cost[fewer]) / (more - fewer)
         found[f"{unit} a node"] = scale * among_most
         found[f"{unit} a node, ratio"] = figures.ratio(among_most, among_fewer)
     return found

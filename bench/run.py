@@ -1,4 +1,4 @@
-"""Sides do the same work in turn, A B A B, while the others of the pair stand idle."""
+"""Let the sides of a pair do the same work in turn (A B A B). All sides but one are idle at a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PAUSE_SECONDS = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a part of the benchmark is given.
+    """The input of a part of the benchmark.
 
-    :param directory: a new one, for this part alone.
-    :param repetitions: of each piece of work, at most.
-    :param kinds: of the pairs' work, those to do.
-    :param show: takes each sample as soon as there is one.
-    :param say: takes a line on how far it is.
+    :param directory: a new directory for this part.
+    :param repetitions: the maximum number of repetitions of each piece of work.
+    :param kinds: the kinds of work that the sides of a pair do.
+    :param show: gets each sample as soon as it is measured.
+    :param say: gets a line about the progress.
     """
 
     supervisor: processes.Supervisor
@@ -39,7 +39,7 @@ Part = collections.abc.Callable[[Context], dict[str, typing.Any]]
 
 
 def pair(context: Context, name: str) -> dict[str, typing.Any]:
-    """Run a pair's work; what it finds are its samples."""
+    """Run the work of a pair. All its results are samples."""
     made: list[sides.Side] = []
     version = host_facts.broker_version(pathlib.Path("/"))
     kinds = sides.kinds(name, version)
@@ -51,28 +51,33 @@ def pair(context: Context, name: str) -> dict[str, typing.Any]:
             context.say(f"starting {kind.words}")
             made.append(sides.Side(context.supervisor, context.directory, kind, context.engine, number))
             made[-1].start()
-        for one in work.plan(name):
-            what = one.name.partition("/")[0]
-            if what not in context.kinds:
+        for task in work.plan(name):
+            kind_of_work = task.name.partition("/")[0]
+            if kind_of_work not in context.kinds:
                 continue
-            taking_part = [side for side in made if what in (side.kind.works or (what,))]
-            for repetition in range(min(context.repetitions, one.repetitions)):
+            taking_part = [side for side in made if kind_of_work in (side.kind.works or (kind_of_work,))]
+            for repetition in range(min(context.repetitions, task.repetitions)):
                 for side in taking_part:
-                    context.show(_sample(name, one, side, repetition, made))
+                    context.show(_sample(name, task, side, repetition, made))
     finally:
         for side in made:
             side.end()
     return {}
 
 
-def _sample(pair: str, one: work.Work, side: sides.Side, repetition: int, everyone: list[sides.Side]) -> figures.Sample:
+def _sample(
+    pair: str, task: work.Work, side: sides.Side, repetition: int, all_sides: collections.abc.Iterable[sides.Side]
+) -> figures.Sample:
     side.forget()
     sides.settle(_PAUSE_SECONDS)
-    idle = [process for other in everyone if other is not side for process in other.own()]
+    idle: list[processes.Process] = []
+    for other in all_sides:
+        if other is not side:
+            idle += other.own()
     own = [*idle, *side.own()]
     before = machine.Usage.now(idle, own)
-    values = one.do(side)
-    # What the work ended counts, and what it started.
+    values = task.do(side)
+    # Include the processes that the work has ended and those that it has started.
     after = machine.Usage.now(idle, {*own, *side.own()})
     beside = (after.asked - before.asked) / (after.at - before.at)
-    return figures.Sample(pair, one.name, side.kind.name, repetition, values, before.foreign(after), beside)
+    return figures.Sample(pair, task.name, side.kind.name, repetition, values, before.foreign(after), beside)

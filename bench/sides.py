@@ -1,4 +1,4 @@
-"""What is compared: overclouds of one or three controllers, rendered by the agent, with the services that use them."""
+"""The sides to compare: overclouds of one or three controllers, rendered by the agent, with services that use them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _BACK_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A way to have messaging.
+    """A kind of side: backends and their settings.
 
-    :param scheme: what RPC goes over.
-    :param words: what people call it.
+    :param words: its name in tables.
+    :param scheme: the backend of RPC.
     :param rpc: keys of the metadata's ``rpc``.
     :param router: keys of the metadata's ``router``.
     :param broker: keys of the metadata's ``broker``.
     :param works: the kinds of work that it takes part in; empty for all.
-    :param notify: what notifications go over; where that is routers as well there is no RabbitMQ at all.
+    :param notify: the backend of notifications. Where both backends are routers, no RabbitMQ runs.
     :param tls: whether services use TLS to their router.
     :param driver: the scheme of services' URLs where RPC goes over routers; see `testbed.overcloud.use_driver`.
-    :param edits: what is changed by hand of what was rendered: a node's file, a text that is in it once, and the text
-        that takes its place.
+    :param edits: changes of rendered files: a path on each node, a text that the file contains once, and the text that
+        replaces it.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Kind:
 
 _AMQP, _RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
 _FAST = {"delivery": "pre_settled"}
-_STOCK = {"link_capacity": 250}  # the engines' own; pre-settled casts and answers are the driver's
+_STOCK = {"link_capacity": 250}  # the default of both engines
 _QUORUM = (
     "[oslo_messaging_rabbit]\n",
     "[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\namqp_durable_queues = true\n",
 )
-# A majority of copies is what tripleo asks for unless told otherwise (RabbitHAQueues 0); this is its -1.
+# TripleO's default is a majority of copies (RabbitHAQueues 0). This is its setting -1.
 _EVERYWHERE = ('"ha-mode": "exactly",\n        "ha-params": 2,', '"ha-mode": "all",')
 _OWN = "amqp1"  # the scheme of the driver of this project
 KINDS = {
@@ -114,7 +114,7 @@ KINDS = {
 
 
 def kinds(pair: str, version: str) -> tuple[Kind, ...]:
-    """Return the kinds of a pair that a RabbitMQ of this version can be: from 4.0 on it has no mirrored queues.
+    """Return the kinds of a pair that are possible with this version of RabbitMQ. From 4.0 it has no mirrored queues.
 
     :param version: as `om_agent.host_facts.broker_version` gives it.
     """
@@ -123,9 +123,9 @@ def kinds(pair: str, version: str) -> tuple[Kind, ...]:
 
 
 class Side:
-    """One overcloud that runs, with RPC servers, clients and a listener to its notifications.
+    """A running overcloud with RPC servers, clients and a listener for its notifications.
 
-    :param number: tells its addresses from those of others.
+    :param number: gives each side addresses of its own.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Side:
         raw: dict[str, typing.Any] = {
             "rpc": {
                 "scheme": kind.scheme.value, "username": "rpc", "password": _PASSWORDS["rpc"], "tls": kind.tls,
-                "delivery": "acknowledged", **kind.rpc,  # so that whatever is lost is a fault
+                "delivery": "acknowledged", **kind.rpc,  # so that each lost message is a fault
             },
             "notify": {
                 "scheme": kind.notify.value, "username": "notify", "password": _PASSWORDS["notify"], "tls": False,
@@ -153,17 +153,17 @@ class Side:
             "router": {"engine": engine.value, "http_port": 0, "mesh_password": "bench-mesh-secret", **kind.router},
             "broker": {"erlang_cookie": "bench-cookie", **kind.broker},
             "nodes": [
-                {"name": f"{kind.name}-{i}", "address": f"127.0.{100 + number}.{i + 1}", "role": "controller"}
-                for i in range(kind.nodes)
+                {"name": f"{kind.name}-{index}", "address": f"127.0.{100 + number}.{index + 1}", "role": "controller"}
+                for index in range(kind.nodes)
             ],
         }  # fmt: skip
         if kind.tls:
-            names = [text for node in raw["nodes"] for text in (node["name"], node["address"])]
-            pair = tls.authority().issue(*names)
-            network.resolve({node["name"]: node["address"] for node in raw["nodes"]}, directory / f"{kind.name}.hosts")
+            addresses = {node["name"]: node["address"] for node in raw["nodes"]}
+            pair = tls.authority().issue(*addresses, *addresses.values())
+            network.resolve(addresses, directory / f"{kind.name}.hosts")
             raw["tls"] = {"ca": tls.authority().pem, "certificate": pair.certificate, "key": pair.key}
         if kind.scheme is _RABBIT:
-            del raw["notify"]  # the same brokers and user, as the default is
+            del raw["notify"]  # by default, notifications use the same brokers and user
         metadata = directory / f"{kind.name}.json"
         metadata.write_text(json.dumps({"oslo_messaging": raw}))
         cloud = overcloud.create([metadata], directory / kind.name)
@@ -178,14 +178,14 @@ class Side:
 
     @property
     def intermediaries(self) -> tuple[processes.Process, ...]:
-        """What carries RPC: the routers, or the brokers."""
+        """The processes that carry RPC: the routers, or the brokers."""
         if self.kind.scheme is _AMQP:
-            return tuple(r.process for r in self.mesh.routers if r.process)
+            return tuple(router.process for router in self.mesh.routers if router.process)
         return self.cluster.processes
 
     @property
     def stores(self) -> tuple[processes.Process, ...]:
-        """What carries notifications: the brokers."""
+        """The processes that carry notifications: the brokers."""
         return self.cluster.processes
 
     def start(self) -> None:
@@ -196,13 +196,15 @@ class Side:
         self._start_services()
 
     def renew_services(self) -> None:
-        """End the services and start others, which are connected as new ones are: those whose broker was killed stay
-        where they went."""
+        """Replace the services by new ones.
+
+        Services whose broker was killed stay connected to another one. New services are distributed as at the start.
+        """
         self.supervisor.end(*self._services, grace=1)
         self._start_services()
 
     def _start_services(self) -> None:
-        """With one node there are two servers and two clients on it, else one of each on each."""
+        """Start two servers and two clients on a single node, or one of each on every node."""
         hosts = self.cloud.hosts if len(self.cloud.hosts) > 1 else _twice(self.cloud.hosts[0])
         self.servers = [workers.Server(self.supervisor, host, _SERVICE, _TOPIC) for host in hosts]
         for server in self.servers:
@@ -215,7 +217,7 @@ class Side:
             self.mesh.wait_for_consumers(f"multicast/{_SERVICE}/{_TOPIC}", len(self.servers))
 
     def forget(self) -> None:
-        """Let servers and listener forget what they received."""
+        """Make servers and listener forget the messages that they received."""
         receivers: list[workers.Receiver] = [*self.servers, *self.listeners]
         for receiver in receivers:
             receiver.forget()
@@ -227,11 +229,11 @@ class Side:
             self.supervisor.end(process, grace=0)
 
     def revive(self, node: int) -> None:
-        """Start a node's intermediary again, and do not wait."""
+        """Start a node's intermediary again without waiting for it."""
         (self.mesh.routers or self.cluster.nodes)[node].start()
 
     def wait(self) -> None:
-        """Wait until all intermediaries are there and know each other."""
+        """Wait until all intermediaries run and know each other."""
         if self.mesh.routers:
             for router in self.mesh.routers:
                 router.wait()
@@ -245,12 +247,12 @@ class Side:
 
     @property
     def messaging(self) -> tuple[processes.Process, ...]:
-        """What carries RPC and what carries notifications."""
+        """The processes that carry RPC or notifications."""
         return tuple({*self.intermediaries, *self.stores})
 
     @property
     def _services(self) -> tuple[processes.Process, ...]:
-        return tuple(w.process for w in (*self.servers, *self.clients, *self.listeners))
+        return tuple(worker.process for worker in (*self.servers, *self.clients, *self.listeners))
 
     def own(self) -> tuple[processes.Process, ...]:
         """Return every process of this side."""
@@ -265,14 +267,18 @@ class Side:
 def _edit(path: pathlib.Path, old: str, new: str) -> None:
     text = path.read_text()
     if text.count(old) != 1:
-        raise errors.TestbedError(f"{path} is not rendered as the benchmark expects: {old!r} is not in it once.")
+        raise errors.TestbedError(f"{path} is not as the benchmark expects: it does not contain {old!r} exactly once.")
     path.write_text(text.replace(old, new))
 
 
 def _twice(host: overcloud.Host) -> collections.abc.Sequence[overcloud.Host]:
-    return [dataclasses.replace(host, node=dataclasses.replace(host.node, name=f"{host.name}-{i}")) for i in (1, 2)]
+    hosts = []
+    for number in (1, 2):
+        node = dataclasses.replace(host.node, name=f"{host.name}-{number}")
+        hosts.append(dataclasses.replace(host, node=node))
+    return hosts
 
 
 def settle(seconds: float) -> None:
-    """Let what is under way come to an end."""
+    """Wait until work in progress has ended."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What people see: numbered steps with their seconds, tables, sentences. Never a password, never a traceback."""
+"""The output for people: numbered steps with their seconds, tables, sentences. No password and no traceback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Row = collections.abc.Sequence[str]
 
 
 class Console:
-    """Writes to standard output and error.
+    """Write to standard output and error.
 
-    :param steps: how many there will be.
+    :param steps: the number of steps.
     """
 
     def __init__(self, steps: int) -> None:
@@ -30,16 +30,16 @@ class Console:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """The seconds since the beginning."""
         return time.monotonic() - self._begun
 
     def hide(self, secrets: collections.abc.Iterable[str]) -> None:
-        """Put *** in the place of these texts from now on."""
+        """Print *** instead of these texts from now on."""
         self._secrets |= frozenset(secrets)
 
     @contextlib.contextmanager
     def step(self, title: str) -> collections.abc.Iterator[None]:
-        """Announce a step, and say how long it took when it succeeds."""
+        """Announce a step. When it succeeds, print how long it took."""
         self._step += 1
         begun = time.monotonic()
         self.line(f"{_BOLD}[{self._step}/{self._steps}] {title}{_PLAIN}")
@@ -47,31 +47,31 @@ class Console:
         self.line(f"      {_GREEN}done{_PLAIN} in {time.monotonic() - begun:.1f} s")
 
     def note(self, text: str) -> None:
-        """Say something below a step."""
+        """Print a note below a step."""
         for line in _wrapped(self._masked(text), " " * 6):
             self.line(line)
 
     def table(self, head: Row, rows: collections.abc.Sequence[Row]) -> None:
-        """Print a table: the first two columns to the left, the others, numbers, to the right."""
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        for number, row in enumerate((head, *rows)):
-            cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
-            text = "  ".join(cells).rstrip()
-            self.line(f"      {_BOLD}{text}{_PLAIN}" if not number else f"      {text}")
+        """Print a table. The first two columns are aligned left. The others hold numbers and are aligned right."""
+        widths = [max(map(len, column)) for column in zip(head, *rows)]
+        title = _aligned(head, widths)
+        self.line(f"      {_BOLD}{title}{_PLAIN}")
+        for row in rows:
+            self.line(f"      {_aligned(row, widths)}")
 
     def line(self, text: str) -> None:
         """Print one line."""
         self._print(text, sys.stdout, self._colour)
 
     def fail(self, sentence: str, detail: str = "") -> None:
-        """Say what went wrong, to standard error."""
+        """Print an error to standard error."""
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         for line in _wrapped(self._masked(f"demo: {sentence}"), ""):
             self._print(f"{_RED}{line}{_PLAIN}", sys.stderr, colour)
-        for said in self._masked(detail).splitlines():
-            for line in _wrapped(said, "  | "):
+        for detail_line in self._masked(detail).splitlines():
+            for line in _wrapped(detail_line, "  | "):
                 self._print(line, sys.stderr, colour)
 
     def _masked(self, text: str) -> str:
@@ -87,8 +87,15 @@ class Console:
         print(text, file=stream, flush=True)
 
 
+def _aligned(row: Row, widths: collections.abc.Iterable[int]) -> str:
+    cells = []
+    for column, (cell, width) in enumerate(zip(row, widths)):
+        cells.append(cell.ljust(width) if column < 2 else cell.rjust(width))
+    return "  ".join(cells).rstrip()
+
+
 def _wrapped(text: str, indent: str) -> list[str]:
-    # A path or an option is broken nowhere: people copy it.
+    # Do not break paths and options, because people copy them.
     wrapper = textwrap.TextWrapper(
         WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

@@ -1,8 +1,9 @@
-"""Many light clients in one process: ``python -m testbed.crowd``, told what to do on its standard input.
+"""Many light clients in one process: ``python -m testbed.crowd``, which reads its settings from standard input.
 
-Each has a connection with what oslo.messaging's driver makes for an RPC server and its replies: over AMQP 1.0 four
-receivers and a sender, over AMQP 0-9-1 four queues with a consumer each. One that is cut off tries again every second,
-over 0-9-1 at the next host. They send nothing: what they show is what connections cost, and how they come back.
+Each client has one connection with the links or queues that oslo.messaging makes for an RPC server and its replies:
+over AMQP 1.0 four receivers and a sender, over AMQP 0-9-1 four queues with a consumer each. A client that loses its
+connection tries again every second, over 0-9-1 at the next host. The clients send no messages. They show the cost of
+connections, and how clients reconnect.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Open:
         self._since: dict[int, float] = {}
 
     def note(self, number: int, complete: bool) -> None:
-        """Note that a client has all it wants, or not any more."""
+        """Note that a client has all its links or queues, or has them no longer."""
         with self._lock:
             if complete:
                 self._since[number] = time.monotonic()
@@ -40,15 +41,15 @@ class Open:
             return {"open": len(self._since), "last": max(self._since.values(), default=0.0)}
 
 
-def amqp(told: dict[str, typing.Any], opened: Open) -> None:
-    """Be clients of a router."""
+def _router_clients(settings: dict[str, typing.Any], opened: Open) -> None:
+    """Run clients of a router."""
     import proton.handlers
     import proton.reactor
 
     class Clients(proton.handlers.MessagingHandler):
         def on_start(self, event: typing.Any) -> None:
             self.container = event.container
-            for number in range(told["first"], told["first"] + told["count"]):
+            for number in range(settings["first"], settings["first"] + settings["count"]):
                 self.connect(number)
 
         def on_timer_task(self, event: typing.Any) -> None:
@@ -56,10 +57,10 @@ def amqp(told: dict[str, typing.Any], opened: Open) -> None:
                 self.connect(self.waiting.pop())
 
         def connect(self, number: int) -> None:
-            at = sockets.show((told["hosts"][0], told["port"]))
+            at = sockets.show((settings["hosts"][0], settings["port"]))
             connection = self.container.connect(
-                f"amqp://{at}", user=told["user"], password=told["password"],
-                allowed_mechs="PLAIN", allow_insecure_mechs=True, reconnect=False, heartbeat=told["heartbeat"],
+                f"amqp://{at}", user=settings["user"], password=settings["password"],
+                allowed_mechs="PLAIN", allow_insecure_mechs=True, reconnect=False, heartbeat=settings["heartbeat"],
             )  # fmt: skip
             connection.number, connection.missing = number, 0
             names = (f"unicast/crowd/topic/{number}", "anycast/crowd/topic", "multicast/crowd/topic")
@@ -84,30 +85,30 @@ def amqp(told: dict[str, typing.Any], opened: Open) -> None:
     proton.reactor.Container(Clients(auto_settle=True)).run()
 
 
-def rabbit(told: dict[str, typing.Any], opened: Open) -> None:
-    """Be clients of a cluster."""
+def _broker_clients(settings: dict[str, typing.Any], opened: Open) -> None:
+    """Run clients of a cluster of brokers."""
 
-    def live(number: int) -> None:
+    def stay_connected(number: int) -> None:
         at = 0
         while True:
-            host = told["hosts"][at % len(told["hosts"])]
+            host = settings["hosts"][at % len(settings["hosts"])]
             try:
-                _rabbit_client(told, host, number, opened)
-            except Exception:  # whatever it was, a client tries again
+                _broker_client(settings, host, number, opened)
+            except Exception:  # a client tries again after any error
                 opened.note(number, False)
             at += 1
             time.sleep(_RETRY_SECONDS)
 
-    for number in range(told["first"], told["first"] + told["count"]):
-        threading.Thread(target=live, args=(number,), daemon=True).start()
+    for number in range(settings["first"], settings["first"] + settings["count"]):
+        threading.Thread(target=stay_connected, args=(number,), daemon=True).start()
 
 
-def _rabbit_client(told: dict[str, typing.Any], host: str, number: int, opened: Open) -> None:
-    import amqp as client  # type: ignore[import-untyped]
+def _broker_client(settings: dict[str, typing.Any], host: str, number: int, opened: Open) -> None:
+    import amqp  # type: ignore[import-untyped]
 
-    at = sockets.show((host, told["port"]))
-    user, password, heartbeat = told["user"], told["password"], told["heartbeat"]
-    with client.Connection(at, user, password, connect_timeout=10, heartbeat=heartbeat) as connection:
+    at = sockets.show((host, settings["port"]))
+    user, password, heartbeat = settings["user"], settings["password"], settings["heartbeat"]
+    with amqp.Connection(at, user, password, connect_timeout=10, heartbeat=heartbeat) as connection:
         channel = connection.channel()
         for kind in ("topic", "server", "fanout", "reply"):
             name = "crowd.topic" if kind == "topic" else f"crowd.{kind}.{number}"
@@ -122,11 +123,11 @@ def _rabbit_client(told: dict[str, typing.Any], host: str, number: int, opened: 
 
 
 def main() -> None:
-    """Do as told until the input ends."""
-    told = json.loads(sys.stdin.readline())
+    """Read the settings, start the clients, and report whenever a line comes, until the input ends."""
+    settings = json.loads(sys.stdin.readline())
     opened = Open()
-    run = {"amqp": amqp, "rabbit": rabbit}[told["scheme"]]
-    threading.Thread(target=run, args=(told, opened), daemon=True).start()
+    run = {"amqp": _router_clients, "rabbit": _broker_clients}[settings["scheme"]]
+    threading.Thread(target=run, args=(settings, opened), daemon=True).start()
     print(json.dumps({"event": "ready"}), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"event": "report", **opened.report()}), flush=True)

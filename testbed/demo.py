@@ -1,7 +1,7 @@
 """``make demo``: an overcloud's messaging on this machine, from its metadata to a router's restart under load.
 
-Real om-agent, real puppet, a real router, a real RabbitMQ cluster, real oslo.messaging. Exit code 0 when all is as it
-should be; else one sentence and 1, or 128 and the signal's number.
+It uses the real om-agent, puppet, router, RabbitMQ cluster and oslo.messaging. The exit code is 0 when all checks
+succeed. Otherwise the demo prints one sentence and exits with 1, or with 128 plus the number of a signal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.demo",
         description="Run an overcloud's messaging on this machine: real router, RabbitMQ, puppet, oslo.messaging.",
-        epilog="A router that is not on PATH is named by OM_QDROUTERD or OM_SKROUTERD.",
+        epilog="Set OM_QDROUTERD or OM_SKROUTERD to the path of a router that is not on PATH.",
     )
     parser.add_argument("--metadata", type=pathlib.Path, default=EXAMPLE, metavar="FILE",
                         help="the overcloud (default: examples/overcloud.json)")  # fmt: skip
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: collections.abc.Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo. Return the exit code."""
     args = build_parser().parse_args(argv)
     processes.stop_on_signals()
     out = console.Console(STEPS)
@@ -66,7 +66,7 @@ def main(argv: collections.abc.Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as e:  # a defect; its text may hold a password, so only where it happened is told
+    except Exception as e:  # a defect; its text may contain a password, so print only its place
         place = traceback.extract_tb(e.__traceback__)[-1]
         out.fail(
             f"defect: {type(e).__name__} in {os.path.basename(place.filename)} line {place.lineno}. Please report it."
@@ -112,9 +112,9 @@ class Demo:
         self.engine = engine
 
     def run(self) -> None:
-        """Run them.
+        """Run all steps.
 
-        :raises testbed.errors.TestbedError: at the first thing that is not as it should be.
+        :raises testbed.errors.TestbedError: when a check fails.
         """
         with self.out.step("The metadata, and what this machine has"):
             cloud = self.prepare()
@@ -139,7 +139,7 @@ class Demo:
         self.out.line(f"All as it should be, in {self.out.seconds:.0f} s. Nothing is left running.")
 
     def prepare(self) -> overcloud.Overcloud:
-        """Check all that can be checked beforehand, and lay out the nodes."""
+        """Check everything that can be checked before the start, and make the nodes' directories."""
         version = workers.check_oslo_messaging()
         rabbitmq.find_server()
         if not overcloud.find_program("puppet") and not os.access("/opt/puppetlabs/bin/puppet", os.X_OK):
@@ -149,7 +149,7 @@ class Demo:
         deployment = overcloud.load(files)
         self.out.hide(overcloud.Overcloud(deployment, ()).secrets())
         if deployment.rpc.scheme is not model.Scheme.AMQP or deployment.notify.scheme is not model.Scheme.RABBIT:
-            raise errors.TestbedError("The demo wants rpc.scheme amqp and notify.scheme rabbit.")
+            raise errors.TestbedError("The demo needs rpc.scheme amqp and notify.scheme rabbit in the metadata.")
         files += self._overlay(deployment)
         cloud = overcloud.create(files, self.directory / "nodes")
         wanted = overcloud.wanted_sockets(cloud)
@@ -158,7 +158,7 @@ class Demo:
         return cloud
 
     def _overlay(self, deployment: model.Deployment) -> list[pathlib.Path]:
-        """Return the metadata file, if any, that makes the deployment fit for the routers of this machine."""
+        """Return the metadata file, if needed, that adapts the deployment to the routers of this machine."""
         wanted = model.Engine(self.engine) if self.engine else deployment.router.engine
         path = self.directory / "engine.json"
         if wanted is not model.Engine.EMBEDDED and routers.find(wanted):
@@ -170,9 +170,10 @@ class Demo:
         return [overcloud.embedded_overlay(deployment, path)]
 
     def apply(self, cloud: overcloud.Overcloud, cluster: rabbitmq.Cluster) -> None:
-        """Make every node so, and show that a second time there is nothing to do.
+        """Apply the metadata on every node, and show that a second apply has nothing to do.
 
-        The brokers start as soon as all of them can: most of that is waiting for one another.
+        The brokers start as soon as all their nodes are ready, because they spend most of their start waiting for one
+        another.
         """
         waiting = {node.host.name for node in cluster.nodes}
 
@@ -203,13 +204,11 @@ class Demo:
             self.out.note(f"{', '.join(router.host.name for router in edges)}: edge routers, with an uplink each")
 
     def talk(self, services: scenario.Services, cluster: rabbitmq.Cluster) -> list[scenario.Outcome]:
-        """Send everything, and show what arrived."""
+        """Send messages of every kind, and show how many arrived."""
         counts = scenario.Counts()
         services.start_clients()
-        self.out.note(
-            f"RPC servers: {', '.join(f'{s.service} on {s.host.name}' for s in services.servers)}; "
-            f"{len(services.clients)} clients, one on every node"
-        )
+        servers = ", ".join(f"{server.service} on {server.host.name}" for server in services.servers)
+        self.out.note(f"RPC servers: {servers}; {len(services.clients)} clients, one on every node")
         outcomes = [
             services.rpc("call", counts.calls),
             services.rpc("cast", counts.casts),
@@ -232,7 +231,7 @@ class Demo:
         mesh: routers.Mesh,
         cluster: rabbitmq.Cluster,
     ) -> None:
-        """Compare what the services and what the backends say."""
+        """Compare the counts of the services with those of the backends."""
         found = scenario.carried(mesh, cluster)
         head = ("what", "backend", "sent", "received", "p50 ms", "p99 ms")
         self.out.table(head, [_row(outcome) for outcome in outcomes])
@@ -267,7 +266,7 @@ class Demo:
         mesh.wait()
 
     def end(self, cloud: overcloud.Overcloud, cluster: rabbitmq.Cluster) -> None:
-        """End everything, and see that it is gone."""
+        """End everything, and check that nothing is left."""
         cluster.end()
         self.supervisor.end_all()
         left = self.supervisor.left()

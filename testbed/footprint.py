@@ -1,7 +1,8 @@
-"""``python -m testbed.footprint``: what a router and a broker need for themselves and for each connection.
+"""``python -m testbed.footprint``: the memory and descriptors of a router and a broker, alone and for each connection.
 
-Resident memory and descriptors, read from /proc before and after so many connections of one kind were made; each figure
-is the difference by their number. A client's connection is `testbed.crowd`'s. ``om-agent capacity`` multiplies these.
+The program reads resident memory and descriptors from /proc, before and after a number of connections of one kind. A
+figure is the difference divided by that number. Clients are those of `testbed.crowd`. ``om-agent capacity`` uses these
+figures.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _MESH_PASSWORD = "mesh-secret"
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What processes have: resident KiB, and descriptors."""
+    """The resident KiB and the descriptors of processes."""
 
     kib: int
     descriptors: int
 
     @classmethod
     def of(cls, *made: processes.Process | None) -> Size:
-        """Return the sum over processes, when they have come to rest."""
+        """Return the sum over processes, after a pause in which they come to rest."""
         time.sleep(_CALM_SECONDS)
         kib = descriptors = 0
         for process in made:
@@ -49,7 +50,7 @@ class Size:
         return cls(kib, descriptors)
 
     def more(self, later: Size, count: int) -> dict[str, float]:
-        """Return how much more it is later, by each of ``count``."""
+        """Return the difference to a later size, divided by ``count``."""
         return {
             "kib": round((later.kib - self.kib) / count, 1),
             "descriptors": round((later.descriptors - self.descriptors) / count, 2),
@@ -57,7 +58,7 @@ class Size:
 
 
 class Bench:
-    """Overclouds, one after the other."""
+    """Make overclouds, one after the other."""
 
     def __init__(self, supervisor: processes.Supervisor, directory: pathlib.Path) -> None:
         self.supervisor = supervisor
@@ -67,17 +68,17 @@ class Bench:
     def cloud(
         self, rpc: str, engine: str, controllers: int, computes: int, services: bool = False
     ) -> overcloud.Overcloud:
-        """Apply an overcloud; services take long."""
+        """Apply an overcloud. Leave out the services unless they are needed, because their files take long."""
         self._count += 1
-        nodes = [f"ctl-{i}" for i in range(controllers)] + [f"cmp-{i}" for i in range(computes)]
+        roles = ["controller"] * controllers + ["compute"] * computes
+        nodes = []
+        for number, role in enumerate(roles, start=1):
+            nodes.append({"name": f"{role}-{number}", "address": f"127.0.77.{number}", "role": role})
         raw: dict[str, typing.Any] = {
             "rpc": {"scheme": rpc, "username": "rpc", "password": _PASSWORD, "tls": False},
             "notify": {"scheme": "rabbit", "username": "notify", "password": _PASSWORD},
             "router": {"engine": engine, "http_port": 0, "mesh_password": _MESH_PASSWORD},
-            "nodes": [
-                {"name": n, "address": f"127.0.77.{i + 1}", "role": "controller" if n[1] == "t" else "compute"}
-                for i, n in enumerate(nodes)
-            ],
+            "nodes": nodes,
         }
         metadata = self.directory / f"{self._count}.json"
         metadata.write_text(json.dumps({"oslo_messaging": raw}))
@@ -89,55 +90,73 @@ class Bench:
 
     def crowd(self, cloud: overcloud.Overcloud, count: int) -> list[workers.Crowd]:
         """Connect clients to the first node, and wait for all."""
-        made = [workers.Crowd(self.supervisor, cloud, cloud.hosts[:1], i * (count // 3), count // 3) for i in range(3)]
-        what = f"{count} clients are connected"
-        processes.wait_until(what, lambda: sum(c.report()[0] for c in made) == count, 120, interval=0.5)
-        return made
+        part = count // 3
+        hosts = cloud.hosts[:1]
+        crowds = [workers.Crowd(self.supervisor, cloud, hosts, first, part) for first in (0, part, 2 * part)]
+
+        def all_connected() -> bool:
+            return sum(crowd.report()[0] for crowd in crowds) == count
+
+        processes.wait_until(f"{count} clients are connected", all_connected, 120, interval=0.5)
+        return crowds
 
 
 def router(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
     """Measure one engine."""
-    cloud = bench.cloud("amqp", engine.value, 2 + _PEERS - 1, 0)
+    return {**_interior(bench, engine), **_edges(bench, engine)}
+
+
+def _interior(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
+    """Measure an interior router alone, with clients, and with peers."""
+    cloud = bench.cloud("amqp", engine.value, 1 + _PEERS, 0)
     mesh = routers.Mesh(bench.supervisor, cloud)
     first, *peers = mesh.routers
     first.start()
     first.wait()
     alone = Size.of(first.process)
     crowd = bench.crowd(cloud, _CLIENTS)
-    full = Size.of(first.process)
-    bench.supervisor.end(*(c.process for c in crowd), first.process or crowd[0].process)
+    with_clients = Size.of(first.process)
+    bench.supervisor.end(*(part.process for part in crowd), *_processes([first]))
     first.start()
     first.wait()
-    before = Size.of(first.process)
+    without_peers = Size.of(first.process)
     for peer in peers:
         peer.start()
     mesh.wait()
     time.sleep(20)
-    meshed = Size.of(first.process)
-    bench.supervisor.end(*(r.process for r in mesh.routers if r.process))
-
-    cloud = bench.cloud("amqp", engine.value, 2, _EDGES)
-    mesh = routers.Mesh(bench.supervisor, cloud)
-    inner = [r for r in mesh.routers if r in mesh.interiors]
-    outer = [r for r in mesh.routers if r not in mesh.interiors]
-    for one in inner:
-        one.start()
-        one.wait()
-    time.sleep(5)
-    without = Size.of(*(r.process for r in inner))
-    for one in outer:
-        one.start()
-    mesh.wait()
-    edged = Size.of(*(r.process for r in inner))
-    edge = Size.of(outer[0].process)
-    bench.supervisor.end(*(r.process for r in mesh.routers if r.process))
+    with_peers = Size.of(first.process)
+    bench.supervisor.end(*_processes(mesh.routers))
     return {
         "alone": dataclasses.asdict(alone),
-        "edge router, of itself with two uplinks": dataclasses.asdict(edge),
-        "per client": alone.more(full, _CLIENTS),
-        "per inter-router connection": before.more(meshed, _PEERS),
-        "per edge connection": without.more(edged, 2 * _EDGES),
+        "per client": alone.more(with_clients, _CLIENTS),
+        "per inter-router connection": without_peers.more(with_peers, _PEERS),
     }
+
+
+def _edges(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
+    """Measure an edge router, and two interior routers with and without edge routers."""
+    cloud = bench.cloud("amqp", engine.value, 2, _EDGES)
+    mesh = routers.Mesh(bench.supervisor, cloud)
+    edges = [router for router in mesh.routers if router not in mesh.interiors]
+    for interior in mesh.interiors:
+        interior.start()
+        interior.wait()
+    time.sleep(5)
+    without_edges = Size.of(*_processes(mesh.interiors))
+    for edge in edges:
+        edge.start()
+    mesh.wait()
+    with_edges = Size.of(*_processes(mesh.interiors))
+    edge_size = Size.of(edges[0].process)
+    bench.supervisor.end(*_processes(mesh.routers))
+    return {
+        "edge router, of itself with two uplinks": dataclasses.asdict(edge_size),
+        "per edge connection": without_edges.more(with_edges, 2 * _EDGES),
+    }
+
+
+def _processes(some: collections.abc.Iterable[routers.Router]) -> list[processes.Process]:
+    return [router.process for router in some if router.process]
 
 
 def broker(bench: Bench) -> dict[str, typing.Any]:
@@ -148,10 +167,10 @@ def broker(bench: Bench) -> dict[str, typing.Any]:
     cluster.wait()
     alone = Size.of(*cluster.processes)
     crowd = bench.crowd(cloud, _CLIENTS)
-    full = Size.of(*cluster.processes)
-    bench.supervisor.end(*(c.process for c in crowd))
+    with_clients = Size.of(*cluster.processes)
+    bench.supervisor.end(*(part.process for part in crowd))
     cluster.end()
-    return {"alone": dataclasses.asdict(alone), "per client": alone.more(full, _CLIENTS)}
+    return {"alone": dataclasses.asdict(alone), "per client": alone.more(with_clients, _CLIENTS)}
 
 
 def service(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
@@ -164,19 +183,19 @@ def service(bench: Bench, engine: model.Engine) -> dict[str, typing.Any]:
         cluster.wait()
         mesh = routers.Mesh(bench.supervisor, cloud)
         mesh.start()
-        one = workers.Client(bench.supervisor, cloud.hosts[0], "nova", "compute")
-        one.expect("ready", workers.READY_SECONDS)
+        client = workers.Client(bench.supervisor, cloud.hosts[0], "nova", "compute")
+        client.expect("ready", workers.READY_SECONDS)
         time.sleep(2)
-        one.begin(("call", "call", "cast", "notify"), 200, 10.0, one, timeout=10.0, interval=0.05)
-        if any(sent.error for sent in one.result()):
-            raise errors.TestbedError("The service could not send what it is counted by.")
+        client.begin(("call", "call", "cast", "notify"), 200, 10.0, client, timeout=10.0, interval=0.05)
+        if any(sent.error for sent in client.result()):
+            raise errors.TestbedError("The service whose connections are counted could not send its messages.")
         ports = {cloud.deployment.rpc.port, cloud.deployment.notify.port}
-        counted = {port: _established(one.process, port) for port in ports}
+        counted = {port: _established(client.process, port) for port in ports}
         found[f"RPC over {rpc}"] = {
             "to the router": counted[cloud.deployment.rpc.port] if rpc == "amqp" else 0,
             "to the broker": counted[cloud.deployment.notify.port],
         }
-        bench.supervisor.end(one.process, *(r.process for r in mesh.routers if r.process))
+        bench.supervisor.end(client.process, *_processes(mesh.routers))
         cluster.end()
     return found
 
@@ -185,8 +204,13 @@ def _established(process: processes.Process, port: int) -> int:
     """Return how many connections to a port a process has (proc(5), /proc/net/tcp)."""
     links = [os.readlink(path) for path in pathlib.Path(f"/proc/{process.pid}/fd").iterdir()]
     inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-    rows = [line.split() for line in pathlib.Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
-    return sum(r[3] == "01" and r[9] in inodes and int(r[2].rpartition(":")[2], 16) == port for r in rows)
+    count = 0
+    for line in pathlib.Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        remote_port = int(fields[2].rpartition(":")[2], 16)
+        established = fields[3] == "01"
+        count += established and fields[9] in inodes and remote_port == port
+    return count
 
 
 def build_parser() -> argparse.ArgumentParser:

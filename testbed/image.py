@@ -1,7 +1,7 @@
-"""``make image``: overcloud images built on this machine with disk-image-create, and what the elements cost.
+"""``make image``: build overcloud images on this machine with disk-image-create, and show what the elements cost.
 
-Every image is built the same way, as a bootable qcow2 and as a plain tree, below ``build/image``; what can be used
-again is kept in ``~/.cache/om-dual-backends``. Needs nothing but the standard library; ``tools/image`` does the rest.
+Every image is built as a bootable qcow2 and as a plain tree below ``build/image``. Files that can be reused are kept in
+``~/.cache/om-dual-backends``. This module needs only the standard library; ``tools/image`` does the rest.
 """
 
 from __future__ import annotations
@@ -78,16 +78,17 @@ esac
 
 
 class ImageError(Exception):
-    """Something that ends the build; the text is a sentence for people."""
+    """An error that ends the build. The text is a sentence for people."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """An image that is there.
+    """An image that was built.
 
-    :param seconds: the whole build; ``base_seconds`` of it went to the distribution's base system, which is cached.
-    :param tree_bytes: sum of the files of the tree.
-    :param digest: of what it was built from.
+    :param seconds: the time of the whole build.
+    :param base_seconds: the part of it for the distribution's base system, which is cached.
+    :param tree_bytes: the size of the tree's files together.
+    :param digest: the digest of its sources, see `digest`.
     """
 
     name: str
@@ -105,13 +106,13 @@ class Built:
 
 
 def elements(name: str, release: str) -> tuple[str, ...]:
-    """Return the elements of an image beside BASE."""
+    """Return the elements of an image in addition to BASE."""
     messaging = {"plain": (), "overcloud": MESSAGING[release], "test": (*MESSAGING[release], "om-image-test")}
     return messaging[name]
 
 
 def digest(name: str, release: str, engine: str) -> str:
-    """Return a digest of what ``name`` would be built from: another one means that the image there is an old one."""
+    """Return a digest of the sources of an image. An existing image with another digest is out of date."""
     given = sorted(item for item in os.environ.items() if item[0].startswith("DIB_"))
     used = elements(name, release)
     found = hashlib.sha256(f"{BASE} {used} {release} {engine} {given}".encode())
@@ -121,9 +122,13 @@ def digest(name: str, release: str, engine: str) -> str:
     for top in ("elements", "tests/image/elements", "agent", "devrouter", "puppet") if used else ():
         for path in sorted((ROOT / top).rglob("*")):
             parts = path.relative_to(ROOT).parts
-            if path.is_file() and not any(p.startswith(".") or p.endswith((".egg-info", "__pycache__")) for p in parts):
+            if path.is_file() and not any(_is_generated(part) for part in parts):
                 found.update(f"{parts} {path.stat().st_mode}".encode() + path.read_bytes())
     return found.hexdigest()
+
+
+def _is_generated(name: str) -> bool:
+    return name.startswith(".") or name.endswith((".egg-info", "__pycache__"))
 
 
 def mirrors(sources: typing.Iterable[str], release: str) -> tuple[str, str]:
@@ -163,7 +168,8 @@ def _entries(text: str) -> typing.Iterator[tuple[str, list[str]]]:
 
 def _host_sources() -> list[str]:
     places = [pathlib.Path("/etc/apt/sources.list"), *sorted(pathlib.Path("/etc/apt/sources.list.d").glob("*"))]
-    return [p.read_text(errors="replace") for p in places if p.is_file() and p.suffix in (".list", ".sources")]
+    files = [path for path in places if path.is_file() and path.suffix in (".list", ".sources")]
+    return [path.read_text(errors="replace") for path in files]
 
 
 def _has_device_mapper() -> bool:
@@ -173,8 +179,8 @@ def _has_device_mapper() -> bool:
 
 
 def _environment(release: str, engine: str, temporary: pathlib.Path) -> dict[str, str]:
-    """Return what disk-image-create gets; what the caller has set wins."""
-    # Inside the image there is no such directory.
+    """Return the environment of disk-image-create. Variables that the caller has set override the defaults."""
+    # The directory of TMPDIR does not exist inside the image.
     environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
     paths = [str(pathlib.Path(sys.executable).parent), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     if not _has_device_mapper():
@@ -215,9 +221,10 @@ def _environment(release: str, engine: str, temporary: pathlib.Path) -> dict[str
 
 @contextlib.contextmanager
 def scratch(prefix: str) -> typing.Iterator[pathlib.Path]:
-    """Give a directory that is removed afterwards, with all that is mounted, attached or running on it.
+    """Make a directory. Afterwards remove it, with its mounts, loop devices and processes.
 
-    A run that was killed cannot do that; the next one with the same prefix does. A lock says whose run is over.
+    A run that was killed cannot clean up, so the next run with the same prefix does. A directory without a lock belongs
+    to a run that has ended.
     """
     parent = pathlib.Path(os.environ.get("TMPDIR") or "/var/tmp")  # much is written; /tmp may be in memory
     for old in parent.glob(f"{prefix}-*"):
@@ -262,15 +269,16 @@ def _remove(directory: pathlib.Path) -> None:
             subprocess.run(["losetup", "--detach", device], check=False)
     for mount in reversed(_mounts(inside)):
         subprocess.run(["umount", "--lazy", mount], check=False)
-    if _mounts(inside):  # removing what is mounted there would be removing what is somebody else's
-        print(f"still mounted, and so not removed: {', '.join(_mounts(inside))}", file=sys.stderr)
+    if _mounts(inside):  # removing the directory would also remove the files of the mounted file systems
+        print(f"not removed, because still mounted: {', '.join(_mounts(inside))}", file=sys.stderr)
     else:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def _mounts(inside: str) -> list[str]:
     lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-    return [mount for mount in (line.split(" ")[4] for line in lines) if mount.startswith(inside)]
+    mounts = [line.split(" ")[4] for line in lines]
+    return [mount for mount in mounts if mount.startswith(inside)]
 
 
 def cgroups(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -280,7 +288,7 @@ def cgroups(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def remove_cgroup(top: pathlib.Path) -> None:
-    """Remove a control group and those below it, once what ran in them is gone."""
+    """Remove a control group and those below it, once their processes have ended."""
     deadline = time.monotonic() + 10
     while top.is_dir() and time.monotonic() < deadline:
         for directory, _, _ in os.walk(top, topdown=False):
@@ -291,7 +299,7 @@ def remove_cgroup(top: pathlib.Path) -> None:
 
 
 def raise_at_sigterm() -> None:
-    """From now on SIGTERM ends this process as Ctrl-C does: what has to be cleaned up is."""
+    """Make SIGTERM end this process as Ctrl-C does, with all clean-up."""
 
     def interrupt(number: int, _: types.FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # once is enough
@@ -304,7 +312,7 @@ def raise_at_sigterm() -> None:
 
 
 class _Progress:
-    """One line that says where the build is; without a terminal, a line for every phase."""
+    """Show the progress of a build: on a terminal in one line, otherwise with a line for each phase."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -327,9 +335,9 @@ class _Progress:
 
 
 def _run(command: list[str], environment: dict[str, str], log: pathlib.Path, progress: _Progress) -> dict[str, float]:
-    """Run disk-image-create; returns the seconds that each phase took.
+    """Run disk-image-create. Return the seconds of each phase.
 
-    It has a namespace of its own for mounts and processes: when it is killed, or we are, all of them are gone.
+    It runs in its own mount and process namespaces. When it or this process is killed, its mounts and processes end.
     """
     alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
     seconds: dict[str, float] = {}
@@ -351,39 +359,47 @@ def _run(command: list[str], environment: dict[str, str], log: pathlib.Path, pro
                 kept.write(line)
                 stamped = _STAMP.match(line)
                 text = stamped.group(2) if stamped else line
-                match = _PHASE.match(text)
-                now_in = match.group(1) if match else "converting" if "Converting image using qemu-img" in text else ""
-                if now_in:
-                    progress.show(now_in, match.group(2) if match else "")
-                if now_in and now_in != phase:
+                new_phase, hook = _phase_and_hook(text)
+                if new_phase:
+                    progress.show(new_phase, hook)
+                if new_phase and new_phase != phase:
                     seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
-                    phase, since = now_in, time.monotonic()
+                    phase, since = new_phase, time.monotonic()
             status = process.wait()
         except BaseException:
             process.kill()
-            process.stdout.read()  # to its end, when the last of them is gone
+            process.stdout.read()  # ends when the last process of the namespace has ended
             process.wait()
             raise
         finally:
             progress.end()
     seconds[phase] = seconds.get(phase, 0) + time.monotonic() - since
     if status:
-        lines = [
-            m.group(2) if (m := _STAMP.match(raw)) else raw for raw in log.read_text(errors="replace").splitlines()
-        ]
-        said = [x for x in lines if x.startswith("ERROR: ")] or lines[-15:]
-        raise ImageError("disk-image-create failed:\n  " + "\n  ".join(said[-15:]) + f"\nEverything it said: {log}")
+        lines = [_STAMP.sub(r"\2", line) for line in log.read_text(errors="replace").splitlines()]
+        reasons = [line for line in lines if line.startswith("ERROR: ")] or lines
+        shown = "\n  ".join(reasons[-15:])
+        raise ImageError(f"disk-image-create failed:\n  {shown}\nIts whole output: {log}")
     return seconds
 
 
-def build(name: str, release: str, engine: str) -> Built:
-    """Build one of IMAGES anew.
+def _phase_and_hook(text: str) -> tuple[str, str]:
+    """Return the phase and the hook that a line of disk-image-create announces, '' for none."""
+    match = _PHASE.match(text)
+    if match:
+        return match.group(1), match.group(2)
+    if "Converting image using qemu-img" in text:
+        return "converting", ""
+    return "", ""
 
-    :raises ImageError: with a sentence.
+
+def build(name: str, release: str, engine: str) -> Built:
+    """Build an image, and replace one that exists.
+
+    :raises ImageError: when the build fails.
     """
     directory = WORK / release / name
     if shutil.disk_usage(ROOT).free < _NEEDED_BYTES:
-        raise ImageError("less than 6 GB are free: an image needs that while it is built")
+        raise ImageError("less than 6 GB of disk are free, and building an image needs that much")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for cache in ("image-create", "locks"):
@@ -393,7 +409,7 @@ def build(name: str, release: str, engine: str) -> Built:
         environment = _environment(release, engine, temporary)
         command = ["disk-image-create", "-t", "qcow2,tar", "--no-tmpfs", "-o", str(directory / "image")]
         if name == "test":
-            command.append("-u")  # compressing takes long, and nobody asks for its size
+            command.append("-u")  # compressing takes long, and the size of this image does not matter
         log = directory / "build.log"
         phases = _run([*command, *BASE, *elements(name, release)], environment, log, _Progress(name))
         seconds = time.monotonic() - start
@@ -433,7 +449,7 @@ def _size(tree: pathlib.Path) -> int:
 
 
 def present(name: str, release: str, engine: str) -> Built | None:
-    """Return the image when it was built before from the same."""
+    """Return the image if it was built from the same sources, otherwise None."""
     try:
         built = Built(**json.loads((WORK / release / name / "result.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -444,7 +460,7 @@ def present(name: str, release: str, engine: str) -> Built | None:
 
 @contextlib.contextmanager
 def _alone() -> typing.Iterator[None]:
-    """One build at a time on this machine: apt's cache is shared."""
+    """Allow one build at a time on this machine, because builds share apt's cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         try:
@@ -456,7 +472,7 @@ def _alone() -> typing.Iterator[None]:
 
 
 def table(images: typing.Sequence[Built]) -> str:
-    """Return sizes and times beside those of the first image."""
+    """Return a table of sizes and times. If there are two images, it has their difference, too."""
     lines = [f"{'image':10} {'qcow2':>9} {'files':>9} {'build':>8} {'without base system':>20}"]
     for image in images:
         lines.append(
@@ -482,15 +498,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default=os.environ.get("DIB_DISPATCH_ROUTER_ENGINE") or "embedded",
                         help="router: qdrouterd, skrouterd or embedded (default: %(default)s)")  # fmt: skip
     parser.add_argument("--no-plain", action="store_true", help="build no plain image to compare with")
-    parser.add_argument("--keep", action="store_true", help="build only when there is none of the same yet")
+    parser.add_argument("--keep", action="store_true", help="keep an image that was built from the same sources")
     return parser
 
 
 def main(argv: typing.Sequence[str] | None = None) -> int:
-    """Build; returns the exit code."""
+    """Build the images. Return the exit code."""
     args = build_parser().parse_args(argv)
     if os.geteuid() != 0:
-        print("tools/image: disk-image-create mounts and changes root: run it as root.", file=sys.stderr)
+        print("tools/image: run this as root, because disk-image-create mounts file systems.", file=sys.stderr)
         return 2
     images = []
     raise_at_sigterm()

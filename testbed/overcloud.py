@@ -14,8 +14,7 @@ import sys
 import time
 import urllib.parse
 
-import om_agent
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import metadata, model, parse
 
 from testbed import errors, processes, sockets
@@ -25,7 +24,7 @@ SERVICES = ("nova", "neutron", "cinder", "heat", "keystone", "ironic")
 _RESYNC_SECONDS = 90.0  # its own time is 60
 _APPLY_SECONDS = 300.0
 
-# As a package leaves it, but for the URL: that one is of a deployment of old, which the agent has to replace.
+# As a package leaves it, except for the URL: it comes from an older deployment, and the agent must replace it.
 _SERVICE_FILE = """\
 [DEFAULT]
 # {service}'s own, left as it is
@@ -41,8 +40,8 @@ transport_url = rabbit://guest:guest@localhost:5672/
 class Host:
     """One node and its root directory.
 
-    :param files: its metadata, of which a later file wins.
-    :param within: the command that starts another on this node, empty when that is this machine.
+    :param files: its metadata. A later file overrides an earlier one.
+    :param within: the command that runs another command on this node, empty when the node is this machine.
     """
 
     node: model.Node
@@ -56,7 +55,7 @@ class Host:
         return self.node.name
 
     def path(self, inside: str) -> pathlib.Path:
-        """Return where the absolute path ``inside`` of the node is on this machine."""
+        """Return the path on this machine of the node's absolute path ``inside``."""
         return self.root / inside.lstrip("/")
 
     def service_file(self, service: str) -> pathlib.Path:
@@ -73,18 +72,20 @@ class Overcloud:
 
     def having(self, scheme: model.Scheme) -> tuple[Host, ...]:
         """Return the hosts that run a router (AMQP) or a broker (RABBIT)."""
-        return tuple(h for h in self.hosts if self.deployment.carried_by(h.node, scheme))
+        return tuple(host for host in self.hosts if self.deployment.carried_by(host.node, scheme))
 
     def role(self, role: str) -> tuple[Host, ...]:
         """Return the hosts with that role."""
-        return tuple(h for h in self.hosts if h.node.role == role)
+        return tuple(host for host in self.hosts if host.node.role == role)
 
     def secrets(self) -> frozenset[str]:
-        """Return every password, as it is and as it stands in a URL."""
-        d = self.deployment
-        plain = {s.reveal() for s in (d.router.mesh_password, d.broker.erlang_cookie, d.tls.key)} - {""}
-        plain |= {account.password.reveal() for b in d.halves for account in b.accounts.values()}
-        return frozenset(plain | {urllib.parse.quote(s, safe="") for s in plain})
+        """Return every password, both plain and quoted for a URL."""
+        deployment = self.deployment
+        secrets = [deployment.router.mesh_password, deployment.broker.erlang_cookie, deployment.tls.key]
+        for half in deployment.halves:
+            secrets += [account.password for account in half.accounts.values()]
+        plain = {secret.reveal() for secret in secrets} - {""}
+        return frozenset(plain | {urllib.parse.quote(text, safe="") for text in plain})
 
 
 def load(files: collections.abc.Sequence[pathlib.Path]) -> model.Deployment:
@@ -93,8 +94,9 @@ def load(files: collections.abc.Sequence[pathlib.Path]) -> model.Deployment:
     :raises testbed.errors.TestbedError: when it is not valid.
     """
     try:
-        return parse.deployment(metadata.select(metadata.read([str(f) for f in files]), socket.gethostname()))
-    except agent_errors.AgentError as e:
+        raw = metadata.read([str(file) for file in files])
+        return parse.deployment(metadata.select(raw, socket.gethostname()))
+    except om_agent.errors.AgentError as e:
         raise errors.TestbedError("The metadata is not valid.", str(e)) from None
 
 
@@ -115,7 +117,7 @@ def create(files: collections.abc.Sequence[pathlib.Path], directory: pathlib.Pat
 
 
 def without_services(hosts: collections.abc.Iterable[Host], keep: collections.abc.Container[str] = ()) -> None:
-    """Take the services off nodes again but for those to ``keep``; without any, an apply needs no puppet."""
+    """Remove all services except those in ``keep`` from nodes. An apply needs no puppet on a node without services."""
     for host in hosts:
         for service in SERVICES:
             if service not in keep:
@@ -123,12 +125,12 @@ def without_services(hosts: collections.abc.Iterable[Host], keep: collections.ab
 
 
 def _own_http_port(deployment: model.Deployment, node: model.Node, directory: pathlib.Path) -> list[pathlib.Path]:
-    """Return the metadata file, if needed, that gives a node's router an HTTP port unlike the other nodes'.
+    """Return the metadata file, if needed, that gives a node's router another HTTP port than the other nodes'.
 
-    qdrouterd 1.19 and skrouterd 3.4 take that port on 0.0.0.0 whatever the listener's host is (seen with ss(8)), so on
-    one machine only one of them could have it; qdrouterd crashes without. Nobody else uses the port.
+    qdrouterd 1.19 and skrouterd 3.4 open that port on 0.0.0.0, whatever the listener's host is (seen with ss(8)). So
+    only one router of a machine can have it, and qdrouterd crashes when it cannot. No other program uses the port.
     """
-    having = [n.name for n in deployment.nodes if n.router is not model.RouterMode.NONE]
+    having = [other.name for other in deployment.nodes if other.router is not model.RouterMode.NONE]
     if node.name not in having[1:] or not deployment.router.http_port:
         return []
     port = deployment.router.http_port + having.index(node.name)
@@ -141,7 +143,7 @@ def _overlay(messaging: dict[str, object], path: pathlib.Path) -> pathlib.Path:
 
 
 def embedded_overlay(deployment: model.Deployment, path: pathlib.Path) -> pathlib.Path:
-    """Write the metadata file that puts the one development router in the place of the mesh."""
+    """Write the metadata file that replaces the mesh by one development router."""
     carrier = model.interiors(deployment)[:1]
     return _overlay({"router": {"engine": model.Engine.EMBEDDED.value}, "rpc": {"nodes": list(carrier)}}, path)
 
@@ -152,25 +154,26 @@ def engine_overlay(engine: model.Engine, path: pathlib.Path) -> pathlib.Path:
 
 
 def wanted_sockets(cloud: Overcloud) -> dict[sockets.Address, str]:
-    """Return every socket that the rendered files will ask for, and what for.
+    """Return every socket that the rendered files will open, with its purpose.
 
-    RabbitMQ's port mapper is not among them: `testbed.rabbitmq` does without.
+    They do not include RabbitMQ's port mapper, which `testbed.rabbitmq` does not use.
     """
     wanted = {}
     for host in cloud.hosts:
         for port, key in model.sockets(load(host.files), host.name):
+            if port == model.EPMD_PORT:
+                continue
             everywhere = key == "router.http_port" and cloud.deployment.router.engine is not model.Engine.EMBEDDED
-            if port != model.EPMD_PORT:
-                wanted["0.0.0.0" if everywhere else host.node.address, port] = f"{key} of {host.name}"
+            address = "0.0.0.0" if everywhere else host.node.address
+            wanted[address, port] = f"{key} of {host.name}"
     return wanted
 
 
 def python_environment() -> dict[str, str]:
-    """Return what lets a Python child find this package, om_agent and om_devrouter wherever they are."""
-    given = os.environ.get("PYTHONPATH")
-    agent_directory = pathlib.Path(om_agent.__file__).resolve().parents[1]
-    paths = [str(TREE), str(TREE / "devrouter"), str(agent_directory), *([given] if given else [])]
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+    """Return the environment in which a Python child process finds this package, om_agent and om_devrouter."""
+    agent_tree = pathlib.Path(om_agent.__file__).resolve().parents[1]
+    paths = [str(TREE), str(TREE / "devrouter"), str(agent_tree), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 # -- om-agent --------------------------------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ def python_environment() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """What one `apply_all` took: wall and CPU seconds, and the agent's last line by node."""
+    """The cost of one `apply_all` in wall and CPU seconds, and the agent's last line by node."""
 
     seconds: float
     cpu: float
@@ -186,13 +189,13 @@ class Applied:
 
 
 def agent(supervisor: processes.Supervisor, name: str, *arguments: str | pathlib.Path) -> processes.Process:
-    """Start ``om-agent`` with ``arguments``; ``name`` is its log's."""
+    """Start ``om-agent`` with ``arguments``. ``name`` is the name of its log."""
     argv = [sys.executable, "-m", "om_agent", *map(str, arguments)]
     return supervisor.start(name, argv, python_environment())
 
 
 def validate(supervisor: processes.Supervisor, files: collections.abc.Sequence[pathlib.Path]) -> str:
-    """Run ``om-agent validate``; returns what it says last."""
+    """Run ``om-agent validate``. Return the last line of its output."""
     done = supervisor.finish(agent(supervisor, "validate", "validate", *files), 30)
     if done.returncode:
         raise errors.TestbedError("om-agent validate refused the metadata.", done.output)
@@ -208,9 +211,9 @@ def apply_all(
 ) -> Applied:
     """Run ``om-agent apply`` for every host, a few at a time.
 
-    :param name: of the logs, ``NAME-NODE.log``.
-    :param ready: called with the name of each node as it is done.
-    :raises testbed.errors.TestbedError: with what the agent said, when one fails.
+    :param name: the first part of the logs' names, ``NAME-NODE.log``.
+    :param ready: called with the name of each node when its apply has ended.
+    :raises testbed.errors.TestbedError: with the agent's output, when one fails.
     """
     start = time.monotonic()
     waiting = list(cloud.hosts)
@@ -222,8 +225,8 @@ def apply_all(
             host = waiting.pop(0)
             options = ("--node", host.name, "--root", host.root, "--relocate", "--no-services")
             running[host.name] = agent(supervisor, f"{name}-{host.name}", "apply", "--metadata", *host.files, *options)
-        processes.wait_until("om-agent apply ends", lambda: any(_ended(p) for p in running.values()), _APPLY_SECONDS)
-        for node in [n for n, p in running.items() if _ended(p)]:
+        processes.wait_until("om-agent apply ends", lambda: bool(_ended(running)), _APPLY_SECONDS)
+        for node in _ended(running):
             done = supervisor.finish(running.pop(node), 1)
             if done.returncode:
                 raise errors.TestbedError(f"om-agent apply failed on {node} with {done.returncode}.", done.output)
@@ -234,14 +237,14 @@ def apply_all(
 
 
 def resync(supervisor: processes.Supervisor, host: Host) -> str:
-    """Run ``om-agent resync``, which a unit of an image does after each start of the router; returns what it says."""
+    """Run ``om-agent resync`` and return its last line. In an image, a unit runs it after each start of the router."""
     options = ("--node", host.name, "--root", host.root, "--relocate", "--no-services")
     done = supervisor.finish(agent(supervisor, f"resync-{host.name}", "resync", *host.files, *options), _RESYNC_SECONDS)
     return _last_line(done.output)
 
 
-def _ended(process: processes.Process) -> bool:
-    return process.poll() is not None
+def _ended(running: collections.abc.Mapping[str, processes.Process]) -> list[str]:
+    return [node for node, process in running.items() if process.poll() is not None]
 
 
 def _last_line(text: str) -> str:
@@ -252,8 +255,10 @@ def _last_line(text: str) -> str:
 
 
 def find_program(name: str, variable: str = "") -> str | None:
-    """Return a program's path: the one that ``variable`` names, or from PATH with the ``sbin`` beside every ``bin``,
-    since an ordinary user's PATH has none.
+    """Return a program's path, from ``variable`` or PATH.
+
+    For each ``bin`` in PATH, the search includes the ``sbin`` next to it, because an ordinary user's PATH has no
+    ``sbin``.
 
     :raises testbed.errors.TestbedError: when the variable names something that is not a program.
     """
@@ -264,15 +269,15 @@ def find_program(name: str, variable: str = "") -> str | None:
             raise errors.TestbedError(f"{variable} names {named}, which is not a program.")
         return found
     directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    beside = [d[: -len("bin")] + "sbin" for d in directories if d.endswith("/bin")]
-    return shutil.which(name, path=os.pathsep.join([*directories, *beside]))
+    system = [directory[: -len("bin")] + "sbin" for directory in directories if directory.endswith("/bin")]
+    return shutil.which(name, path=os.pathsep.join([*directories, *system]))
 
 
 def use_driver(path: pathlib.Path, scheme: str) -> None:
-    """Have a service use another driver for AMQP 1.0; the agent writes the scheme of oslo.messaging's former one.
+    """Make a service use another driver for AMQP 1.0. The agent writes the scheme of oslo.messaging's in-tree driver.
 
     :param path: the service's file.
-    :raises testbed.errors.TestbedError: when the file does not name the former one once.
+    :raises testbed.errors.TestbedError: when the file does not have exactly one URL of the in-tree driver.
     """
     url = re.compile(r"^(transport_url\s*=\s*)amqp://", re.MULTILINE)
     text, count = url.subn(rf"\g<1>{scheme}://", path.read_text())

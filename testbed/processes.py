@@ -1,7 +1,7 @@
-"""Children that are always ended: by the end of a ``with``, by an exception, by a signal, at exit, by our own death.
+"""Child processes that always end: with a ``with`` block, an exception, a signal, or the end of this process.
 
-Each child leads a session of its own, so that Ctrl-C reaches this process alone, which then ends them in order. Each
-carries a mark in its environment, by which whatever it started in turn is found, and nothing else ever is.
+Each child leads its own session. So Ctrl-C reaches only this process, which then ends the children in order. A mark in
+the environment of each child identifies it and all processes that it started, and no others.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _POLL = 0.02
-_KILL_SECONDS = 10.0  # for a process that got SIGKILL to be gone
+_KILL_SECONDS = 10.0  # how long a process may take to end after SIGKILL
 _TAIL_LINES = 12
 
-# What a developer's shell may have set and the programs here would listen to.
+# Variables that a developer's shell may have set and that would change how the programs here behave.
 _FOREIGN_PREFIXES = ("ERL_", "FACTER_", "HEAT_", "OS_", "PN_", "PUPPET_", "RABBITMQ_", "SASL_")
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """What a program that ran to its end left; ``cpu`` is in seconds and counts the children it waited for."""
+    """The result of a program that has ended. ``cpu`` is in seconds and includes the children it waited for."""
 
     returncode: int
     output: str
@@ -62,13 +62,13 @@ class Process:
 
     @property
     def resident_kib(self) -> int:
-        """Resident memory, in KiB; 0 of one that has ended and was not waited for."""
+        """Resident memory in KiB, 0 for a process that has ended and was not waited for."""
         found = pathlib.Path(f"/proc/{self.pid}/status").read_text().partition("VmRSS:")[2].split()
         return int(found[0]) if found else 0
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU seconds used so far, by all its threads; not readable once it was waited for (OSError)."""
+        """CPU seconds that all its threads have used. This raises OSError once the process was waited for."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -102,9 +102,9 @@ class Process:
 
 
 class Supervisor:
-    """Starts children and ends them; a context manager.
+    """Start children and end them. Use it as a context manager.
 
-    :param logs: the directory of their logs.
+    :param logs: the directory for the children's logs.
     """
 
     def __init__(self, logs: pathlib.Path) -> None:
@@ -128,11 +128,11 @@ class Supervisor:
         cwd: pathlib.Path | None = None,
         piped: bool = False,
     ) -> Process:
-        """Start a program; call this from the main thread only, since the child dies with the thread that made it.
+        """Start a program. Call this only from the main thread, because the child ends with the thread that started it.
 
-        :param name: of its log, ``NAME.log``; one that is there is continued.
-        :param env: in addition to `environment`.
-        :param piped: the caller writes its standard input and reads its standard output.
+        :param name: the name of its log, ``NAME.log``. Output is appended to an existing log.
+        :param env: variables in addition to those of `environment`.
+        :param piped: whether the caller writes its standard input and reads its standard output.
         """
         log = self.logs / f"{name}.log"
         with log.open("ab") as sink, _held_back():
@@ -155,7 +155,7 @@ class Supervisor:
         return process
 
     def finish(self, process: Process, seconds: float) -> Finished:
-        """Wait for the end of a program that writes little; past ``seconds`` it is ended.
+        """Wait for the end of a program that writes little. End it after ``seconds``.
 
         :raises testbed.errors.TestbedError: when it takes longer.
         """
@@ -167,9 +167,11 @@ class Supervisor:
         return Finished(typing.cast(int, process.poll()), output, process.cpu)
 
     def end(self, *processes: Process, grace: float = 5.0) -> None:
-        """End children and everything below them: SIGTERM, and SIGKILL for those that are there after ``grace``."""
+        """End children and their descendants: with SIGTERM, and with SIGKILL after ``grace`` seconds."""
         with _held_back():
-            below = [(pid, _started(pid)) for process in processes for pid in descendants(process.pid)]
+            below: list[tuple[int, bytes | None]] = []
+            for process in processes:
+                below += [(pid, _started(pid)) for pid in descendants(process.pid)]
             if grace:
                 for process in processes:
                     process.signal(signal.SIGTERM)
@@ -185,10 +187,10 @@ class Supervisor:
             for pid, started in below:
                 if started is not None and _started(pid) == started:
                     _kill(pid)
-            self._processes = [p for p in self._processes if p not in processes]
+            self._processes = [process for process in self._processes if process not in processes]
 
     def end_all(self) -> None:
-        """End everything; may be called again."""
+        """End all children. This may be called more than once."""
         with _held_back():
             self.end(*reversed(self._processes))
             for pid in self._marked():
@@ -199,7 +201,7 @@ class Supervisor:
         atexit.unregister(self.end_all)
 
     def left(self) -> list[str]:
-        """Return what still runs of all that was ever started here, as ``pid command``."""
+        """Return the processes that were started here and still run, as ``pid command``."""
         return [f"{pid} {_command(pid)}" for pid in self._marked()]
 
     def _marked(self) -> list[int]:
@@ -208,8 +210,10 @@ class Supervisor:
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment without what would configure the programs behind our back."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_PREFIXES) and k != "NOTIFY_SOCKET"}
+    """Return this process's environment without variables that would change how the programs behave."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_PREFIXES)}
+    kept.pop("NOTIFY_SOCKET", None)
+    return kept
 
 
 def wait_until(
@@ -219,10 +223,10 @@ def wait_until(
     watched: collections.abc.Iterable[Process] = (),
     interval: float = 0.05,
 ) -> None:
-    """Wait for ``check`` to be true.
+    """Wait until ``check`` returns true.
 
-    :param what: of the sentence "WHAT did not happen within N s."
-    :param watched: children that must live meanwhile.
+    :param what: completes the sentence "After N s it was still waiting until WHAT."
+    :param watched: children that must run meanwhile.
     :raises testbed.errors.TestbedError: when the time is over or a child ends.
     """
     watched = tuple(watched)
@@ -242,8 +246,8 @@ def stop_on_signals() -> None:
     """Make SIGINT, SIGTERM and SIGHUP raise `errors.Stopped` in the main thread."""
 
     def stop(number: int, frame: object) -> None:
-        # An object that is cut short while it is being made cannot be taken apart either (proton's SSLDomain), and
-        # Python would print that with a traceback.
+        # The exception may interrupt the constructor of an object (proton's SSLDomain). The destructor of the
+        # incomplete object then fails, and Python would print a traceback.
         sys.unraisablehook = lambda unraisable: None
         raise errors.Stopped(number)
 
@@ -256,7 +260,7 @@ def stop_on_signals() -> None:
 
 @contextlib.contextmanager
 def _held_back() -> collections.abc.Iterator[None]:
-    """Keep signals for later, so that nothing is started without being noted and no ending is cut short."""
+    """Delay signals, so that no child is started without a record, and no end of a child is interrupted."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -274,7 +278,7 @@ def _pids() -> list[int]:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """Return a file of proc(5), empty for a process that is gone or somebody else's."""
+    """Return a file of proc(5), empty for a process that has ended or belongs to another user."""
     try:
         return pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
@@ -292,7 +296,7 @@ def _alive(pid: int) -> bool:
 
 
 def _started(pid: int) -> bytes | None:
-    """Return when a process was started, which with its id tells it from any other; None when it is gone."""
+    """Return the start time of a process, None when it has ended. Start time and id together identify a process."""
     stat = _stat(pid)
     return stat[19] if stat else None
 
@@ -302,7 +306,7 @@ def _command(pid: int) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return every process that ``pid`` has started, and that these have started, as far as they run."""
+    """Return all running descendants of a process."""
     children: dict[int, list[int]] = {}
     for other in _pids():
         stat = _stat(other)

@@ -1,9 +1,9 @@
 """A RabbitMQ cluster on one machine, from the files that om-agent rendered for each node.
 
-Three nodes called rabbit on one host cannot share an epmd, which tells names apart without the host's, and RabbitMQ's
-own start tries its distribution port on 0.0.0.0, where the others' are in the way. So Erlang's distribution is started
-by flags, before RabbitMQ would: every node has the same rendered port on its own address, and nobody asks an epmd
-(erl(1), -erl_epmd_port, Erlang/OTP 23.1 and newer). Everything else is the rendered files'.
+Three nodes named rabbit cannot share one epmd, because epmd ignores the host part of names. RabbitMQ also tries to open
+its distribution port on 0.0.0.0, which fails when another node has that port. So flags start Erlang's distribution
+before RabbitMQ does: every node uses the same rendered port on its own address, and none asks an epmd (erl(1),
+-erl_epmd_port, Erlang/OTP 23.1 and newer). All other settings come from the rendered files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from om_agent.plan import layout
 from testbed import errors, overcloud, processes, sockets
 
 READY_SECONDS = 120.0
-# The wrapper in /usr/sbin becomes the user rabbitmq when root, and refuses everybody else; this one does neither.
+# The wrapper in /usr/sbin becomes the user rabbitmq when root runs it, and refuses all other users. This one does
+# neither.
 _SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server",)
 _CTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 _TRIES = 3
@@ -36,13 +37,13 @@ _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 @dataclasses.dataclass(frozen=True)
 class Counters:
-    """Messages over AMQP 0-9-1 since the start, over all nodes.
+    """Messages over AMQP 0-9-1 since the start, on all nodes together.
 
-    :param received: published by clients.
-    :param confirmed: told so.
-    :param delivered: sent to consumers that acknowledge.
-    :param acknowledged: by them.
-    :param unroutable: published and in no queue.
+    :param received: messages that clients published.
+    :param confirmed: messages that brokers confirmed to their publishers.
+    :param delivered: messages sent to consumers that acknowledge.
+    :param acknowledged: messages that these consumers acknowledged.
+    :param unroutable: messages that were published and reached no queue.
     """
 
     received: int = 0
@@ -72,7 +73,7 @@ def find_server() -> str:
     found = overcloud.find_program("rabbitmq-server")
     if not found or not overcloud.find_program("erl"):
         raise errors.TestbedError("rabbitmq-server is not on PATH: install the package rabbitmq-server.")
-    return next((s for s in _SERVERS if os.access(s, os.X_OK)), found)
+    return next((server for server in _SERVERS if os.access(server, os.X_OK)), found)
 
 
 def find_ctl() -> str:
@@ -81,26 +82,26 @@ def find_ctl() -> str:
     :raises testbed.errors.TestbedError: when RabbitMQ is not where Debian has it.
     """
     if not os.access(_CTL, os.X_OK):
-        raise errors.TestbedError(f"{_CTL} is not there: install Debian's package rabbitmq-server.")
+        raise errors.TestbedError(f"{_CTL} does not exist: install Debian's package rabbitmq-server.")
     return _CTL
 
 
 def erlang_environment(port: int) -> dict[str, str]:
-    """Return how every Erlang node but a broker finds the brokers: at this port, and without a port mapper.
+    """Return the environment with which an Erlang node finds the brokers at this port, without a port mapper.
 
-    It listens nowhere, since that port is the broker's: RabbitMQ 4 runs a second node beside the broker to ask the
-    peers, and any number of ``rabbitmqctl`` run at once.
+    The node itself does not listen, because the broker has that port. This is for ``rabbitmqctl``, of which several may
+    run at once, and for the second node that RabbitMQ 4 starts to ask the peers.
     """
     return {"ERL_ZFLAGS": f"-start_epmd false -erl_epmd_port {port} -dist_listen false"}
 
 
 def ctl(host: overcloud.Host, *command: str, seconds: float = 90.0) -> str:
-    """Run ``rabbitmqctl`` on a node for its broker; return what it prints.
+    """Run ``rabbitmqctl`` on a node for its broker. Return its output.
 
-    When it does not reach the broker it has done nothing, and is run again: on a busy machine that happens to one in
-    twenty over TLS, since Erlang gives a handshake seven seconds (kernel(6), net_setuptime).
+    When it cannot reach the broker, it has done nothing and is run again. Over TLS on a busy machine that happens to
+    one run in twenty, because Erlang allows seven seconds for a handshake (kernel(6), net_setuptime).
 
-    :raises testbed.errors.TestbedError: with what it said, when it fails.
+    :raises testbed.errors.TestbedError: with its output, when it fails.
     """
     path = host.path(f"{layout.RABBIT_DIR}/rabbitmq-env.conf")
     settings = _read_environment(path)
@@ -148,18 +149,18 @@ class Node:
         self.process = self._supervisor.start(f"rabbitmq-{self.host.name}", argv, self._environment())
 
     def is_ready(self) -> bool:
-        """Return whether it has told what it tells systemd: that it has started (sd_notify(3), READY=1)."""
+        """Return whether the broker has sent READY=1, as to systemd, after its start (sd_notify(3))."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._ready |= b"READY=1" in self._notified.recv(4096).split(b"\n")
         return self._ready
 
     def close(self) -> None:
-        """Hear nothing more of it."""
+        """Close the socket for the broker's notifications."""
         self._notified.close()
 
     def scrape(self) -> dict[str, dict[str, float]]:
-        """Return its metrics: by name, by labels as they stand between the braces."""
+        """Return the broker's metrics by name and by labels, as in the text between the braces."""
         url = f"http://{sockets.show(self._metrics)}/metrics"
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as response:
@@ -213,7 +214,7 @@ class Cluster:
 
     @property
     def processes(self) -> tuple[processes.Process, ...]:
-        """Those that were started."""
+        """The processes of the nodes that were started."""
         return tuple(node.process for node in self.nodes if node.process)
 
     def start(self) -> None:
@@ -223,34 +224,30 @@ class Cluster:
             node.start()
 
     def wait(self, seconds: float = READY_SECONDS) -> None:
-        """Wait until every node has started and all are one cluster.
+        """Wait until every node has started and all form one cluster.
 
-        :raises testbed.errors.TestbedError: with the end of the log, when that does not come to be.
+        :raises testbed.errors.TestbedError: with the end of the log, when that does not happen in time.
         """
         processes.wait_until("RabbitMQ is ready", self._is_ready, seconds, self.processes)
         if len({node.cluster_id() for node in self.nodes}) > 1:
             raise errors.TestbedError("The RabbitMQ nodes run, but did not become one cluster.")
 
     def _is_ready(self) -> bool:
-        ready = [node.is_ready() for node in self.nodes]  # of every one, each time: their messages are read here
+        ready = [node.is_ready() for node in self.nodes]  # ask every node each time, to read all notifications
         return all(ready)
 
     def counters(self) -> Counters:
-        """Return what the cluster has counted so far."""
+        """Return the counters of the cluster."""
         total = dict.fromkeys(_METRICS, 0)
         for node in self.nodes:
             scraped = node.scrape()
             for field, names in _METRICS.items():
-                total[field] += sum(
-                    int(value)
-                    for name in names
-                    for labels, value in scraped.get(name, {}).items()
-                    if 'protocol="amqp091"' in labels
-                )
+                for name in names:
+                    total[field] += _amqp_0_9_1(scraped.get(name, {}))
         return Counters(**total)
 
     def end(self) -> None:
-        """End all nodes at once: nothing of theirs is wanted any more, and an orderly end takes seconds."""
+        """Kill all nodes at once. Nobody needs their data any more, and an orderly end takes seconds."""
         self._supervisor.end(*self.processes, grace=0)
         for node in self.nodes:
             node.close()
@@ -258,5 +255,13 @@ class Cluster:
 
 def _read_environment(path: pathlib.Path) -> dict[str, str]:
     """Return the variables of a rendered rabbitmq-env.conf, which holds nothing but ``NAME="value"`` lines."""
-    words: collections.abc.Iterable[str] = shlex.split(path.read_text(), comments=True)
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
+    variables = {}
+    for word in shlex.split(path.read_text(), comments=True):
+        name, _, value = word.partition("=")
+        variables[name] = value
+    return variables
+
+
+def _amqp_0_9_1(values: collections.abc.Mapping[str, float]) -> int:
+    """Return the sum of a metric's values for AMQP 0-9-1."""
+    return sum(int(value) for labels, value in values.items() if 'protocol="amqp091"' in labels)

@@ -1,4 +1,4 @@
-"""The parent's side of `testbed.workload`: services as children, told what to do and asked what came."""
+"""The parent's side of `testbed.workload`: services as child processes, which get commands and send reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _SLACK_SECONDS = 30.0  # beyond a command's own time: the last call's timeout, a
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """One message, as its sender saw it; ``error`` is the exception's class or '', ``thread`` which of the sender's."""
+    """One message, as its sender saw it.
+
+    :param error: the class of the exception, '' without one.
+    :param thread: the number of the sender's thread.
+    """
 
     ident: str
     begun: float
@@ -34,21 +38,21 @@ class Sent:
 
     @property
     def kind(self) -> str:
-        """What it was: call, cast, fanout or notify."""
+        """The kind of the message: call, cast, fanout or notify."""
         return self.ident.split(".")[2]
 
     @property
     def seconds(self) -> float:
-        """How long the sender was occupied with it."""
+        """How long sending took, with a call's answer or an acknowledgement."""
         return self.done - self.begun
 
 
 @dataclasses.dataclass(frozen=True)
 class Got:
-    """What a server or listener received of one kind.
+    """The messages of one kind that a server or listener received.
 
-    :param seconds: from sending to receiving, by message.
-    :param again: how many more came that had come already.
+    :param seconds: by message, the time from sending to receiving.
+    :param again: how many came more than once.
     """
 
     seconds: dict[str, float]
@@ -56,7 +60,7 @@ class Got:
 
 
 class Worker:
-    """One child; everything a `processes.Supervisor` starts ends with it."""
+    """One child process. Its `processes.Supervisor` ends it."""
 
     module = "testbed.workload"
 
@@ -74,7 +78,7 @@ class Worker:
             for line in with_output:
                 self._lines.put(line)
         except ValueError:
-            pass  # closed, as this worker is at its end
+            pass  # the pipe is closed, because this worker ends
         self._lines.put("")
 
     def expect(self, event: str, seconds: float) -> dict[str, typing.Any]:
@@ -85,11 +89,11 @@ class Worker:
         try:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
-            raise errors.TestbedError(f"{self.name} said nothing for {seconds:.0f} s.", self.process.tail()) from None
-        found = json.loads(line) if line else {}
-        if found.get("event") != event:
-            raise errors.TestbedError(f"{self.name} ended before it was {event}.", self.process.tail())
-        return typing.cast("dict[str, typing.Any]", found)
+            raise errors.TestbedError(f"{self.name} sent no report in {seconds:.0f} s.", self.process.tail()) from None
+        report = json.loads(line) if line else {}
+        if report.get("event") != event:
+            raise errors.TestbedError(f"{self.name} ended before it reported {event}.", self.process.tail())
+        return typing.cast("dict[str, typing.Any]", report)
 
     def tell(self, **command: object) -> None:
         """Send one command."""
@@ -102,23 +106,26 @@ class Worker:
 
 
 class Receiver(Worker):
-    """What receives, and keeps the names of all that came."""
+    """A worker that receives messages and records their names."""
 
     def got(self, kind: str) -> Got:
-        """Return what has come so far: of ``call``, ``cast``, ``fanout`` or ``notify``."""
+        """Return the messages of one kind that have come so far: ``call``, ``cast``, ``fanout`` or ``notify``."""
         self.tell(do="report")
         report = self.expect("report", _SLACK_SECONDS)
         return Got(dict(report["seen"].get(kind, ())), report["again"].get(kind, 0))
 
     def forget(self) -> None:
-        """Let it forget what has come so far."""
+        """Make the worker forget the messages that have come so far."""
         self.tell(do="forget")
 
     def finish(self) -> dict[str, list[str]]:
-        """End it as its unit's stop does; returns the names of all that it got, by kind."""
+        """End the worker as stopping its unit would. Return the names of all messages that it got, by kind."""
         self.process.signal(signal.SIGTERM)
         report = self.expect("last", _SLACK_SECONDS)
-        return {kind: [name for name, _ in seen] for kind, seen in report["seen"].items()}
+        names = {}
+        for kind, seen in report["seen"].items():
+            names[kind] = [name for name, _ in seen]
+        return names
 
 
 class Server(Receiver):
@@ -145,15 +152,15 @@ class Listener(Receiver):
         super().__init__(supervisor, host, f"listener-{service}", "listen", *options)
 
     def got(self, kind: str = "notify") -> Got:
-        """Return what has come so far."""
+        """Return the notifications that have come so far."""
         return super().got(kind)
 
 
 class Client(Worker):
-    """What calls, casts and notifies, configured by ``service``'s file on ``host``."""
+    """A worker that calls, casts and notifies, configured by ``service``'s file on ``host``."""
 
     def __init__(self, supervisor: processes.Supervisor, host: overcloud.Host, service: str, topic: str = "") -> None:
-        """Start one; with ``topic`` it is an RPC server of that as well."""
+        """Start a client. With ``topic`` it is also an RPC server of that topic."""
         self.service, self.topic, self.host = service, topic, host
         options = ["--config", str(host.service_file(service)), "--exchange", service]
         if topic:
@@ -171,11 +178,11 @@ class Client(Worker):
         only: str = "",
         **options: float,
     ) -> None:
-        """Begin to send, at most ``count`` messages and for ``seconds``, and do not wait.
+        """Begin to send for ``seconds``, at most ``count`` messages, without waiting for the end.
 
-        :param kind: call, cast, fanout or notify; of several, each in a thread of its own.
-        :param to: any server of the topic meant; none for ``notify``.
-        :param only: the name of the one server of the topic that is to get it; any otherwise.
+        :param kind: call, cast, fanout or notify. Several kinds have a thread each.
+        :param to: a server whose topic gets the messages; None for ``notify``.
+        :param only: the name of the only server that shall get them; '' for any server of the topic.
         :param options: timeout, interval, threads.
         """
         where = {"topic": to.topic, "exchange": to.service} if to else {}
@@ -185,11 +192,11 @@ class Client(Worker):
         self._until = time.monotonic() + seconds + options.get("timeout", 0.0) + _SLACK_SECONDS
 
     def enough(self) -> None:
-        """Let it end before its time; what is under way is waited for."""
+        """Make the client stop sending early. It still waits for the messages that it has begun to send."""
         self.process.signal(signal.SIGUSR1)
 
     def result(self) -> list[Sent]:
-        """Wait for what was begun, and return what became of each message."""
+        """Wait for the end of what `begin` began, and return its messages."""
         done = self.expect("done", max(0.0, self._until - time.monotonic()))
         return [Sent(*row) for row in done["results"]]
 
@@ -207,23 +214,28 @@ class Crowd(Worker):
         first: int,
         count: int,
     ) -> None:
-        """Start as many as ``count``, numbered from ``first``, with the heartbeat that the agent writes for drivers.
+        """Start ``count`` clients, numbered from ``first``, with the heartbeat that the agent writes for services.
 
-        :param hosts: where they run, which is at the first, and those that they connect to, of which AMQP 1.0's are
-            the first alone.
+        :param hosts: the hosts to connect to; over AMQP 1.0 only the first one. The clients run on the first one.
         """
         super().__init__(supervisor, hosts[0], f"crowd-{first}")
-        d = cloud.deployment
-        amqp = d.rpc.scheme is model.Scheme.AMQP
+        rpc = cloud.deployment.rpc
+        oslo = cloud.deployment.oslo
+        heartbeats = {model.Scheme.AMQP: oslo.amqp_idle_timeout, model.Scheme.RABBIT: oslo.rabbit_heartbeat}
         self.tell(
-            first=first, count=count, scheme=d.rpc.scheme.value, hosts=[host.node.host for host in hosts],
-            port=d.rpc.port, user=policy.login(d.rpc), password=d.rpc.password.reveal(),
-            heartbeat=d.oslo.amqp_idle_timeout if amqp else d.oslo.rabbit_heartbeat,
-        )  # fmt: skip
+            first=first,
+            count=count,
+            scheme=rpc.scheme.value,
+            hosts=[host.node.host for host in hosts],
+            port=rpc.port,
+            user=policy.login(rpc),
+            password=rpc.password.reveal(),
+            heartbeat=heartbeats[rpc.scheme],
+        )
         self.expect("ready", READY_SECONDS)
 
     def report(self) -> tuple[int, float]:
-        """Return how many of them are complete, and since when the last of these is."""
+        """Return how many clients are fully connected, and when the last of them became so."""
         self.tell(do="report")
         found = self.expect("report", _SLACK_SECONDS)
         return found["open"], found["last"]
@@ -232,7 +244,7 @@ class Crowd(Worker):
 def check_oslo_messaging() -> str:
     """Return the version of oslo.messaging.
 
-    :raises testbed.errors.TestbedError: when it, or what its AMQP 1.0 driver needs, is not installed.
+    :raises testbed.errors.TestbedError: when oslo.messaging or a library of its AMQP 1.0 driver is not installed.
     """
     try:
         version = importlib.metadata.version("oslo.messaging")
@@ -240,7 +252,7 @@ def check_oslo_messaging() -> str:
         raise errors.TestbedError("oslo.messaging is not installed: run tools/bootstrap demo.") from None
     if int(version.partition(".")[0]) >= 15:
         raise errors.TestbedError(
-            f"oslo.messaging {version} has no AMQP 1.0 driver (removed in 15.0.0): install one older than 15."
+            f"oslo.messaging {version} has no AMQP 1.0 driver (removed in 15.0.0): install a release older than 15."
         )
     try:
         import proton
@@ -250,7 +262,5 @@ def check_oslo_messaging() -> str:
             f"oslo.messaging's AMQP 1.0 driver lacks {e.name}: run tools/bootstrap demo."
         ) from None
     if not proton.SASL.extended():
-        raise errors.TestbedError(
-            "python-qpid-proton is without Cyrus SASL: run tools/bootstrap demo to compile it anew."
-        )
+        raise errors.TestbedError("python-qpid-proton lacks Cyrus SASL: run tools/bootstrap demo to compile it again.")
     return version

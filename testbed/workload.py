@@ -1,10 +1,10 @@
-"""A service that does nothing but oslo.messaging, in a process of its own: ``python -m testbed.workload``.
+"""A service that only uses oslo.messaging, in a process of its own: ``python -m testbed.workload``.
 
-It is configured by a service's file alone, as the service is. Commands come as JSON lines on standard input, reports go
-as JSON lines to standard output; it ends when its input does, or on SIGTERM. Every command is bounded in count and
-time. `testbed.workers` is the other side.
+Like a real service, it reads only the service's configuration file. It gets commands as JSON lines on standard input
+and writes reports as JSON lines to standard output. It ends with its input or on SIGTERM. Every command has a maximum
+count and time. `testbed.workers` is the parent's side.
 
-Times are of the monotonic clock, which all processes of one Linux machine share.
+Times are from the monotonic clock, which all processes of a Linux machine share.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _enough = threading.Event()  # SIGUSR1: the command that runs is to end early
 
 
 class Received:
-    """What arrived, by kind: the seconds since it was sent, and how often again."""
+    """The messages that arrived, by kind: the seconds since they were sent, and how many arrived more than once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,7 +49,8 @@ class Received:
     def report(self) -> dict[str, typing.Any]:
         """Return all of it."""
         with self._lock:
-            return {"again": self._again, "seen": {kind: list(s.items()) for kind, s in self._seen.items()}}
+            seen = {kind: list(seconds.items()) for kind, seconds in self._seen.items()}
+            return {"again": self._again, "seen": seen}
 
     def forget(self) -> None:
         """Forget it."""
@@ -98,7 +99,7 @@ def read_config(path: str, exchange: str) -> cfg.ConfigOpts:
 
 
 def commands() -> collections.abc.Iterator[dict[str, typing.Any]]:
-    """Yield what is to be done, until nobody is there any more to tell."""
+    """Yield commands until the input ends."""
     for line in sys.stdin:
         yield json.loads(line)
 
@@ -107,7 +108,7 @@ def commands() -> collections.abc.Iterator[dict[str, typing.Any]]:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Be an RPC server."""
+    """Run an RPC server."""
     conf = read_config(args.config, args.exchange)
     transport = oslo_messaging.get_rpc_transport(conf)
     received = Received()
@@ -117,7 +118,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def listen(args: argparse.Namespace) -> None:
-    """Be a notification listener, on the exchanges of all services."""
+    """Run a notification listener for the exchanges of all services."""
     conf = read_config(args.config, args.exchange)
     transport = oslo_messaging.get_notification_transport(conf)
     received = Received()
@@ -140,7 +141,7 @@ def _run_server(server: typing.Any, transport: typing.Any, received: Received) -
     finally:
         server.stop()
         server.wait()
-        with contextlib.suppress(OSError):  # where nobody listens any more
+        with contextlib.suppress(OSError):  # the parent may have closed the pipe
             say("last", **received.report())
         transport.cleanup()
 
@@ -149,7 +150,7 @@ def _run_server(server: typing.Any, transport: typing.Any, received: Received) -
 
 
 def client(args: argparse.Namespace) -> None:
-    """Be what calls, casts and notifies; with a topic an RPC server as well, as most services are."""
+    """Run a client that calls, casts and notifies. With a topic it is also an RPC server, like most services."""
     conf = read_config(args.config, args.exchange)
     rpc = oslo_messaging.get_rpc_transport(conf)
     if args.topic:
@@ -174,12 +175,14 @@ def _perform(
     :param command: ``do`` (call, cast, fanout, notify, or a list of these: one thread each), ``count``, ``seconds``;
         and as needed ``topic``, ``exchange``, ``server``, ``timeout``, ``interval`` (seconds between the starts of
         two), ``threads``.
-    :return: of each message its name, when it was begun and done, the kind of error or nothing, and which thread's it
-        was.
+    :return: for each message its name, when it was begun and done, the class of the error or '', and the number of its
+        thread.
     """
     wanted = command["do"]
     kinds = [wanted] * command.get("threads", 1) if isinstance(wanted, str) else wanted
-    acts = {kind: _notify(notifier) if kind == "notify" else _rpc(rpc, kind, command) for kind in set(kinds)}
+    acts = {}
+    for kind in set(kinds):
+        acts[kind] = _notify(notifier) if kind == "notify" else _rpc(rpc, kind, command)
     numbers = itertools.count()
     deadline = time.monotonic() + command["seconds"]
     _enough.clear()

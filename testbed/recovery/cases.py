@@ -1,6 +1,6 @@
-"""The failures. Each is a generator: it does something, then yields for how many seconds nothing is done.
+"""The failures. Each is a generator: it acts, then yields the seconds to wait until its next action.
 
-One that needs preparation yields `NOW` when the failure comes.
+A failure that needs preparation yields `NOW` at the moment of the failure.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import json
+import pathlib
 import signal
 import time
 
 from om_agent import model
 from om_agent.plan import authority
 
+import testbed.recovery.cloud
 from testbed import processes, routers, workers
-from testbed.recovery import cloud as clouds
 
+Cloud = testbed.recovery.cloud.Cloud
 Steps = collections.abc.Iterator[float]
 NOW = 0.0
 _BURST = 3000
@@ -28,23 +30,23 @@ AMQP, RABBIT = model.Scheme.AMQP, model.Scheme.RABBIT
 class Case:
     """One failure.
 
-    :param backends: what carries RPC.
-    :param tls: whether routers and clients use it.
+    :param backends: the backends of RPC with which the failure is tested.
+    :param tls: whether routers and clients use TLS.
     """
 
     name: str
     what: str
     backends: tuple[model.Scheme, ...]
-    steps: collections.abc.Callable[[clouds.Cloud], Steps]
+    steps: collections.abc.Callable[[Cloud], Steps]
     tls: bool = False
 
 
-def kill_interior(cloud: clouds.Cloud) -> Steps:
+def kill_interior(cloud: Cloud) -> Steps:
     """A controller's router dies; systemd starts it again."""
     yield from _kill(cloud.routers["ctl-2"])
 
 
-def kill_edge(cloud: clouds.Cloud) -> Steps:
+def kill_edge(cloud: Cloud) -> Steps:
     """A compute's router dies; systemd starts it again."""
     yield from _kill(cloud.routers["cmp-1"])
 
@@ -55,19 +57,19 @@ def _kill(router: routers.Router) -> Steps:
     router.start()
 
 
-def kill_broker(cloud: clouds.Cloud) -> Steps:
+def kill_broker(cloud: Cloud) -> Steps:
     """A broker dies; systemd starts it again."""
     cloud.kill_broker("ctl-2")
     yield 1.0
     cloud.brokers["ctl-2"].start()
 
 
-def stop_router(cloud: clouds.Cloud) -> Steps:
+def stop_router(cloud: Cloud) -> Steps:
     """A controller's router hangs."""
     yield from _stop(cloud.routers["ctl-2"].process)
 
 
-def stop_broker(cloud: clouds.Cloud) -> Steps:
+def stop_broker(cloud: Cloud) -> Steps:
     """A broker hangs."""
     yield from _stop(cloud.brokers["ctl-2"].process)
 
@@ -79,22 +81,22 @@ def _stop(process: processes.Process | None) -> Steps:
         process.signal(signal.SIGCONT)
 
 
-def cut_link(cloud: clouds.Cloud) -> Steps:
-    """Two controllers do not reach each other."""
+def cut_link(cloud: Cloud) -> Steps:
+    """Two controllers cannot reach each other."""
     cloud.net.cut(["ctl-1"], ["ctl-2"])
     yield 15.0
     cloud.net.heal()
 
 
-def cut_site(cloud: clouds.Cloud) -> Steps:
-    """A controller and a compute reach each other alone."""
+def cut_site(cloud: Cloud) -> Steps:
+    """A controller and a compute can reach only each other."""
     inside = ("ctl-3", "cmp-2")
     cloud.net.cut(inside, [name for name in cloud.hosts if name not in inside])
     yield 20.0
     cloud.net.heal()
 
 
-def rolling(cloud: clouds.Cloud) -> Steps:
+def rolling(cloud: Cloud) -> Steps:
     """Every router is drained, restarted and waited for, one after the other."""
     for name, router in cloud.routers.items():
         cloud.agent(name, "drain", "--timeout", "10")
@@ -107,7 +109,7 @@ def rolling(cloud: clouds.Cloud) -> Steps:
             yield 0.3
 
 
-def rolling_brokers(cloud: clouds.Cloud) -> Steps:
+def rolling_brokers(cloud: Cloud) -> Steps:
     """Every broker is restarted and waited for, one after the other."""
     for broker in cloud.brokers.values():
         if broker.process:
@@ -119,30 +121,34 @@ def rolling_brokers(cloud: clouds.Cloud) -> Steps:
             yield 0.3
 
 
-def fill_disk(cloud: clouds.Cloud) -> Steps:
+def fill_disk(cloud: Cloud) -> Steps:
     """One broker's disk is full, but for less than RabbitMQ's limit of 50 MB."""
-    filler = clouds.fill(cloud.disk, 20 << 20)
+    filler = testbed.recovery.cloud.fill(cloud.disk, 20 << 20)
     yield 20.0
     filler.unlink()
 
 
-def wrong_password(cloud: clouds.Cloud) -> Steps:
-    """A controller's router comes back with another password for the mesh than its peers have."""
+def wrong_password(cloud: Cloud) -> Steps:
+    """A controller's router restarts with a mesh password that differs from its peers'."""
     router = cloud.routers["ctl-2"]
-    shown = authority.issue(model.Secret("wrong"), router.host.node)
-    wrong = {"ca": shown.ca, "certificate": shown.certificate, "key": shown.key.reveal()}
-    paths = {name: router.host.path(cloud.engine.record.mesh(name)) for name in wrong}
-    right = {name: path.read_text() for name, path in paths.items()}
-    for files in (wrong, right):
-        for name, path in paths.items():
-            path.write_text(files[name])
-        yield from _kill(router)
-        if files is wrong:
-            yield 14.0
+    pair = authority.issue(model.Secret("wrong"), router.host.node)
+    wrong_texts = {"ca": pair.ca, "certificate": pair.certificate, "key": pair.key.reveal()}
+    paths = {name: router.host.path(cloud.engine.record.mesh(name)) for name in wrong_texts}
+    right_texts = {name: path.read_text() for name, path in paths.items()}
+    _write(paths, wrong_texts)
+    yield from _kill(router)
+    yield 14.0
+    _write(paths, right_texts)
+    yield from _kill(router)
 
 
-def expired(cloud: clouds.Cloud) -> Steps:
-    """A controller's certificate expires: its router goes on, until it is restarted."""
+def _write(paths: dict[str, pathlib.Path], texts: dict[str, str]) -> None:
+    for name, path in paths.items():
+        path.write_text(texts[name])
+
+
+def expired(cloud: Cloud) -> Steps:
+    """A controller's certificate expires. Its router continues until it is restarted."""
     router = cloud.routers["ctl-2"]
     path = router.host.path(cloud.engine.record.tls("certificate"))
     if cloud.certificates:
@@ -153,21 +159,24 @@ def expired(cloud: clouds.Cloud) -> Steps:
         yield from _kill(router)
         yield 8.0
         done = cloud.agent("ctl-2", "verify", "--timeout", "5")
-        said = [line.strip() for line in done.output.splitlines() if "ctl-2" in line]
+        lines = [line.strip() for line in done.output.splitlines() if "ctl-2" in line]
         path.write_text(cloud.certificates.text("certificate"))
         yield from _kill(router)
-        cloud.remark = f"routers stayed connected: {stayed}; verify on ctl-2 ends with {done.returncode}: {said[:2]}"
+        cloud.remark = f"routers stayed connected: {stayed}; verify on ctl-2 ends with {done.returncode}: {lines[:2]}"
 
 
-def same_id(cloud: clouds.Cloud) -> Steps:
-    """A second router says that it is ctl-2's: a node that was copied."""
+def same_id(cloud: Cloud) -> Steps:
+    """A second router has the id of ctl-2's router, as after copying a node."""
     host = cloud.hosts["ctl-2"]
     path = host.path(cloud.engine.record.config)
     entities = json.loads(path.read_text())
-    # Of the same node's addresses it needs other ports; its connectors stay, and go to the peers of the original.
-    copied = [[kind, {**a, "port": int(a["port"]) + 10 if kind == "listener" else a.get("port")}]
-              for kind, a in entities if kind != "listener" or not a.get("http")]  # fmt: skip
-    copied = [[kind, {k: v for k, v in a.items() if v is not None}] for kind, a in copied]
+    # The copy runs on the same addresses, so its listeners need other ports. Its connectors go to the original's peers.
+    copied = []
+    for kind, attributes in entities:
+        if kind != "listener":
+            copied.append([kind, attributes])
+        elif not attributes.get("http"):
+            copied.append([kind, {**attributes, "port": int(attributes["port"]) + 10}])
     copy = path.with_name("copy.json")
     copy.write_text(json.dumps([*copied, _to_the_first(cloud, entities)]))
     command = routers.find(cloud.engine) or ()
@@ -177,21 +186,23 @@ def same_id(cloud: clouds.Cloud) -> Steps:
     copy.unlink()
 
 
-def _to_the_first(cloud: clouds.Cloud, entities: list[tuple[str, dict[str, str]]]) -> tuple[str, dict[str, str]]:
-    """Return a connector to ctl-3, which the original waits for instead of connecting to it."""
-    known = next(a for kind, a in entities if kind == "connector")
-    return ("connector", {**known, "name": "copy", "host": cloud.hosts["ctl-3"].node.host})
+def _to_the_first(cloud: Cloud, entities: list[tuple[str, dict[str, str]]]) -> tuple[str, dict[str, str]]:
+    """Return a connector to ctl-3. The original has none: it waits for ctl-3 to connect."""
+    connectors = [attributes for kind, attributes in entities if kind == "connector"]
+    return ("connector", {**connectors[0], "name": "copy", "host": cloud.hosts["ctl-3"].node.host})
 
 
-def burst(cloud: clouds.Cloud) -> Steps:
-    """Fanouts as fast as they go, acknowledged as rendered, and pre-settled as in oslo.messaging's former driver."""
-    host, said = cloud.hosts["ctl-1"], []
+def burst(cloud: Cloud) -> Steps:
+    """Fanouts without a pause: acknowledged as rendered, and pre-settled as in oslo.messaging's in-tree driver."""
+    host = cloud.hosts["ctl-1"]
+    remarks = []
     stock = host.service_file("stock")
     stock.parent.mkdir(exist_ok=True)
     lines = host.service_file("nova").read_text().splitlines()
     stock.write_text("\n".join(line for line in lines if not line.startswith("pre_settled")) + "\n")
-    settles_first = cloud.rpc is AMQP and cloud.driver == "amqp"  # this project's acknowledges unless told otherwise
-    for service in ("nova", "stock") if settles_first else ("nova",):
+    # By default the in-tree driver sends pre-settled casts. This project's driver asks for acknowledgements.
+    pre_settles = cloud.rpc is AMQP and cloud.driver == "amqp"
+    for service in ("nova", "stock") if pre_settles else ("nova",):
         client = workers.Client(cloud.supervisor, host, service)
         client.expect("ready", workers.READY_SECONDS)
         client.begin("fanout", 1, 10.0, cloud.load.servers[0], timeout=10.0)
@@ -199,24 +210,26 @@ def burst(cloud: clouds.Cloud) -> Steps:
         yield NOW
         client.begin("fanout", _BURST, 30.0, cloud.load.servers[0], timeout=20.0, threads=8)
         sent = client.result()
-        good = {one.ident for one in sent if not one.error}
-        took = max(one.done for one in sent) - min(one.begun for one in sent)
+        good = {fanout.ident for fanout in sent if not fanout.error}
+        seconds = max(fanout.done for fanout in sent) - min(fanout.begun for fanout in sent)
         missing = -1
         for _ in range(20):
-            before, missing = missing, sum(len(good - s.got("fanout").seconds.keys()) for s in cloud.load.servers)
+            before = missing
+            missing = sum(len(good - server.got("fanout").seconds.keys()) for server in cloud.load.servers)
             if missing in (0, before):
                 break
             yield 1.0
         kind = "acknowledged" if service == "nova" else "pre-settled"
-        said.append(f"{kind}: {len(good)} of {len(sent)} sent in {took:.1f} s, {missing} of {2 * len(good)} lost")
+        remarks.append(f"{kind}: {len(good)} of {len(sent)} sent in {seconds:.1f} s, {missing} of {2 * len(good)} lost")
         cloud.supervisor.end(client.process)
-    cloud.remark = "; ".join(said)
+    cloud.remark = "; ".join(remarks)
 
 
-def storm(cloud: clouds.Cloud) -> Steps:
-    """Many clients of one router or broker are cut off by its crash, and all come back at once."""
+def storm(cloud: Cloud) -> Steps:
+    """One router or broker with many clients crashes. All its clients reconnect at once."""
     amqp = cloud.rpc is AMQP
-    hosts = [cloud.hosts[name] for name in (("ctl-2",) if amqp else ("ctl-2", "ctl-1", "ctl-3"))]
+    names = ("ctl-2",) if amqp else ("ctl-2", "ctl-1", "ctl-3")
+    hosts = [cloud.hosts[name] for name in names]
     part = _CROWD // 3
     crowds = [workers.Crowd(cloud.supervisor, cloud.overcloud, hosts, first, part) for first in range(0, _CROWD, part)]
     yield from _until(crowds)
@@ -225,9 +238,11 @@ def storm(cloud: clouds.Cloud) -> Steps:
     yield from kill_interior(cloud) if amqp else kill_broker(cloud)
     yield 1.0
     yield from _until(crowds)
-    found = [crowd.report() for crowd in crowds]
+    reports = [crowd.report() for crowd in crowds]
     cloud.supervisor.end(*(crowd.process for crowd in crowds))
-    cloud.remark = f"{sum(n for n, _ in found)} of {_CROWD} back after {max(last for _, last in found) - killed:.1f} s"
+    back = sum(count for count, _ in reports)
+    last = max(last for _, last in reports)
+    cloud.remark = f"{back} of {_CROWD} back after {last - killed:.1f} s"
 
 
 def _until(crowds: list[workers.Crowd]) -> Steps:

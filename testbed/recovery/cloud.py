@@ -1,4 +1,4 @@
-"""The overcloud that failures are put into: three controllers, two computes, each with a network of its own."""
+"""The overcloud for failures: three controllers and two computes, each with a network of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import time
 import typing
 
-from om_agent import errors as agent_errors
+import om_agent.errors
 from om_agent import model
 
 from testbed import errors, overcloud, processes, rabbitmq, routers, sockets
@@ -33,10 +33,10 @@ _DISK_MIB = 320
 class Cloud:
     """The overcloud, running.
 
-    :param rpc: what carries RPC; notifications go over RabbitMQ.
-    :param tls: for RPC and between routers.
-    :param driver: the scheme of services' URLs where RPC goes over routers: ``amqp`` is oslo.messaging's former driver,
-        ``amqp1`` that of this project.
+    :param rpc: the backend of RPC. Notifications go over RabbitMQ.
+    :param tls: whether RPC and routers use TLS.
+    :param driver: the scheme of services' URLs where RPC goes over routers: ``amqp`` is oslo.messaging's in-tree
+        driver, ``amqp1`` the one of this project.
     """
 
     def __init__(
@@ -69,27 +69,28 @@ class Cloud:
                 overcloud.use_driver(host.service_file("nova"), driver)
         self.mesh = routers.Mesh(supervisor, self.overcloud)
         self.cluster = rabbitmq.Cluster(supervisor, self.overcloud)
-        self.routers = {r.host.name: r for r in self.mesh.routers}
-        self.brokers = {b.host.name: b for b in self.cluster.nodes}
-        self.load: traffic.Traffic  # of the case that runs
-        self.remark = ""  # that the case makes
+        self.routers = {router.host.name: router for router in self.mesh.routers}
+        self.brokers = {broker.host.name: broker for broker in self.cluster.nodes}
+        self.load: traffic.Traffic  # set for each case
+        self.remark = ""  # set by the case that runs
         self.disk = self._small_disk("ctl-1")
 
     def _metadata(self) -> dict[str, typing.Any]:
-        made = self.certificates
-        return {
-            **({"tls": made.metadata()} if made else {}),
+        raw: dict[str, typing.Any] = {
             "rpc": {
                 "scheme": self.rpc.value,
                 "username": "rpc",
                 "password": "rpc-secret",
-                "tls": bool(made),
-                "delivery": "acknowledged",  # so that whatever is lost is a fault
+                "tls": self.certificates is not None,
+                "delivery": "acknowledged",  # so that each lost message is a fault
             },
             "notify": {"scheme": "rabbit", "username": "notify", "password": "notify-secret", "tls": False},
             "router": {"engine": self.engine.value, "mesh_password": "mesh-secret"},
-            "nodes": [{"name": n, "role": role, "address": address} for n, (role, address) in NODES.items()],
+            "nodes": [{"name": name, "role": role, "address": address} for name, (role, address) in NODES.items()],
         }
+        if self.certificates:
+            raw["tls"] = self.certificates.metadata()
+        return raw
 
     def start(self) -> None:
         """Start routers and brokers."""
@@ -100,22 +101,26 @@ class Cloud:
 
     def end(self) -> None:
         """End all of it."""
-        self.supervisor.end(*(r.process for r in self.mesh.routers if r.process), grace=2)
+        self.supervisor.end(*(router.process for router in self.mesh.routers if router.process), grace=2)
         self.cluster.end()
 
     def wait(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Wait until every router and every broker is there and knows the others."""
+        """Wait until every router and every broker runs and is connected to the others."""
         processes.wait_until("all routers and brokers are well", self.is_well, seconds, interval=0.3)
 
     def is_well(self) -> bool:
-        """Return whether every router and every broker is there and knows the others."""
-        with contextlib.suppress(agent_errors.Unreachable, errors.TestbedError, OSError):
-            interiors = {r.host.name for r in self.mesh.interiors}
-            return all(
-                router.peers() == interiors - {name} if name in interiors else router.has_uplink()
-                for name, router in self.routers.items()
-            ) and all(_is_member(broker, len(self.brokers)) for broker in self.brokers.values())
+        """Return whether every router and every broker runs and is connected to the others."""
+        with contextlib.suppress(om_agent.errors.Unreachable, errors.TestbedError, OSError):
+            routers_joined = all(self._has_joined(router) for router in self.routers.values())
+            count = len(self.brokers)
+            return routers_joined and all(_is_member(broker, count) for broker in self.brokers.values())
         return False
+
+    def _has_joined(self, router: routers.Router) -> bool:
+        """Return whether an interior router reaches all others, or an edge router one of them."""
+        interiors = {interior.host.name for interior in self.mesh.interiors}
+        name = router.host.name
+        return router.peers() == interiors - {name} if name in interiors else router.has_uplink()
 
     def kill_broker(self, name: str) -> None:
         """End a broker as a crash does."""
@@ -125,7 +130,7 @@ class Cloud:
             self.supervisor.end(process, grace=0)
 
     def starved(self) -> int:
-        """Return how often an interior router gave up an edge whose heartbeat was late by two seconds."""
+        """Return how often an interior router dropped an edge router whose heartbeat was two seconds late."""
         logs = self.supervisor.logs.glob("router-*.log")
         return sum(log.read_text(errors="replace").count("Lost heartbeat") for log in logs)
 
@@ -147,7 +152,7 @@ class Cloud:
 
 
 class Certificates:
-    """An authority, a certificate of all nodes, and one like it that has expired."""
+    """An authority, a certificate for all nodes, and an expired one like it."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         directory.mkdir(mode=0o700)
@@ -176,7 +181,7 @@ class Certificates:
 
 
 def fill(path: pathlib.Path, leave: int) -> pathlib.Path:
-    """Write a file until only ``leave`` bytes are free; returns the file."""
+    """Write a file until only ``leave`` bytes are free. Return its path."""
     filler = path / "filler"
     count = shutil.disk_usage(path).free - leave
     with filler.open("wb") as sink:
@@ -189,7 +194,6 @@ def _is_member(broker: rabbitmq.Node, count: int) -> bool:
     """Return whether a broker serves clients and is connected to all others."""
     if not sockets.is_open((broker.host.node.address, model.RABBIT_PORT)):
         return False
-    scraped = broker.scrape()
-    return len(scraped.get("erlang_vm_dist_node_state", {})) >= count - 1 and all(
-        state == 3 for state in scraped["erlang_vm_dist_node_state"].values()
-    )
+    states = broker.scrape().get("erlang_vm_dist_node_state", {})
+    up = [state == 3 for state in states.values()]
+    return len(up) >= count - 1 and all(up)

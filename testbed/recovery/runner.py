@@ -1,4 +1,4 @@
-"""Runs cases: load, failure, and the time until everything is as before."""
+"""Run cases: load, failure, and the time until everything works again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 
 from om_agent import model
 
+import testbed.recovery.cloud
 from testbed import processes
 from testbed.recovery import cases, network, traffic
-from testbed.recovery import cloud as clouds
 
 BACKENDS = (cases.AMQP, cases.RABBIT)
 _BEFORE_SECONDS = 3.0
@@ -24,9 +24,9 @@ _LONGEST_SECONDS = 240.0
 class Row:
     """One line of the table.
 
-    :param lasted: seconds from the failure until it was undone.
-    :param well: seconds from then until every router and broker knew all others.
-    :param starved: how often this machine was too busy for an interior router to keep an edge router.
+    :param lasted: seconds from the failure until its cause was removed.
+    :param well: seconds from then until every router and broker was connected to all others.
+    :param starved: how often an interior router dropped an edge router because this machine was too busy.
     """
 
     case: str
@@ -48,11 +48,11 @@ def run(
     show: collections.abc.Callable[[Row], None],
     driver: str = "amqp",
 ) -> list[Row]:
-    """Run the cases on an overcloud for each of what may carry RPC.
+    """Run the cases on an overcloud for each backend of RPC.
 
     :param driver: the scheme of services' URLs, see `testbed.recovery.cloud.Cloud`.
     """
-    addresses = {name: address for name, (_, address) in clouds.NODES.items()}
+    addresses = {name: address for name, (_, address) in testbed.recovery.cloud.NODES.items()}
     network.resolve(addresses, directory / "hosts")
     net = network.Network(addresses)
     rows = []
@@ -61,7 +61,7 @@ def run(
         if not here:
             continue
         where = directory / (backend.value + ("-tls" if tls else ""))
-        cloud = clouds.Cloud(supervisor, where, net, backend, engine, tls, driver)
+        cloud = testbed.recovery.cloud.Cloud(supervisor, where, net, backend, engine, tls, driver)
         cloud.start()
         for case in here:
             rows.append(one(cloud, case))
@@ -70,12 +70,13 @@ def run(
     return rows
 
 
-def one(cloud: clouds.Cloud, case: cases.Case) -> Row:
-    """Run one case; the services are new each time, the routers and brokers stay."""
-    cloud.remark, starved = "", cloud.starved()
+def one(cloud: testbed.recovery.cloud.Cloud, case: cases.Case) -> Row:
+    """Run one case with new services, on the routers and brokers that already run."""
+    cloud.remark = ""
+    starved = cloud.starved()
     cloud.load = load = traffic.Traffic(cloud.supervisor, cloud.hosts)
     try:
-        time.sleep(2.0)  # for all routers to know of the servers
+        time.sleep(2.0)  # until all routers know the servers
         load.warm_up()
         load.begin(_LONGEST_SECONDS)
         time.sleep(_BEFORE_SECONDS)
@@ -96,7 +97,7 @@ def one(cloud: clouds.Cloud, case: cases.Case) -> Row:
 
 
 def _drive(steps: cases.Steps) -> float:
-    """Do the steps; returns when the failure came."""
+    """Run the steps of a case. Return the time of the failure."""
     failure = time.monotonic()
     for pause in steps:
         if pause == cases.NOW:

@@ -1,4 +1,4 @@
-"""RPC and notifications all the while: what was sent, what became of it, and for how long it was disturbed."""
+"""The load during a failure, RPC and notifications: what was sent, its outcome, and how long it was disturbed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import time
 from testbed import overcloud, processes, workers
 
 CALL_SECONDS = 10.0
-SLOW_SECONDS = 1.0  # a call that takes longer is one that the failure disturbed
+SLOW_SECONDS = 1.0  # a call that takes longer counts as disturbed by the failure
 _INTERVAL = 0.25
 _SETTLE_SECONDS = 5.0  # without a change
 _ON_CONTROLLER = ("call", "call", "cast", "fanout", "notify")
-_ON_COMPUTE = ("call", "call", "cast", "notify")  # no fanout to where it comes from: see doc/recovery.rst
+_ON_COMPUTE = ("call", "call", "cast", "notify")  # without fanouts to its own node: see doc/recovery.rst
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of everything.
+    """The outcome of all messages.
 
-    :param gap: the longest time that any client was without a good call.
-    :param disturbed: from the failure until the last call ended that failed or was slow; 0 when there was none.
-    :param acknowledged: by kind, how many were sent and not refused.
-    :param refused: by kind, how many sends raised an error.
-    :param lost: by kind, how many of those acknowledged never arrived; a fanout counts once per server.
-    :param lost_at: by kind, how many seconds after the failure these were sent.
+    :param gap: the longest time that any client had no successful call.
+    :param disturbed: seconds from the failure to the end of the last failed or slow call; 0 without such a call.
+    :param acknowledged: by kind, the number of messages sent without an error.
+    :param refused: by kind, the number of messages whose sending raised an error.
+    :param lost: by kind, the number of acknowledged messages that never arrived; a fanout counts once per server.
+    :param lost_at: by kind, how many seconds after the failure the lost messages were sent.
     """
 
     ok: int
@@ -41,7 +41,7 @@ class Outcome:
 
 
 class Traffic:
-    """Servers on both computes and a controller, clients on two controllers and a compute, one listener."""
+    """Servers on both computes, clients on two controllers and a compute, one listener."""
 
     def __init__(self, supervisor: processes.Supervisor, hosts: collections.abc.Mapping[str, overcloud.Host]) -> None:
         self.servers = [workers.Server(supervisor, hosts[name], "nova", "compute") for name in ("cmp-1", "cmp-2")]
@@ -60,69 +60,82 @@ class Traffic:
             client.begin(kinds, 1_000_000, seconds, self.servers[0], interval=_INTERVAL, timeout=CALL_SECONDS)
 
     def warm_up(self) -> None:
-        """Send until every kind works for every client, so that links and queues are there."""
+        """Send until every kind works for every client, so that all links and queues exist."""
         for _ in range(10):
             self.begin(2.0)
             if not any(sent.error for client in self.clients for sent in client.result()):
                 return
 
     def result(self, failure: float) -> Outcome:
-        """End what was begun, and tell what became of it.
+        """Stop sending, and return the outcome of all messages.
 
-        :param failure: when that was.
+        :param failure: when the failure came.
         """
         for client in self.clients:
             client.enough()
-        sent = [client.result() for client in self.clients]
-        everything = [one for by_client in sent for one in by_client]
-        calls = [one for one in everything if one.kind == "call"]
-        others = [one for one in everything if one.kind != "call"]
-        bad = [one for one in calls if one.error or one.seconds > SLOW_SECONDS]
-        lost = self._lost({one.ident for one in others if not one.error})
-        begun = {one.ident: one.begun for one in others}
+        by_client = [client.result() for client in self.clients]
+        sent = [message for messages in by_client for message in messages]
+        calls = [message for message in sent if message.kind == "call"]
+        good_calls = [call for call in calls if not call.error]
+        disturbed = [call.done for call in calls if call.error or call.seconds > SLOW_SECONDS]
+        others = [message for message in sent if message.kind != "call"]
+        acknowledged = [message for message in others if not message.error]
+        begun = {message.ident: message.begun for message in acknowledged}
+        lost = self._lost(begun.keys())
+        lost_at = {}
+        for kind, idents in lost.items():
+            lost_at[kind] = sorted(round(begun[ident] - failure, 2) for ident in idents)
         return Outcome(
-            ok=sum(not one.error for one in calls),
-            failed=sum(bool(one.error) for one in calls),
-            gap=max(self._gap(by_client) for by_client in sent),
-            disturbed=max([one.done - failure for one in bad], default=0.0),
-            acknowledged=_count(one.kind for one in others if not one.error),
-            refused=_count(one.kind for one in others if one.error),
+            ok=len(good_calls),
+            failed=len(calls) - len(good_calls),
+            gap=max(self._gap(messages) for messages in by_client),
+            disturbed=max(disturbed) - failure if disturbed else 0.0,
+            acknowledged=_count(message.kind for message in acknowledged),
+            refused=_count(message.kind for message in others if message.error),
             lost={kind: len(idents) for kind, idents in lost.items()},
-            lost_at={
-                kind: sorted(round(begun[ident] - failure, 2) for ident in idents) for kind, idents in lost.items()
-            },
-            errors=_count(f"{one.kind}: {one.error}" for one in everything if one.error),
+            lost_at=lost_at,
+            errors=_count(f"{message.kind}: {message.error}" for message in sent if message.error),
         )
 
     def _gap(self, sent: list[workers.Sent]) -> float:
-        good = [self._begun, *sorted(one.done for one in sent if one.kind == "call" and not one.error)]
-        return max([later - one for one, later in zip(good, good[1:])], default=time.monotonic() - self._begun)
+        """Return the longest time without a successful call."""
+        answered = [message.done for message in sent if message.kind == "call" and not message.error]
+        if not answered:
+            return time.monotonic() - self._begun
+        times = [self._begun, *sorted(answered)]
+        return max(later - earlier for earlier, later in zip(times, times[1:]))
 
-    def _lost(self, acknowledged: set[str]) -> dict[str, list[str]]:
-        """Wait until nothing is missing, or no more arrives."""
-        missing, changed = self._missing(acknowledged), time.monotonic()
+    def _lost(self, acknowledged: collections.abc.Collection[str]) -> dict[str, list[str]]:
+        """Wait until no message is missing or no more arrive. Return the missing ones by kind."""
+        missing = self._missing(acknowledged)
+        changed = time.monotonic()
         while any(missing.values()) and time.monotonic() < changed + _SETTLE_SECONDS:
             time.sleep(0.5)
-            before, missing = missing, self._missing(acknowledged)
-            changed = changed if missing == before else time.monotonic()
+            before = missing
+            missing = self._missing(acknowledged)
+            if missing != before:
+                changed = time.monotonic()
         return missing
 
-    def _missing(self, acknowledged: set[str]) -> dict[str, list[str]]:
+    def _missing(self, acknowledged: collections.abc.Iterable[str]) -> dict[str, list[str]]:
         wanted: dict[str, set[str]] = {kind: set() for kind in ("cast", "fanout", "notify")}
         for ident in acknowledged:
             wanted[ident.split(".")[2]].add(ident)
         casts = [server.got("cast").seconds.keys() for server in self.servers]
-        fanouts = [server.got("fanout").seconds.keys() for server in self.servers]
+        missing_fanouts: list[str] = []
+        for server in self.servers:
+            missing_fanouts += wanted["fanout"] - server.got("fanout").seconds.keys()
         return {
             "cast": sorted(wanted["cast"].difference(*casts)),
-            "fanout": sorted(ident for got in fanouts for ident in wanted["fanout"] - got),
+            "fanout": sorted(missing_fanouts),
             "notify": sorted(wanted["notify"] - self.listener.got().seconds.keys()),
         }
 
     def end(self) -> None:
         """End the services."""
-        self._supervisor.end(*(w.process for w in (*self.servers, *self.clients, self.listener)), grace=3)
+        services = (*self.servers, *self.clients, self.listener)
+        self._supervisor.end(*(worker.process for worker in services), grace=3)
 
 
-def _count(found: collections.abc.Iterable[str]) -> dict[str, int]:
-    return dict(sorted(collections.Counter(found).items()))
+def _count(words: collections.abc.Iterable[str]) -> dict[str, int]:
+    return dict(sorted(collections.Counter(words).items()))

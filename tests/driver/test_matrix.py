@@ -75,7 +75,7 @@ def output(python: str, *arguments: str | pathlib.Path, **variables: str) -> str
     """What a program of an environment prints; it must succeed."""
     done = run(python, "-W", "ignore", *arguments, **variables)
     assert done.returncode == 0, done.stderr
-    assert "ended by a defect" not in done.stderr  # what the driver logs when its thread meets an unknown error
+    assert "the driver has a defect" not in done.stderr  # what the driver logs when its thread meets an unknown error
     return done.stdout
 
 

@@ -298,7 +298,7 @@ def test_a_router_that_is_none(demo: Start, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"notify": {"scheme": "amqp", "port": 31459}}, "The demo wants rpc.scheme amqp and notify.scheme rabbit"),
+        ({"notify": {"scheme": "amqp", "port": 31459}}, "The demo needs rpc.scheme amqp and notify.scheme rabbit"),
         ({"rpc": {"scheme": "pigeon"}}, "om-agent validate refused the metadata"),
     ],
 )

@@ -52,6 +52,6 @@ def test_a_late_client_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_client_that_stays_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(errors.TestbedError, match="the clients on b had no good call any more") as raised:
+    with pytest.raises(errors.TestbedError, match="The clients on b had no successful call") as raised:
         restart(monkeypatch, Client("a", True), Client("b", False, False))
     assert "om-agent resync said: ctl: nothing to do" in str(raised.value.detail)
