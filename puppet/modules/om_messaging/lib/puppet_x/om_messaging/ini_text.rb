@@ -8,7 +8,7 @@ module PuppetX::OmMessaging; end
 # Two programs read such files. oslo.config reads those of style `oslo`: only a blank or a tab at the start of a line
 # continues a value, and section names have no case but for DEFAULT. PasteDeploy reads those of style `paste` with
 # Python's ConfigParser: a line continues a value when it is indented further than the key, blank lines and comments may
-# stand between, and a section or a key may be indented. om_agent/ini.py does the same; a test holds the two together.
+# stand between, and a section or a key may be indented. om_agent/ini does the same; a test holds the two together.
 #
 # Lines are kept as bytes, so any encoding and any line end survive. Whether the last line ends with a newline is a
 # property of the file that no change alters. Puppet's own IniFile cannot be used: it leaves blank lines and empty
