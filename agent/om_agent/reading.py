@@ -102,3 +102,9 @@ def normal(path: str) -> str:
 def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
     """Return the place below ``root`` of a path that a file names."""
     return root / normal(path).lstrip("/")
+
+
+def rows(path: pathlib.Path, root: pathlib.Path) -> list[tuple[int, str]]:
+    """Return the lines of a file below ``root`` with their numbers; none when it cannot be read."""
+    found = text(path, root, UNIT_LIMIT)
+    return list(enumerate(found.split("\n"), 1)) if found else []

@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from om_agent import ini
+from om_agent.ini import editor, syntax
 
 from tests.support import helpers
 
@@ -150,7 +151,7 @@ def test_after_an_edit_the_reader_finds_ours_and_everything_else_unchanged(
     hypothesis.assume(before is not None and ini.fault(text, style) is None)
     assert before is not None
     if style == ini.PASTE:  # the agent edits no file without the section
-        hypothesis.assume("filter:ceilometer" in {line.name for line in ini.lines(text, style)})
+        hypothesis.assume("filter:ceilometer" in {line.name for line in syntax.lines(text, style)})
     wanted = [(*key, value) for key, value in zip(EDITS[style], values)]
     result = ini.edit(text, wanted, style)
     after = theirs(result)
@@ -267,7 +268,7 @@ def corpus() -> list[Case]:
         wanted = 400
         while wanted:
             text = "\n".join(chance.choices(rows, k=chance.randrange(12)))
-            edited = style == ini.OSLO or "filter:ceilometer" in {line.name for line in ini.lines(text, style)}
+            edited = style == ini.OSLO or "filter:ceilometer" in {line.name for line in syntax.lines(text, style)}
             if edited and reader(text) is not None and ini.fault(text, style) is None:
                 values: list[str | None] = [*VALUES, None]
                 edits = [(*key, chance.choice(values)) for key in keys]
@@ -346,27 +347,27 @@ def test_an_edit_knows_all_lines_after_each_change(
     rows: list[str], edits: list[tuple[str, str, str | None]], odd: str
 ) -> None:
     """It looks at those alone that changed: what it knows is what a look at the whole text shows."""
-    editor = ini._Editor("\n".join((f"{odd}{rows[0]}", *rows[1:]) if rows else ()), ini.OSLO, ["new", "x"])
+    edited = editor.Editor("\n".join((f"{odd}{rows[0]}", *rows[1:]) if rows else ()), ini.OSLO, ["new", "x"])
     for section, key, value in edits:
         if value is None:
-            editor.remove(section, key)
+            edited.remove(section, key)
         else:
-            editor.set(section, key, value)
-        assert tuple(editor.lines) == ini.lines("\n".join(editor.rows))
-        assert editor.heads == [i for i, line in enumerate(editor.lines) if line.kind == ini.HEADER]
+            edited.set(section, key, value)
+        assert tuple(edited.lines) == syntax.lines("\n".join(edited.rows))
+        assert edited.heads == [i for i, line in enumerate(edited.lines) if line.kind == syntax.HEADER]
 
 
 def test_a_large_file_is_looked_at_a_few_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent parses a large file a few times, not once for each key."""
     looked = 0
-    row = ini._oslo_line
+    row = syntax._oslo_line
 
-    def count(*given: typing.Any) -> ini.Line:
+    def count(*given: typing.Any) -> syntax.Line:
         nonlocal looked
         looked += 1
         return row(*given)
 
-    monkeypatch.setattr(ini, "_oslo_line", count)
+    monkeypatch.setattr(syntax, "_oslo_line", count)
     text = "[DEFAULT]\n" + "".join(f"key{i} = value\n" for i in range(20_000)) + "[s]\nold = 1\n"
     wanted = [("DEFAULT", f"new{i}", "1") for i in range(40)] + [("s", "old", None), ("t", "k", "v")]
     assert ini.fault(text) is None

@@ -9,7 +9,7 @@ module PuppetX::OmMessaging; end
 # Two programs read such files. oslo.config reads those of style `oslo`: only a line that starts with a space or a tab
 # continues a value, and section names are case-insensitive except DEFAULT. PasteDeploy reads those of style `paste`
 # with Python's ConfigParser: a line continues a value when its indent is deeper than that of the key, blank lines and
-# comments may come between, and a section or a key may be indented. om_agent/ini.py does the same; a test compares the
+# comments may come between, and a section or a key may be indented. om_agent/ini does the same; a test compares the
 # two.
 #
 # Lines are kept as bytes, so that any encoding and any line end survive. No change adds or removes the newline at the
