@@ -108,7 +108,7 @@ def parse_deployment(data: bytes) -> dict[str, object]:
             raise refuse("deployment-not-json") from None
         if not isinstance(found, dict):
             raise refuse("not-a-deployment", type="list" if isinstance(found, list) else "single value")
-    # Once more, as all metadata is read: no key twice, not too deep.
+    # Read it again as all metadata is read, which refuses a repeated key and too many levels.
     return typing.cast("dict[str, object]", metadata_files.parse_text(data, "deployment"))
 
 
@@ -161,7 +161,7 @@ _CLIENT_ROLE = (
 
 
 def from_hiera(data: dict[str, object], hostname: str, asked: str = "") -> dict[str, object]:
-    """Return tripleo's hiera contract in the project's own words.
+    """Return metadata in the project's own form from tripleo's hiera keys.
 
     ``oslo_messaging_{rpc,notify}_{scheme,user_name,password,use_ssl,port,node_names}`` are what puppet-tripleo reads
     (manifests/profile/base/*.pp). ``node_names`` hold only the nodes that carry the backend, so the local node joins
@@ -219,10 +219,10 @@ def _hiera_nodes(names: object, ips: object) -> list[dict[str, object]]:
 
 
 def _join(nodes: dict[str, dict[str, object]], more: list[dict[str, object]], path: str) -> None:
-    """Add the nodes of one more service. One that is known keeps its address, as another network may have another.
+    """Add the nodes of one more service. A known node keeps its address, since each network has its own.
 
-    :raises om_agent.errors.InvalidInput: when a node has here the address that another one has there: lists of one
-        order are what tripleo makes.
+    :raises om_agent.errors.InvalidInput: when a node has the address of another node: tripleo lists names and addresses
+        in the same order, so one of the lists is wrong.
     """
     owners = {fields.host_key(str(node["address"])): key for key, node in nodes.items()}
     problems = []
@@ -230,25 +230,27 @@ def _join(nodes: dict[str, dict[str, object]], more: list[dict[str, object]], pa
         key = fields.host_key(str(node["name"]))
         owner = owners.get(fields.host_key(str(node["address"])), key)
         if key in nodes and owner != key:
-            told = {
+            names = {
                 "name": errors.quoted(node["address"]),
                 "first": f"the address of {errors.quoted(nodes[owner]['name'])}",
             }
-            problems.append(kinds.problem(f"{path}[{i}]", "crossed-node", **told))
+            problems.append(kinds.problem(f"{path}[{i}]", "crossed-node", **names))
         nodes.setdefault(key, node)
     if problems:
         raise errors.InvalidInput(problems)
 
 
-def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, told: object) -> object:
-    """Return the local node's name: the one that somebody gave, else the one that ``nodes`` have for this host, which
-    has another domain in each network, else the host's own.
+def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, named: object) -> object:
+    """Return the local node's name.
+
+    It is the name that somebody gave, else the name that ``nodes`` have for this host, whose domain differs from
+    network to network, else the host's own name.
 
     :param nodes: by `fields.host_key` of their names.
     :raises om_agent.errors.InvalidInput: when several may be meant.
     """
-    if told is not None and told != "":
-        return told
+    if named is not None and named != "":
+        return named
     alike = [key for key in nodes if fields.first_label(key) == fields.first_label(hostname)]
     if fields.host_key(hostname) in nodes:
         alike = [fields.host_key(hostname)]
@@ -259,8 +261,10 @@ def _hiera_local(nodes: dict[str, dict[str, object]], hostname: str, told: objec
 
 
 def _may_join(nodes: dict[str, dict[str, object]], local: str, hostname: str) -> bool:
-    """Return whether ``local`` is this host's own name, so that it may be a client: a name that somebody mistyped may
-    not, nor half of the name of a node."""
+    """Return whether ``local`` may join as a client: only this host's own name may.
+
+    A mistyped name may not, nor a name that begins like the name of a node.
+    """
     short = fields.first_label(local)
     own = fields.host_key(local) in (fields.host_key(hostname), fields.first_label(hostname))
     return own and all(fields.first_label(key) != short for key in nodes)
@@ -279,8 +283,8 @@ def _place_nodes(nodes: dict[str, dict[str, object]], sites: object) -> None:
     for name in sites:
         first = by_key.setdefault(fields.host_key(str(name)), name)
         if first != name and sites[first] != sites[name]:
-            told = {"name": errors.quoted(name), "first": errors.quoted(first)}
-            raise errors.InvalidInput([kinds.problem(_HIERA_SITES, "same-name", **told)])
+            names = {"name": errors.quoted(name), "first": errors.quoted(first)}
+            raise errors.InvalidInput([kinds.problem(_HIERA_SITES, "same-name", **names)])
     for key, node in nodes.items():
         found = by_key.get(key, by_key.get(fields.first_label(key)))
         if found is not None and sites[found] is not None:

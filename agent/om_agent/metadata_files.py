@@ -20,7 +20,7 @@ _MAX_DEPTH = 60
 _MAX_MIB = 64
 _MAX_DIGITS = 640  # Python converts at least so many (sys.int_info.str_digits_check_threshold)
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-# What YAML 1.1 takes for a number and no person does: 05672 is octal, 22:22 has the base 60.
+# Texts that YAML 1.1 reads as numbers and people do not: 05672 is octal, 22:22 has the base 60.
 _YAML_11_NUMBER = re.compile(r"[-+]?(0[0-9_]|0b|.*[_:])")
 _LOCATION = re.compile(r"line (\d+), column (\d+)")
 
@@ -51,7 +51,7 @@ def from_list_file(root: pathlib.Path) -> tuple[str, ...] | None:
 def read_file(path: str) -> object:
     """Return what a JSON or YAML file holds.
 
-    :raises om_agent.errors.InvalidInput: when it cannot be read, is neither, or says a key twice.
+    :raises om_agent.errors.InvalidInput: when it cannot be read, is neither JSON nor YAML, or repeats a key.
     """
     try:
         return parse_text(reading.content(path, _MAX_MIB * reading.MIB, handed=True), path)
@@ -89,7 +89,7 @@ def _values(value: object) -> typing.Iterable[object]:
 
 
 def _shallow(value: object, path: str) -> object:
-    """Return ``value``, unless what walks through it might come to the end of Python's stack."""
+    """Return ``value``; refuse it when it is nested so deeply that walking through it could exhaust Python's stack."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         level = [inner for outer in level for inner in _values(outer)]
@@ -99,8 +99,10 @@ def _shallow(value: object, path: str) -> object:
 
 
 def _integer(text: str) -> int | float:
-    """Return a whole number; one of more digits than Python may convert is as infinite as ``1e999``, and as little
-    wanted where this project looks: `om_agent.fields` then names the key."""
+    """Return a whole number; one with more digits than Python converts becomes infinite, as ``1e999`` does.
+
+    No key takes such a number, and `om_agent.parse` then names the key.
+    """
     return int(text) if len(text) <= _MAX_DIGITS else float(text)
 
 
@@ -114,7 +116,7 @@ def _unique(pairs: list[tuple[str, object]], path: str) -> dict[str, object]:
 
 
 def _parse_yaml(text: str, path: str) -> object:
-    import yaml  # JSON is what a node gets; people's YAML may cost its import
+    import yaml  # imported here: a node gets JSON, and only people write YAML
 
     def refuse(code: str, mark: typing.Any) -> errors.InvalidInput:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -123,7 +125,7 @@ def _parse_yaml(text: str, path: str) -> object:
     base: typing.Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, four times as fast
 
     class Loader(base):  # type: ignore[misc]
-        """A safe loader that refuses a key said twice and a number or date that is none."""
+        """A safe loader that refuses a repeated key, and a number or date that cannot be read."""
 
         def construct_object(self, node: typing.Any, deep: bool = False) -> object:
             if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _YAML_11_NUMBER.match(node.value):
@@ -150,8 +152,8 @@ def _parse_yaml(text: str, path: str) -> object:
     try:
         depth = 0
         for event in yaml.parse(text, Loader=base):
-            # Seen to before nodes are made of the events: a few lines of aliases can grow to gigabytes, and libyaml's
-            # composer comes to the end of the stack without Python's noticing.
+            # Checked before nodes are made of the events: a few lines of aliases can grow to gigabytes, and libyaml's
+            # composer overflows the stack without an exception.
             if isinstance(event, yaml.AliasEvent):
                 raise refuse("yaml-alias", event.start_mark)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

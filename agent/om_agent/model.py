@@ -165,7 +165,7 @@ class Backend:
     :param nodes: names of the nodes that run it; empty for an external one.
     :param password: '' with `Mechanism.EXTERNAL`.
     :param client_files: paths of certificate and key that services log in with; empty unless they do.
-    :param also_accept: who may log in beside the user of the transport URL, while passwords are changed.
+    :param also_accept: other users that may log in while the password is changed.
     """
 
     half: str
@@ -275,9 +275,8 @@ class Tls:
         return bool(self.ca_file or self.ca)
 
 
-@dataclasses.dataclass(frozen=True)
-class Oslo:
-    """What the services' oslo.messaging is told beside the URLs; seconds."""
+class Oslo(typing.NamedTuple):
+    """Settings of the services' oslo.messaging other than the URLs; times are in seconds."""
 
     notification_driver: str
     delivery: Delivery
@@ -334,7 +333,7 @@ def derive(secret: Secret, purpose: str) -> str:
 
 
 def site_name(site: str) -> str:
-    """Return how people are told of a site."""
+    """Return a site as a message names it."""
     return errors.quoted(site) if site else "the nodes without a site"
 
 
@@ -354,7 +353,7 @@ def sockets(d: Deployment, name: str) -> tuple[tuple[int, str], ...]:
     if rabbit:
         found.append((d.broker.dist_port, "broker.dist_port"))
         found.append((d.broker.metrics_port, "broker.metrics_port"))
-        found.insert(0, (EPMD_PORT, "Erlang's port mapper"))  # first: a collision is told at the key of the other one
+        found.insert(0, (EPMD_PORT, "Erlang's port mapper"))  # first: a collision is reported at the other port's key
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""What is well-formed and yet cannot work, and what works and yet should be known: checks across fields; pure."""
+"""Checks across keys: values that cannot work together, and values that work but deserve a warning. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import typing
 from om_agent import errors, fields, kinds, model
 
 # IPv4 addresses that are no single host's: unspecified, link-local, multicast, broadcast.
-_NOBODY = re.compile(r"0\.0\.0\.0\Z|169\.254\.|2(?:2[4-9]|3[0-9])\.|255\.255\.255\.255\Z")
-_EVERYBODY = "*"  # among a policy's users, where one who logs in by certificate has no realm behind his name
+_NO_SINGLE_HOST = re.compile(r"0\.0\.0\.0\Z|169\.254\.|2(?:2[4-9]|3[0-9])\.|255\.255\.255\.255\Z")
+# In a router's policy this user means everybody. A user that logs in by certificate has no realm after the name.
+_EVERYBODY = "*"
 
 
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """What the metadata itself says of where routers are, for sentences about it.
+class Given(typing.NamedTuple):
+    """What the metadata itself says, where the deployment no longer shows it.
 
-    :param roles: ``router.roles``, with nothing added.
-    :param nodes: with what their routers would be for if no half had a key ``nodes``.
-    :param named: the halves that have one.
-    :param mirrored: whether ``broker.mirrored_queues`` is, the old name of ``broker.queues``.
+    :param roles: ``router.roles``, without the default.
+    :param nodes: the nodes, with the routers that they would have if no half had a key ``nodes``.
+    :param named: the halves that have a key ``nodes``.
     :param cookie: whether ``broker.erlang_cookie`` is given; it is made from ``rpc.password`` otherwise.
+    :param mirrored: whether ``broker.mirrored_queues`` is given, the old name of ``broker.queues``.
     """
 
     roles: dict[str, model.RouterMode]
@@ -33,31 +33,31 @@ class Given:
 
 
 def _check_addresses(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Addresses that no node can have for itself, where clients or routers would connect to them."""
+    """Refuse addresses that no single host can have, since clients or routers would connect to them."""
     for i, node in enumerate(d.nodes):
         for key in ("address",) if node.host == node.address else ("address", "host"):
-            if _is_nobodys(getattr(node, key)):
+            if _is_no_single_host(getattr(node, key)):
                 yield kinds.problem(f"nodes[{i}].{key}", "no-own-address")
     for b in d.halves:
         if b.external:
             for i, host in enumerate(b.hosts):
-                if _is_nobodys(host):
+                if _is_no_single_host(host):
                     yield kinds.problem(f"{b.half}.hosts[{i}]", "no-own-address")
 
 
-def _is_nobodys(host: str) -> bool:
+def _is_no_single_host(host: str) -> bool:
     if not fields.is_address(host):
         return False
     if ":" not in host:
-        return bool(_NOBODY.match(host))
+        return bool(_NO_SINGLE_HOST.match(host))
     ip = ipaddress.IPv6Address(host)
     if ip.ipv4_mapped:
-        return bool(_NOBODY.match(str(ip.ipv4_mapped)))
+        return bool(_NO_SINGLE_HOST.match(str(ip.ipv4_mapped)))
     return ip.is_unspecified or ip.is_multicast or ip.is_link_local
 
 
 def problems(d: model.Deployment, given: Given, services: typing.Collection[str]) -> typing.Iterator[errors.Problem]:
-    """Yield what is well-formed and yet cannot work."""
+    """Yield a problem for each value that is good by itself and cannot work with the others."""
     yield from _check_addresses(d)
     for i, name in enumerate(d.services or ()):
         if services and name not in services:
@@ -81,7 +81,7 @@ def problems(d: model.Deployment, given: Given, services: typing.Collection[str]
 
 
 def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Two halves of one scheme share one router mesh or broker cluster, or are two separate clusters."""
+    """Check that two halves of one scheme share one router mesh or broker cluster, or use two separate clusters."""
     rpc, notify = d.rpc, d.notify
     if rpc.scheme is not notify.scheme:
         return
@@ -105,7 +105,7 @@ def _check_sharing(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _check_logins(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """What carries both halves is told one way to log in: a service's file has one section for each driver."""
+    """Check that two halves of one scheme log in the same way: a service's file has one section for each driver."""
     rpc, notify = d.rpc, d.notify
     if rpc.scheme is notify.scheme:
         if rpc.mechanism is not notify.mechanism:
@@ -148,11 +148,11 @@ def _check_tls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _check_distribution(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Erlang verifies that the host of a node's name is in its certificate, as a name."""
+    """Check the names of brokers: Erlang verifies that the certificate has the host of a node's name as a DNS name."""
     brokers = _brokers(d)
     if not d.broker.distribution_tls or not brokers:
         return
-    if not d.broker.tls and not (d.tls.has_certificate and d.tls.has_ca):  # with it, that is told of for the clients
+    if not d.broker.tls and not (d.tls.has_certificate and d.tls.has_ca):  # else see `_check_tls`
         yield kinds.problem("broker.distribution_tls", "tls-distribution")
     for i, n in enumerate(d.nodes):
         if n.name in brokers and fields.is_address(n.name):
@@ -194,13 +194,15 @@ def _check_interior_count(d: model.Deployment, given: Given) -> typing.Iterator[
 
 
 def _check_families(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Refuse IPv6 addresses beside other hosts where one reader gets both.
+    """Refuse IPv6 addresses next to other hosts where one program reads both.
 
-    A URL of several hosts: with CVE-2025-0938 mended (run with Debian 12's 3.11.2) urllib, which oslo.messaging
-    reads it with, takes what follows the last ``@`` for the one host, and where there are brackets refuses a last host
-    without; so it would depend on the order. A cluster of brokers: Erlang distributes over ``inet_tcp`` or
-    ``inet6_tcp``, not over both. Routers may be mixed: a connector has one host, and so has the URL of a service beside
-    a router of its own.
+    A URL of several hosts: oslo.messaging reads it with urllib. With the fix of CVE-2025-0938 (tried with Debian 12's
+    3.11.2), urllib takes the text after the last ``@`` for a single host. When the URL holds brackets, it refuses a
+    last host without them, so the order of the hosts would matter.
+
+    A cluster of brokers: Erlang distributes over ``inet_tcp`` or ``inet6_tcp``, not over both.
+
+    Routers may be mixed: a connector has one host, and so has the URL of a service on a node with its own router.
     """
     by_name = d.by_name()
     for b in d.halves:
@@ -213,7 +215,7 @@ def _check_families(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _check_rabbit_urls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """oslo.messaging hands a URL on to kombu and encodes too little on the way (impl_rabbit.py, 14.0.3 to 14.9.3)."""
+    """Refuse characters that oslo.messaging does not encode in the URL for kombu (impl_rabbit.py, 14.0.3 to 14.9.3)."""
     for b in d.halves:
         if b.scheme is not model.Scheme.RABBIT:
             continue
@@ -226,7 +228,10 @@ def _check_rabbit_urls(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """A router's policy lists users between commas, and addresses as patterns (policy_local.py, policy.c)."""
+    """Refuse names that mean something else in a router's policy.
+
+    The policy separates users by commas and reads addresses as patterns (policy_local.py, policy.c).
+    """
     for b in d.halves:
         if b.scheme is not model.Scheme.AMQP or b.external:
             continue
@@ -237,18 +242,18 @@ def _check_router_users(d: model.Deployment) -> typing.Iterator[errors.Problem]:
                 yield kinds.problem(f"{path}.username", "router-everybody")
         if set("*#,$ ") & set(b.virtual_host):
             yield kinds.problem(f"{b.half}.virtual_host", "router-vhost")
-    for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*", so "temp/$management" is one too many
+    for i, n in enumerate(d.nodes):  # services may send to any "<router>/temp.*"; "temp/$management" would match
         if n.router is not model.RouterMode.NONE and n.name.rpartition(".")[2].lower() == "temp":
             yield kinds.problem(f"nodes[{i}].name", "router-temp")
 
 
 def _own_accounts(d: model.Deployment) -> tuple[model.Backend, ...]:
-    """Return the halves without one that accepts whom the other one does."""
+    """Return the halves that have accepted users of their own: not ``notify`` when it took those of ``rpc``."""
     return d.halves if d.notify.also_accept is not d.rpc.also_accept else (d.rpc,)
 
 
 def _check_accounts(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
-    """Passwords are changed by way of a second user, and nothing else may change with them."""
+    """Check the other users that may log in while a password is changed; nothing else may change with them."""
     for b in _own_accounts(d):
         if b.also_accept and b.external:
             yield kinds.problem(f"{b.half}.also_accept", "external-accept")
@@ -262,7 +267,7 @@ def _check_accounts(d: model.Deployment, given: Given) -> typing.Iterator[errors
 
 
 def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
-    """Every site that has a router must be reachable from every other over sites that have an interior."""
+    """Check that each site with a router can reach every other one over sites that have an interior router."""
     routers = [n for n in d.nodes if n.router is not model.RouterMode.NONE]
     sites = {n.site for n in routers}
     if "" in sites and len(sites) > 1:
@@ -285,7 +290,7 @@ def _check_sites(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _ways(d: model.Deployment, start: typing.Sequence[str], through: set[str]) -> dict[str, tuple[str, ...]]:
-    """Return the sites that links lead to from ``start`` over sites of ``through``, each with those on the way."""
+    """Return the sites that can be reached from ``start`` over sites of ``through``, each with the sites on the way."""
     ways: dict[str, tuple[str, ...]] = dict.fromkeys(start, ())
     todo = list(start)
     for at in todo:  # grows
@@ -311,7 +316,7 @@ def _check_ports(d: model.Deployment) -> typing.Iterator[errors.Problem]:
 
 
 def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
-    """Yield one node of each kind: those of one kind listen on the same ports."""
+    """Yield one node of each kind; nodes of one kind listen on the same ports."""
     seen = set()
     carrying = [frozenset(b.nodes) for b in d.halves]
     for node in d.nodes:
@@ -322,6 +327,7 @@ def _different_nodes(d: model.Deployment) -> typing.Iterator[str]:
 
 
 def warnings(d: model.Deployment, given: Given) -> typing.Iterator[errors.Problem]:
+    """Yield a warning for each value that works and that operators should know about."""
     yield from _role_findings(d, given)
     if d.notify.scheme is model.Scheme.AMQP:
         yield kinds.problem("notify.scheme", "not-stored")
@@ -355,12 +361,12 @@ def _role_findings(d: model.Deployment, given: Given) -> typing.Iterator[errors.
         if role not in known:
             yield kinds.problem(f"router.roles.{role}", "role-unused", role=errors.quoted(role), known=", ".join(known))
     half = d.routed[0].half if d.routed else ""
-    told = set(given.roles) if half in given.named else set()
+    unreported = set(given.roles) if half in given.named else set()
     for before, after in zip(given.nodes, d.nodes):
-        # What the node itself says of its router cannot differ here: that is an error.
-        if before.role in told and (before.router is model.RouterMode.INTERIOR) != (
+        # A node's own key interior cannot differ here: `om_agent.parse` refuses that.
+        if before.role in unreported and (before.router is model.RouterMode.INTERIOR) != (
             after.router is model.RouterMode.INTERIOR
         ):
-            told.remove(before.role)
+            unreported.remove(before.role)
             text = {"role": errors.quoted(before.role), "name": errors.quoted(before.name)}
             yield kinds.problem(f"router.roles.{before.role}", "roles-overruled", half=half, **text)

@@ -95,7 +95,7 @@ CASES: dict[str, tuple[object, list[tuple[str, str]]]] = {
     "a link that is text": (put(SITES, "sites.links.0", "dc1"), [("sites.links[0]", "wrong-type")]),
     "a link that is null": (put(SITES, "sites.links.-", None), [("sites.links[1].between", "not-two-sites")]),
     "a link with an unknown key for between": (
-        put(SITES, "sites.links.-", {"betwen": ["dc1", "dc2"]}),
+        put(SITES, "sites.links.-", {"ends": ["dc1", "dc2"]}),
         [("sites.links[1]", "unknown-key")],
     ),
     "a link without sites": (put(SITES, "sites.links.-", {"cost": 2}), [("sites.links[1].between", "not-two-sites")]),

@@ -71,7 +71,7 @@ KINDS = {
         "Give such a number, as in 300",
     ),
     "two-deliveries": kind.Kind(
-        "the metadata has this deployment of group om-messaging and a key oslo_messaging beside it, which wins",
+        "the metadata has this deployment of group om-messaging and also a key oslo_messaging, which wins",
         "Keep one of the two: remove the deployment, or what delivers the key",
     ),
     "signal-zaqar": kind.Kind(

@@ -1,4 +1,4 @@
-"""What keys of the metadata can have wrong together, and what should be known of metadata that is good."""
+"""Problems of keys that do not fit together, and warnings about metadata that works."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ KINDS = {
         "{half}.hosts",
     ),
     "interior-differs": kind.Kind(
-        "{name} is told otherwise by {half}.nodes, which names every node with an interior router",
+        "this contradicts {half}.nodes, which names every node with an interior router, for {name}",
         "Take interior off the node, or {half}.nodes off the metadata",
     ),
     "not-a-role": kind.Kind(
@@ -118,7 +118,7 @@ KINDS = {
         reads=kind.CARRIERS,
     ),
     "mixed-families": kind.Kind(
-        "the {half} transport URL would hold IPv6 addresses beside other hosts, and newer Pythons refuse to read it",
+        "the {half} transport URL would hold IPv6 addresses next to other hosts, and newer Pythons refuse to read it",
         "Use IPv6 addresses for all of its hosts, or names or IPv4 addresses for all",
         reads=kind.CARRIERS,
     ),

@@ -103,38 +103,38 @@ class Mapping:
     :ivar sound: whether it is a mapping in which nothing is wrong.
     """
 
+    __slots__ = ("_raw", "_values", "path", "problems", "sound")
+
     def __init__(self, raw: object, keys: Keys, path: str, problems: list[errors.Problem]) -> None:
         self.path = path
         self.problems = problems
-        self._given: set[str] = set()
+        self._raw: dict[object, object] = raw if isinstance(raw, dict) else {}
         self._values: dict[str, typing.Any] = {}
         before = len(problems)
-        if raw is None:
-            raw = {}
-        if not isinstance(raw, dict):
+        is_mapping = raw is None or isinstance(raw, dict)
+        if not is_mapping:
             self.fail("", "wrong-type", found=type_name(raw), wanted="a mapping")
-        self._read(raw if isinstance(raw, dict) else {}, keys, isinstance(raw, dict))
+        self._read(keys, is_mapping)
         self.sound = len(problems) == before
 
-    def _read(self, raw: dict[object, object], keys: Keys, is_mapping: bool) -> None:
+    def _read(self, keys: Keys, is_mapping: bool) -> None:
+        given, values = self._raw, self._values
         for key in keys:
             name = key.name
-            value = raw.get(name)
+            raw = given.get(name)
             # Heat's optional parameters are '' by default.
-            if value is None or value == "":
-                self._values[name] = self._absent(key, is_mapping)
+            if raw is None or raw == "":
+                values[name] = self._absent(key, is_mapping)
                 continue
-            self._given.add(name)
-            found = key.value.read(self, name, value)
+            found = key.value.read(self, name, raw)
             if found is None:
                 found = key.default
             elif key.secret:
                 found = model.Secret(found)
-            self._values[name] = found
-        for other in raw:
-            if other not in self._values:
-                known = ", ".join(sorted(self._values))
-                self.fail("", "unknown-key", key=errors.key_name(other), known=known)
+            values[name] = found
+        for other in given:
+            if other not in values:
+                self.fail("", "unknown-key", key=errors.key_name(other), known=", ".join(sorted(values)))
 
     def _absent(self, key: Key, is_mapping: bool) -> object:
         """Return what is taken in place of a key that is not given."""
@@ -154,7 +154,7 @@ class Mapping:
 
     def has(self, name: str) -> bool:
         """Return whether a key is given; null and '' count as not given."""
-        return name in self._given
+        return self._raw.get(name) not in (None, "")
 
     def at(self, name: str) -> str:
         """Return the path of a key."""
