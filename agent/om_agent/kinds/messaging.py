@@ -1,4 +1,4 @@
-"""What messaging that runs can have wrong, and the next command to run."""
+"""Kinds of findings at running messaging, each with the next command to run."""
 
 from __future__ import annotations
 

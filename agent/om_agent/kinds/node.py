@@ -1,4 +1,4 @@
-"""What the node, its services, its tools and the files there can have wrong."""
+"""Kinds of problems with the node, its services, its tools and its files."""
 
 from __future__ import annotations
 

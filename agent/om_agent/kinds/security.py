@@ -1,4 +1,4 @@
-"""What users, passwords, certificates and TLS can have wrong."""
+"""Kinds of problems with users, passwords, certificates and TLS."""
 
 from __future__ import annotations
 
