@@ -277,5 +277,5 @@ def test_another_engine_has_the_port(node: Node) -> None:
     other = node.machine.metadata(helpers.put(messaging(), "router.engine", "qdrouterd"), "engine.json")
     found = node.verify(metadata=other)
     assert set(found) == {"config-differs", "router-engine"}
-    assert "om-devrouter listens there" in found["router-engine"]
+    assert "listens there, but qdrouterd is configured" in found["router-engine"]
     assert "systemctl restart qdrouterd" in found["router-engine"]

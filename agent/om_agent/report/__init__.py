@@ -146,7 +146,12 @@ def signal(status: int, stdout: str, stderr: str, outputs: typing.Mapping[str, s
     ``problem`` is there only when there is one. As an output with ``error_output: true`` it becomes the stack's reason,
     where ``deploy_stderr`` never appears. Heat also treats a deployment as failed when such an output has any value.
     """
-    answer = {"deploy_stdout": stdout, "deploy_stderr": stderr, "deploy_status_code": status, **outputs}
+    answer: dict[str, str | int] = {
+        "deploy_stdout": stdout,
+        "deploy_stderr": stderr,
+        "deploy_status_code": status,
+        **outputs,
+    }
     if status:
         lines = stderr.splitlines()
         more = f" (and {len(lines) - _REASONS} more: see deploy_stderr)" if len(lines) > _REASONS else ""
