@@ -1,7 +1,7 @@
-"""Whether a server can be run with its certificate: before anything is written, since none of the engines would say.
+"""Check the certificates of servers before anything is written, since neither routers nor RabbitMQ report a bad one.
 
-A router starts with any certificate and turns clients away, RabbitMQ does not start, and either way the reason is in
-a log. What is looked at is what clients look at (RFC 5280 section 6, RFC 6125): key, names, dates, use, authority.
+A router starts with any certificate and then refuses clients; RabbitMQ does not start. In both cases only a log has the
+reason. The checks are those that clients make (RFC 5280 section 6, RFC 6125): key, names, dates, use, authority.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from om_agent.plan import layout
 if typing.TYPE_CHECKING:
     from cryptography import x509
 
-_DEEPEST = 10  # certificates from a server's to its authority's
+_LONGEST_CHAIN = 10  # certificates, from the server's own to that of its authority
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]*)CERTIFICATE-----[^-]+-----END \1CERTIFICATE-----")
 _MOST_NAMES = 4  # in a sentence
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What a server was given, with what is in its files; a text is '' where it is not known.
+    """The certificate, key and CA of a server, as PEM text; '' where the text is not known.
 
-    :param server: where texts come from, for the sentences.
+    :param server: says where the texts come from.
     """
 
     server: layout.Server
@@ -37,10 +37,10 @@ class Given:
     key: model.Secret
 
 
-def check_server(shown: Given, now: datetime.datetime) -> typing.Iterator[errors.Problem]:
-    """Yield what keeps peers from accepting the server's certificate.
+def check_server(given: Given, now: datetime.datetime) -> typing.Iterator[errors.Problem]:
+    """Yield the reasons why peers would not accept the server's certificate.
 
-    :param now: with its time zone.
+    :param now: the time, with its time zone.
     """
     try:
         import cryptography  # noqa: F401
@@ -49,27 +49,27 @@ def check_server(shown: Given, now: datetime.datetime) -> typing.Iterator[errors
         return
     except ImportError as e:
         raise errors.CannotLoad("cryptography", e) from None
-    at = shown.server.certificate.where
-    own = _certificates(shown.certificate) if shown.certificate else ()
-    if shown.certificate and not own:
+    at = given.server.certificate.where
+    own = _certificates(given.certificate) if given.certificate else ()
+    if given.certificate and not own:
         yield kinds.problem(at, "cert-unreadable", what="certificate")
-    authorities = _certificates(shown.ca) if shown.ca else ()
-    if shown.ca and not authorities:
-        yield kinds.problem(shown.server.ca.where, "cert-unreadable", what="CA certificate")
-    if shown.key.reveal():
-        yield from _check_key(shown, own)
+    authorities = _certificates(given.ca) if given.ca else ()
+    if given.ca and not authorities:
+        yield kinds.problem(given.server.ca.where, "cert-unreadable", what="CA certificate")
+    if given.key.reveal():
+        yield from _check_key(given, own)
     if own:
-        yield from _check_names(shown.server, at, own[0])
-        yield from _check_user(shown.server, at, own[0])
-        yield from _check_use(shown.server, at, own[0])
+        yield from _check_names(given.server, at, own[0])
+        yield from _check_user(given.server, at, own[0])
+        yield from _check_use(given.server, at, own[0])
         chain, complete = _chain(own, authorities)
         yield from _check_dates(at, chain, now)
         if authorities and not complete:
-            yield kinds.problem(at, "cert-not-signed", ca=shown.server.ca.where)
+            yield kinds.problem(at, "cert-not-signed", ca=given.server.ca.where)
 
 
 def _certificates(text: str) -> tuple[x509.Certificate, ...]:
-    """Return the certificates of a PEM text, none when one cannot be read."""
+    """Return the certificates in a PEM text; none when one of them cannot be read."""
     from cryptography import x509
 
     try:
@@ -78,22 +78,22 @@ def _certificates(text: str) -> tuple[x509.Certificate, ...]:
         return ()
 
 
-def _check_key(shown: Given, own: tuple[x509.Certificate, ...]) -> typing.Iterator[errors.Problem]:
+def _check_key(given: Given, own: tuple[x509.Certificate, ...]) -> typing.Iterator[errors.Problem]:
     from cryptography import exceptions
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key = serialization.load_pem_private_key(shown.key.reveal().encode(), None)
+        key = serialization.load_pem_private_key(given.key.reveal().encode(), None)
     except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):  # TypeError: it has a password
-        yield kinds.problem(shown.server.key.where, "cert-bad-key")
+        yield kinds.problem(given.server.key.where, "cert-bad-key")
         return
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     if own and key.public_key().public_bytes(*form) != own[0].public_key().public_bytes(*form):
-        yield kinds.problem(shown.server.key.where, "cert-other-key", certificate=shown.server.certificate.where)
+        yield kinds.problem(given.server.key.where, "cert-other-key", certificate=given.server.certificate.where)
 
 
 def names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the names that clients compare with: the common name when there is no DNS name beside it."""
+    """Return the names that clients compare with: the common name counts only when there is no DNS name."""
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
@@ -109,7 +109,7 @@ def names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def matches(name: str, pattern: str, wildcards: bool = True) -> bool:
-    """Return whether a certificate's name ``pattern`` is good for the host ``name`` (RFC 6125 section 6.4)."""
+    """Return whether a certificate with the name ``pattern`` is valid for the host ``name`` (RFC 6125 section 6.4)."""
     if fields.is_address(name) or fields.is_address(pattern):
         both = fields.is_address(name) and fields.is_address(pattern)
         return both and ipaddress.ip_address(name) == ipaddress.ip_address(pattern)
@@ -124,8 +124,8 @@ def _check_names(server: layout.Server, at: str, own: x509.Certificate) -> typin
     found = names(own)
     for name in dict.fromkeys((*server.names, *server.exact)):
         if not any(matches(name, pattern, name not in server.exact) for pattern in found):
-            told = errors.listed([errors.quoted(f) for f in found], _MOST_NAMES) or "nothing"
-            yield kinds.problem(at, "cert-other-host", name=errors.quoted(name), found=told)
+            listed = errors.listed(list(map(errors.quoted, found)), _MOST_NAMES) or "nothing"
+            yield kinds.problem(at, "cert-other-host", name=errors.quoted(name), found=listed)
 
 
 def _check_user(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
@@ -133,8 +133,8 @@ def _check_user(server: layout.Server, at: str, own: x509.Certificate) -> typing
 
     found = [str(a.value) for a in own.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if server.user and found != [server.user]:
-        told = errors.listed([errors.quoted(f) for f in found], _MOST_NAMES) or "nobody"
-        yield kinds.problem(at, "cert-other-user", name=errors.quoted(server.user), found=told)
+        listed = errors.listed(list(map(errors.quoted, found)), _MOST_NAMES) or "nobody"
+        yield kinds.problem(at, "cert-other-user", name=errors.quoted(server.user), found=listed)
 
 
 def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.Iterator[errors.Problem]:
@@ -156,10 +156,12 @@ def _check_use(server: layout.Server, at: str, own: x509.Certificate) -> typing.
 def _chain(
     own: tuple[x509.Certificate, ...], authorities: tuple[x509.Certificate, ...]
 ) -> tuple[list[x509.Certificate], bool]:
-    """Return the certificates from the server's own on, and whether the last one is an authority's that signs itself,
-    which is what OpenSSL asks of one."""
+    """Return the chain of certificates from the server's own, and whether it ends at an authority.
+
+    As OpenSSL requires, such an authority has signed its own certificate.
+    """
     chain = [own[0]]
-    while len(chain) < _DEEPEST:
+    while len(chain) < _LONGEST_CHAIN:
         last = chain[-1]
         if last in authorities and _signed(last, last):
             return chain, True
@@ -172,7 +174,7 @@ def _chain(
 
 
 def _signed(certificate: x509.Certificate, by: x509.Certificate) -> bool:
-    """Return whether a certificate's signature is that of another one's key; of a kind that is not known here, yes."""
+    """Return whether the key of ``by`` has signed a certificate; True for a kind of signature not known here."""
     from cryptography import exceptions
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
@@ -207,7 +209,7 @@ def _check_dates(at: str, chain: list[x509.Certificate], now: datetime.datetime)
 
 
 def _dates(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    if hasattr(certificate, "not_valid_after_utc"):  # from 42 on; the others then warn
+    if hasattr(certificate, "not_valid_after_utc"):  # since cryptography 42, where the older names warn
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
     utc = datetime.timezone.utc
     return certificate.not_valid_before.replace(tzinfo=utc), certificate.not_valid_after.replace(tzinfo=utc)

@@ -1,10 +1,10 @@
-"""The cipher suites of TLS 1.2 that a deployment may choose from, as OpenSSL calls them.
+"""The cipher suites of TLS 1.2 that a deployment may choose from, by OpenSSL's names.
 
-Those that RabbitMQ's Erlang and the routers' OpenSSL both know under the same name (Erlang/OTP 25, OpenSSL 3.0 at
-security level 2), without what RFC 9325 (section 4.1 and 4.2) advises against: no forward secrecy (a key exchange with
-RSA), or a tag of 64 bits (CCM8), or DSS. An unknown name would be passed over by OpenSSL and keep RabbitMQ from
-starting; one list for all makes every node's verdict the same. Those of TLS 1.3 are not chosen: proton has no call for
-it, and all of them are good.
+RabbitMQ's Erlang and the routers' OpenSSL both know these suites by the same names (Erlang/OTP 25, OpenSSL 3.0 at
+security level 2). Suites that RFC 9325 (sections 4.1 and 4.2) advises against are left out: those without forward
+secrecy (key exchange with RSA), with a tag of 64 bits (CCM8) or with DSS. OpenSSL ignores an unknown name, and RabbitMQ
+does not start with one. With one list, every node accepts the same names. Suites of TLS 1.3 cannot be chosen: proton
+has no function for it, and all of them are good.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ NAMES = (
     "DHE-RSA-AES128-SHA256",
 )
 
-# To Erlang one list holds the suites of every version: naming none of these would rule TLS 1.3 out.
+# Erlang has one list for the suites of all versions. Without these names it would not offer TLS 1.3.
 TLS_1_3 = ("TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256")

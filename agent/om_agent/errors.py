@@ -1,14 +1,14 @@
 """The exceptions, the exit codes, and what a problem is; the sentences are in `om_agent.kinds`.
 
 AgentError
-  +- InvalidInput          exit 2: the metadata or the command is wrong; nothing was touched
+  +- InvalidInput          exit 2: the metadata or the command is invalid; nothing was changed
   +- ApplyFailed           exit 1: the node is as it was before
-       +- NotReady         something that the node must have is missing; nothing was touched
+       +- NotReady         the node does not have what the agent needs; nothing was changed
        +- ProcessFailed    a program could not be started, failed or ran out of time
        +- Busy             another agent holds the lock
-       +- RollbackFailed   putting the old files back failed too; the next run goes on with it
-       +- Unreachable      a router's management cannot be reached, or does not do as asked
-       +- CannotLoad       a Python module is there, and cannot be loaded
+       +- RollbackFailed   restoring the old files failed as well; the next run continues it
+       +- Unreachable      a router's management cannot be reached, or refuses a request
+       +- CannotLoad       a Python module is installed but cannot be loaded
 
 A `Problem` is one thing to fix: where it is, what is wrong and what to do. `om_agent.kinds` makes it from the record of
 its code.
@@ -33,7 +33,7 @@ OUT_OF_MEMORY = (
     "There is not enough memory. Free some, or raise the limit that om-agent runs with (ulimit -v, MemoryMax= of its "
     "unit); then run again"
 )
-# What is short, by the system's own number, and what to do.
+# What there is not enough of, by the system's error number, and what to do.
 _LIMITS = {
     errno.ENOMEM: "there is not enough memory: free some, or raise the limit (ulimit -v, MemoryMax= of the unit)",
     errno.EAGAIN: "no more processes may be started: end some, or raise the limit (ulimit -u, TasksMax= of the unit)",
@@ -42,7 +42,7 @@ _LIMITS = {
 }
 
 _MAX_ECHO = 60  # characters of a name that a sentence repeats
-_MAX_SHOWN = 1200  # characters of any value in a sentence: lists of known keys are the longest
+_MAX_LENGTH = 1200  # characters of any value in a sentence: lists of known keys are the longest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class AgentError(Exception):
 
 
 class InvalidInput(AgentError):
-    """The metadata or the command is wrong; carries every problem found."""
+    """The metadata or the command is invalid; carries every problem found."""
 
     exit_code = EXIT_INVALID
 
@@ -83,11 +83,11 @@ class InvalidInput(AgentError):
 
 
 class ApplyFailed(AgentError):
-    """Applying failed and everything is as it was before."""
+    """Apply failed, and the node is as it was before."""
 
 
 class NotReady(ApplyFailed):
-    """The node lacks something that applying needs; carries every problem found. Nothing was touched."""
+    """The node does not have what apply needs; carries every problem found. Nothing was changed."""
 
     def __init__(self, problems: typing.Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -95,7 +95,7 @@ class NotReady(ApplyFailed):
 
 
 class RollbackFailed(ApplyFailed):
-    """Applying failed and putting the old files back failed too; the journal stays for the next run."""
+    """Apply failed, and restoring the old files failed as well; the journal stays for the next run."""
 
 
 class ProcessFailed(ApplyFailed):
@@ -103,15 +103,15 @@ class ProcessFailed(ApplyFailed):
 
 
 class Busy(ApplyFailed):
-    """Another agent is at work on this node."""
+    """Another agent is running on this node."""
 
 
 class Unreachable(ApplyFailed):
-    """A router's management cannot be reached, or does not do as asked."""
+    """A router's management cannot be reached, or refuses a request."""
 
 
 class CannotLoad(ApplyFailed):
-    """A Python module is installed and cannot be loaded."""
+    """A Python module is installed but cannot be loaded."""
 
     def __init__(self, name: str, error: ImportError) -> None:
         super().__init__(
@@ -121,44 +121,55 @@ class CannotLoad(ApplyFailed):
 
 
 def limit(number: int | None) -> str:
-    """Return what is short when the system says ``number``, a clause; '' when it is something else."""
+    """Return a clause that says which limit the system's error ``number`` means; '' when it is no limit."""
     return _LIMITS.get(number or 0, "")
 
 
 def one_line(value: object) -> str:
-    """Return ``value`` fit for one line of text: control characters escaped, long ones cut."""
+    """Return ``value`` as one line of text: control characters are escaped, and a long text is cut."""
     text = value if isinstance(value, str) else str(value)
-    cut = text[:_MAX_SHOWN]
+    cut = text[:_MAX_LENGTH]
     return printable(cut) if cut == text else printable(cut) + "..."
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything escaped that would do something to a terminal, or not be seen there."""
+    """Return ``text`` with everything escaped that a terminal would interpret or not show."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 def quoted(name: object) -> str:
-    """Return a name from the metadata in quotes, cut to a length that a sentence can hold."""
+    """Return a name from the metadata in quotes, cut to a length that fits into a sentence."""
     text = str(name)
     return '"' + (text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "...") + '"'
 
 
 def where(host: str, port: object) -> str:
-    """Return an address with its port: that of IPv6 is in brackets, so that the two can be told apart."""
+    """Return an address with its port. An IPv6 address is in brackets, to separate it from the port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def key_name(key: object) -> str:
-    """Return a key of the metadata in quotes; never one that cannot be a name, since ``{password:secret}``, without
-    the blank, is a key to YAML."""
+    """Return a key of the metadata in quotes, if it can be a name.
+
+    A key that cannot is never repeated: without the space, YAML reads ``{password:secret}`` as a key.
+    """
     if isinstance(key, str) and re.fullmatch(r"[A-Za-z0-9_.-]+(::[A-Za-z0-9_.-]+)*", key):
         return quoted(key)
     return "something that cannot be a name"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the singular or the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def listed(names: typing.Sequence[str], most: int) -> str:
     """Return up to ``most`` names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    first = ", ".join(names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"

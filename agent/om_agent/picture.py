@@ -1,4 +1,4 @@
-"""The mesh as a picture: Graphviz's language from the plan, and from what the routers say if they were asked. Pure."""
+"""The mesh as a picture in Graphviz's language: the plan, and on request the state of the running routers. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from om_agent.plan import topology
 
 UP, DOWN = "up", "down"
 
-_MANY_EDGES = 24  # more edge routers than that are one box a site, and their uplinks a number at each interior router
-_MANY_INTERIORS = 8  # more than that, of all sites together, are not drawn in rows
+# With more edge routers than this, each site has one box for all of them, and each interior router shows the number of
+# its uplinks.
+_MANY_EDGES = 24
+_MANY_INTERIORS = 8  # with more than this in all sites together, the picture has no rows
 _NAMES = 40  # of edge routers in a tooltip
+_NAMES_IN_CAPTION = 3
 _FONT = "Helvetica,Arial,sans-serif"
 _COLOURS = {"": "#5b6770", UP: "#2e7d32", DOWN: "#c62828"}
-_RISK, _INTERIOR, _EDGE, _GONE = "#fff3cd", "#e3eefa", "#f4f5f6", "#fde7e7"
+_RISK, _INTERIOR, _EDGE, _DOWN_FILL = "#fff3cd", "#e3eefa", "#f4f5f6", "#fde7e7"
 
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-    """What running routers say, for colours.
+    """The state of running routers and their links, for the colours.
 
-    :param routers: name -> `UP` or `DOWN`; one that nobody can tell of is not in it.
-    :param links: (source, target) -> `UP` or `DOWN`.
+    :param routers: name -> `UP` or `DOWN`; a router whose state is not known is not in it.
+    :param links: (source, target) -> `UP` or `DOWN`; the same for a link.
     """
 
     routers: typing.Mapping[str, str]
@@ -32,71 +35,105 @@ class Live:
 
 
 def dot(planned: topology.Mesh, live: Live | None = None) -> str:
-    """Return the mesh in Graphviz's language: sites are clusters, dashed links have a cost, and what one loss would cut
-    off is written where that loss would be; one loss more, where something is lost already."""
+    """Return the mesh in Graphviz's language.
+
+    Sites are clusters, and dashed links have a cost. Where a router or link could be lost, the picture says what its
+    loss would cut off. With ``live`` these are the losses in addition to what is down already.
+    """
     losses = {loss.what: loss.cut for loss in remaining(planned, live).losses}
-    many = len(planned.edges) > _MANY_EDGES
+    grouped = len(planned.edges) > _MANY_EDGES
     layout = "fdp" if len(planned.interiors) > _MANY_INTERIORS else "dot"
+    caption = _quoted(_caption(planned, losses, live))
     lines = [
         "graph mesh {",
         f'  graph [layout={layout}, fontname="{_FONT}", fontsize=11, ranksep=0.9, nodesep=0.35, K=2,'
-        f" overlap=false, splines=true, newrank=true, labelloc=b, label={_quoted(_caption(planned, losses, live))}];",
+        f" overlap=false, splines=true, newrank=true, labelloc=b, label={caption}];",
         f'  node [shape=box, style="rounded,filled", fontname="{_FONT}", fontsize=10, margin="0.12,0.06"];',
         f'  edge [color="{_COLOURS[""]}", fontname="{_FONT}", fontsize=9];',
     ]
-    uplinks = collections.Counter(link.target for link in planned.links if link.uplink) if many else {}
-    inner: dict[str, list[str]] = collections.defaultdict(list)
-    for node in planned.interiors:
-        inner[node.site].append(_interior(node, losses.get((node.name,), ()), uplinks.get(node.name, 0), live))
-    for name, site, names in _edge_boxes(planned, many):
-        inner[site].append(_edges(name, names, live))
-    for number, site in enumerate(sorted(inner)):
-        if site:
-            label = f'graph [label={_quoted(site)}, style=rounded, color="#b8c4ce", labelloc=t];'
-            lines += [f"  subgraph cluster_{number} {{", f"    {label}", *(f"    {x}" for x in inner[site]), "  }"]
-        else:
-            lines += [f"  {x}" for x in inner[site]]
-    lines += [f"  {_link(x, losses, live)}" for x in planned.links if not x.uplink]
-    lines += [f"  {_uplink(x, live)}" for x in planned.links if x.uplink and not many]
+    boxes = _boxes(planned, losses, grouped, live)
+    for number, site in enumerate(sorted(boxes)):
+        lines += _cluster(number, site, boxes[site])
+    uplinks = [link for link in planned.links if link.uplink]
+    lines += [f"  {_link(link, losses, live)}" for link in planned.links if not link.uplink]
+    if not grouped:
+        lines += [f"  {_uplink(link, live)}" for link in uplinks]
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def _boxes(
+    planned: topology.Mesh,
+    losses: typing.Mapping[tuple[str, ...], tuple[str, ...]],
+    grouped: bool,
+    live: Live | None,
+) -> dict[str, list[str]]:
+    """Return the boxes of the routers, by site.
+
+    :param grouped: whether all edge routers of a site share one box.
+    """
+    uplinks = collections.Counter(link.target for link in planned.links if link.uplink and grouped)
+    boxes: dict[str, list[str]] = collections.defaultdict(list)
+    for node in planned.interiors:
+        cut = losses.get((node.name,), ())
+        boxes[node.site].append(_interior(node, cut, uplinks[node.name], live))
+    for name, site, names in _edge_boxes(planned, grouped):
+        boxes[site].append(_edges(name, names, live))
+    return boxes
+
+
+def _cluster(number: int, site: str, boxes: typing.Sequence[str]) -> list[str]:
+    """Return the lines of one site; nodes without a site are in no cluster."""
+    if not site:
+        return [f"  {box}" for box in boxes]
+    label = f'graph [label={_quoted(site)}, style=rounded, color="#b8c4ce", labelloc=t];'
+    inner = [f"    {line}" for line in (label, *boxes)]
+    return [f"  subgraph cluster_{number} {{", *inner, "  }"]
+
+
 def data(planned: topology.Mesh, live: Live | None = None) -> dict[str, object]:
-    """Return the mesh for programs; with ``live`` a ``state``, null where nobody can tell."""
-
-    def node(n: model.Node) -> dict[str, object]:
-        return {"name": n.name, "site": n.site, **({"state": live.routers.get(n.name)} if live else {})}
-
+    """Return the mesh for programs; with ``live`` also each ``state``, which is null where it is not known."""
+    losses = remaining(planned, live).losses
     return {
-        "interiors": [node(n) for n in planned.interiors],
-        "edges": [node(n) for n in planned.edges],
-        "links": [
-            {
-                "source": link.source,
-                "target": link.target,
-                "kind": _kind(link),
-                "cost": link.cost,
-                **({"state": live.links.get((link.source, link.target))} if live else {}),
-            }
-            for link in planned.links
-        ],
-        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in remaining(planned, live).losses],
+        "interiors": [_node_data(node, live) for node in planned.interiors],
+        "edges": [_node_data(node, live) for node in planned.edges],
+        "links": [_link_data(link, live) for link in planned.links],
+        "losses": [{"of": list(loss.what), "cuts_off": list(loss.cut)} for loss in losses],
     }
 
 
+def _node_data(node: model.Node, live: Live | None) -> dict[str, object]:
+    found: dict[str, object] = {"name": node.name, "site": node.site}
+    if live:
+        found["state"] = live.routers.get(node.name)
+    return found
+
+
+def _link_data(link: topology.Link, live: Live | None) -> dict[str, object]:
+    found: dict[str, object] = {
+        "source": link.source,
+        "target": link.target,
+        "kind": _kind(link),
+        "cost": link.cost,
+    }
+    if live:
+        found["state"] = live.links.get((link.source, link.target))
+    return found
+
+
 def remaining(planned: topology.Mesh, live: Live | None) -> topology.Mesh:
-    """Return what is left of the mesh without what is down. What nobody can tell of is taken to be there."""
+    """Return the mesh without what is down. What is not known counts as up."""
     if not live:
         return planned
     down = {name for name, state in live.routers.items() if state == DOWN}
+    links = []
+    for link in planned.links:
+        ends = (link.source, link.target)
+        if not down.intersection(ends) and live.links.get(ends) != DOWN:
+            links.append(link)
     return topology.Mesh(
-        tuple(n for n in planned.interiors if n.name not in down),
-        tuple(n for n in planned.edges if n.name not in down),
-        tuple(
-            link
-            for link in planned.links
-            if not {link.source, link.target} & down and live.links.get((link.source, link.target)) != DOWN
-        ),
+        interiors=tuple(node for node in planned.interiors if node.name not in down),
+        edges=tuple(node for node in planned.edges if node.name not in down),
+        links=tuple(links),
     )
 
 
@@ -107,31 +144,28 @@ def _quoted(text: str) -> str:
 def _caption(
     planned: topology.Mesh, losses: typing.Mapping[tuple[str, ...], tuple[str, ...]], live: Live | None
 ) -> str:
-    lines = [f"{_count(len(planned.interiors), 'interior router')}, {_count(len(planned.edges), 'edge router')}"]
-    left = remaining(planned, live)
+    up = remaining(planned, live)
+    interiors = errors.counted(len(planned.interiors), "interior router")
+    lines = [f"{interiors}, {errors.counted(len(planned.edges), 'edge router')}"]
     lost = [
-        (len(planned.interiors) - len(left.interiors), "interior router"),
-        (len(planned.edges) - len(left.edges), "edge router"),
+        (len(planned.interiors) - len(up.interiors), "interior router"),
+        (len(planned.edges) - len(up.edges), "edge router"),
+        (len(planned.links) - len(up.links), "link"),
     ]
-    lost += [(len(planned.links) - len(left.links), "link")]
     if any(count for count, _ in lost):
-        lines.append(f"Down now: {', '.join(_count(count, what) for count, what in lost if count)}")
-    if not left.interiors:
+        lines.append(f"Down now: {', '.join(errors.counted(count, what) for count, what in lost if count)}")
+    if not up.interiors:
         lines.append("No interior router is up.")
-    elif not losses and len(left.interiors) > 1:
-        more = " more" if len(left.links) < len(planned.links) else ""
+    elif not losses and len(up.interiors) > 1:
+        more = " more" if len(up.links) < len(planned.links) else ""
         lines.append(f"Any one{more} interior router or link can be lost, and all others still reach each other.")
     for what, cut in losses.items():
-        lines.append(f"Without {' - '.join(what)}: {errors.listed(cut, 3)} cut off")
+        lines.append(f"Without {' - '.join(what)}: {errors.listed(cut, _NAMES_IN_CAPTION)} cut off")
     if live:
-        told = collections.Counter(live.routers.values())
-        unknown = len(planned.interiors) + len(planned.edges) - sum(told.values())
-        lines.append(f"Live: {told[UP]} up, {told[DOWN]} down, {unknown} unknown")
+        states = collections.Counter(live.routers.values())
+        unknown = len(planned.interiors) + len(planned.edges) - sum(states.values())
+        lines.append(f"Live: {states[UP]} up, {states[DOWN]} down, {unknown} unknown")
     return "\n".join(lines)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _edge_boxes(planned: topology.Mesh, many: bool) -> typing.Iterator[tuple[str, str, list[str]]]:
@@ -148,16 +182,19 @@ def _box(name: str, label: str, fill: str, state: str, tooltip: str) -> str:
     colour = _COLOURS[state]
     wide = ", penwidth=2" if state else ""
     return (
-        f"{_quoted(name)} [label={_quoted(label)}, fillcolor={_quoted(_GONE if state == DOWN else fill)},"
+        f"{_quoted(name)} [label={_quoted(label)}, fillcolor={_quoted(_DOWN_FILL if state == DOWN else fill)},"
         f" color={_quoted(colour)}, tooltip={_quoted(tooltip)}{wide}];"
     )
 
 
 def _interior(node: model.Node, cut: tuple[str, ...], uplinks: int, live: Live | None) -> str:
     state = live.routers.get(node.name, "") if live else ""
-    label = [node.name, *([_count(uplinks, "uplink")] if uplinks else [])]
-    label += [f"its loss cuts off {len(cut)}"] if cut else []
-    tooltip = f"without {node.name}: {errors.listed(cut, _NAMES)} cut off" if cut else "its loss cuts nobody off"
+    label = [node.name]
+    if uplinks:
+        label.append(errors.counted(uplinks, "uplink"))
+    if cut:
+        label.append(f"its loss cuts off {len(cut)}")
+    tooltip = f"without {node.name}: {errors.listed(cut, _NAMES)} cut off" if cut else "its loss cuts off no router"
     return _box(node.name, "\n".join(label), _RISK if cut else _INTERIOR, state, tooltip)
 
 
@@ -168,12 +205,15 @@ def _kind(link: topology.Link) -> str:
 
 
 def _edges(name: str, names: list[str], live: Live | None) -> str:
-    told = [live.routers.get(n, "") if live else "" for n in names]
-    state = UP if set(told) == {UP} else ""
-    if DOWN in told:
+    """Return the box of one edge router, or of all edge routers of a site."""
+    known = live.routers if live else {}
+    states = [known.get(edge, "") for edge in names]
+    state = UP if set(states) == {UP} else ""
+    if DOWN in states:
         state = DOWN
-    label = name if len(names) == 1 else _count(len(names), "edge router")
-    label += f"\n{told.count(DOWN)} down" if len(names) > 1 and state == DOWN else ""
+    label = name if len(names) == 1 else errors.counted(len(names), "edge router")
+    if len(names) > 1 and state == DOWN:
+        label += f"\n{states.count(DOWN)} down"
     return _box(name, label, _EDGE, state, errors.listed(names, _NAMES))
 
 

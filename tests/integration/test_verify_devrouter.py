@@ -151,7 +151,7 @@ def test_a_file_that_was_changed_by_hand(node: Node) -> None:
     config.write_text(config.read_text().replace('"workerThreads"', ' "workerThreads"'))
     found = node.verify()
     assert set(found) == {"config-differs"}
-    assert f"1 things on disk are not as the metadata says, the first: change /{CONFIG}" in found["config-differs"]
+    assert f"1 things on disk differ from the metadata; the first one: change /{CONFIG}" in found["config-differs"]
     assert "Run om-agent apply." in found["config-differs"]
 
 
@@ -172,7 +172,7 @@ def test_another_password(node: Node) -> None:
     other = node.machine.metadata(raw, "other.json")
     found = node.verify(metadata=other)
     assert set(found) == {"config-differs", "router-login"}
-    assert "does not let om-agent in" in found["router-login"] and "Run om-agent apply" in found["router-login"]
+    assert "rejects om-agent's login" in found["router-login"] and "Run om-agent apply" in found["router-login"]
     found, told = node.status(metadata=other)
     assert set(found) == {"config-differs", "router-login"}
     assert told["router"]["running"] is False
@@ -189,7 +189,7 @@ def test_a_router_that_hangs(node: Node) -> None:
         found = node.verify()
         assert time.monotonic() - begun < 30
         assert set(found) == {"router-hung"}
-        assert f"the router at {WHERE} takes connections and does not answer" in found["router-hung"]
+        assert f"the router at {WHERE} accepts connections and does not answer" in found["router-hung"]
         assert "Run systemctl restart om-devrouter" in found["router-hung"]
         found, told = node.status()
         assert set(found) == {"router-hung"} and told["router"]["running"] is False
@@ -267,7 +267,7 @@ def test_another_nodes_router_has_the_port(node: Node) -> None:
     try:
         found = node.verify()
         assert set(found) == {"router-stranger"}
-        assert f'what listens at {WHERE} calls itself "ctl-9"' in found["router-stranger"]
+        assert f'the program that listens at {WHERE} calls itself "ctl-9"' in found["router-stranger"]
         assert "ss -ltnp" in found["router-stranger"]
     finally:
         node.stop()
@@ -277,5 +277,5 @@ def test_another_engine_has_the_port(node: Node) -> None:
     other = node.machine.metadata(helpers.put(messaging(), "router.engine", "qdrouterd"), "engine.json")
     found = node.verify(metadata=other)
     assert set(found) == {"config-differs", "router-engine"}
-    assert "what listens is om-devrouter" in found["router-engine"]
+    assert "listens there, but qdrouterd is configured" in found["router-engine"]
     assert "systemctl restart qdrouterd" in found["router-engine"]

@@ -80,7 +80,7 @@ def test_an_alarm(cluster: brokers.Brokers, raise_it: tuple[str, ...], end_it: t
             code, told = cluster.agent("verify", "--timeout", "5", node=node)
             assert code == 3
             assert f"{said} on rabbit@ctl-1" in faults(told)["broker-alarm"]
-            assert "free disk or memory on that node" in faults(told)["broker-alarm"]
+            assert "free disk space or memory on that node" in faults(told)["broker-alarm"]
         code, told = cluster.agent("status")
         assert (code, told["broker"]["alarms"]) == (3, [f"{said} on rabbit@ctl-1"])
     finally:

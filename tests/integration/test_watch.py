@@ -129,7 +129,7 @@ def test_a_router_that_hangs_is_killed(engine: str, tmp_path: pathlib.Path, tls:
         assert watched.calls == []
         stop(router)
         watched.is_killed(router, 1)
-        where = f"on 3 connections in a row to {router.url} it said nothing for 0.5 s"
+        where = f"on 3 connections in a row to {router.url} it sent nothing for 0.5 s"
         assert f"om-agent: a-router: the router hangs: {where}." in watched.said
         router.start()  # systemd's part
         time.sleep(2)
@@ -138,10 +138,10 @@ def test_a_router_that_hangs_is_killed(engine: str, tmp_path: pathlib.Path, tls:
         watched.is_killed(router, 2)
         router.start()
         stop(router)
-        waiting.until(lambda: "left alone for now" in watched.said, 20)
+        waiting.until(lambda: "is not killed again for now" in watched.said, 20)
         time.sleep(3)
         assert len(watched.calls) == 2
-        assert watched.said.count("left alone for now") == 1
+        assert watched.said.count("is not killed again for now") == 1
 
 
 def test_kills_are_known_to_the_next_watch(tmp_path: pathlib.Path) -> None:

@@ -87,7 +87,9 @@ def test_routers_that_die(made: Made) -> None:
         cloud.routers[name].kill()
     code, found, _ = cloud.verify("ctl-1", made.metadata)
     assert (code, set(found)) == (3, {"peer-down"})  # a dead edge router concerns its own node alone
-    assert found["peer-down"].startswith("router on ctl-2: no router listens on ctl-2, so it is not reached. Run om-")
+    assert found["peer-down"].startswith(
+        "router on ctl-2: no router listens on ctl-2, so calls do not reach it. Run om-"
+    )
     for name in ("ctl-2", "cmp-1"):
         code, found, _ = cloud.verify(name, made.metadata)
         assert (code, set(found)) == (3, {"router-down"})
@@ -205,7 +207,9 @@ def test_files_and_running_router_differ(made: Made) -> None:
         client.create("router.config.address", "stray", {"prefix": "stray", "distribution": "multicast"})
     code, found, _ = cloud.verify("ctl-3", made.metadata)
     assert code == 3
-    assert "this would make it so: - address stray; + connector inter-router/ctl-1" in found["router-drift"]
+    assert (
+        "these changes would make it the same: - address stray; + connector inter-router/ctl-1" in found["router-drift"]
+    )
     assert "om-agent drain --undo" in found["router-drift"]
     assert cloud.agent("ctl-3", "drain", made.metadata, "--undo").returncode == 0
     assert cloud.verify("ctl-3", made.metadata, seconds=20)[0] == 0
@@ -262,7 +266,7 @@ def test_a_certificate_by_path_that_was_renewed(
     reads_anew = any_engine is model.Engine.QDROUTERD  # for every connection
     assert ("stale-certificate" in told) is not reads_anew
     if not reads_anew:
-        shown = f"at 127.0.65.10:{clouds.PORT} shows another certificate than the one that is in"
+        shown = f"at 127.0.65.10:{clouds.PORT} still shows an old certificate, not the present one in"
         assert f"{shown} {paths['certificate_file']}" in told["stale-certificate"]
     cloud.stop(name)
     cloud.start(name)
@@ -276,7 +280,7 @@ def test_two_routers_with_one_id(made: Made) -> None:
     cloud.start(*NODES)
     code, found, _ = cloud.verify("ctl-1", made.metadata, seconds=15)
     assert code == 3
-    assert "two routers are called" in found["duplicate-id"]
+    assert "two routers have the name" in found["duplicate-id"]
     assert '"ctl-2"' in found["duplicate-id"]
     _, found, _ = cloud.verify("ctl-3", made.metadata)
     assert "calls itself" in found["router-stranger"]
@@ -295,7 +299,7 @@ def test_a_copied_router_beside_the_original(made: Made) -> None:
     copy.write_text(json.dumps([*moved, third]))
     cloud.supervisor.start("router-copy", [*(routers.find(cloud.engine) or ()), "-c", str(copy)])
     seen = {name: cloud.verify(name, made.metadata, seconds=15)[1] for name in ("ctl-1", "ctl-3")}
-    assert any('two routers are called "ctl-2"' in found.get("duplicate-id", "") for found in seen.values()), seen
+    assert any('two routers have the name "ctl-2"' in found.get("duplicate-id", "") for found in seen.values()), seen
 
 
 class Apart(clouds.Cloud):
@@ -384,8 +388,8 @@ def test_another_engine_in_the_mesh(made: Made, engine: model.Engine) -> None:
     cloud.supervisor.start("router-foreign", [*(routers.find(other) or ()), "-c", str(config)])
     code, found, _ = cloud.verify("ctl-1", made.metadata, seconds=15)
     assert code == 3
-    assert f"it does not route together with {engine.value}" in found["other-engine"]
-    assert "one router.engine" in found["other-engine"]
+    assert f"which cannot exchange messages with {engine.value}" in found["other-engine"]
+    assert "the same router.engine" in found["other-engine"]
 
 
 def test_another_mesh_password(made: Made) -> None:
@@ -397,8 +401,8 @@ def test_another_mesh_password(made: Made) -> None:
     code, found, done = cloud.verify("ctl-1", made.metadata, seconds=15)
     assert code == 3
     said = found["peer-credentials"]
-    assert "do not accept each other: the one on ctl-2 says that a certificate was refused" in said
-    assert "differ in router.mesh_password, or a file of router.mesh_certificate_file is not good" in said
+    assert "do not accept each other: the router on ctl-2 reports that a certificate was refused" in said
+    assert "have different values of router.mesh_password, or a file of router.mesh_certificate_file is wrong" in said
     assert "openssl x509 -noout -issuer" in said and "mesh/certificate.pem on both" in said
     assert "another-secret" not in done.output and admin not in done.output
     _, found, _ = cloud.verify("ctl-2", made.metadata)
@@ -474,14 +478,14 @@ def test_certificates(engine: model.Engine, supervisor: processes.Supervisor, tm
     apart = {"mesh_password": "another-secret", "admin_password": admin}
     old = certificate(tmp_path, "ca", days=-1)
     refused = cloud.agent("ctl-3", "apply", cloud.metadata(*NODES, tls=old, router=apart))
-    assert refused.returncode == 1 and "the certificate has expired on" in refused.output
+    assert refused.returncode == 1 and "the certificate expired on" in refused.output
     expired = cloud.metadata(*NODES, router=apart)
     cloud.apply("ctl-3", expired)
     for key in ("certificate", "key"):
         cloud.hosts["ctl-3"].path(engine.record.tls(key)).write_text(old[key])
     cloud.start("ctl-3")
     _, found, _ = cloud.verify("ctl-3", expired)
-    assert "is expired, of another authority" in found["router-certificate"]
+    assert "has expired, or is of another authority" in found["router-certificate"]
     _, found, _ = cloud.verify("ctl-1", renewed)
     assert found["peer-certificate"].startswith("router on ctl-3: the router on ctl-3 cannot be asked over TLS: ")
     assert "it is expired, of another authority" in found["peer-certificate"]

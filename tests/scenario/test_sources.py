@@ -393,7 +393,7 @@ def test_a_service_that_does_not_read_our_file(tmp_path: pathlib.Path) -> None:
     for command in ("plan", "apply"):
         done = node.run(command, "--node", "cmp-0", metadata)
         assert done.returncode == 0 and f"{node.root / DROP}:2: nova-api reads the files" in done.stderr, done.stderr
-        assert "OS_NOVA_CONFIG_DIR names here, and not /etc/nova/nova.conf" in done.stderr
+        assert "OS_NOVA_CONFIG_DIR names here, and does not read /etc/nova/nova.conf" in done.stderr
     verified = node.run("verify", "--node", "cmp-0", "--timeout", "1", metadata)
     assert verified.returncode == 3 and f"{node.root / DROP}:2: nova-api reads" in verified.stderr
     (node.root / "srv/nova.conf").unlink()

@@ -151,7 +151,7 @@ def test_links_in_the_place_of_every_file_of_ours(node: Node, kind: str) -> None
     for name in CONTROLLER:
         replace(node.root / name, kind, node)
     if kind == "hard link":
-        node.refused("state.json: what the agent noted of this node's last apply cannot be read")
+        node.refused("state.json: the agent's record of this node's last apply cannot be read")
         (node.root / OWN / "state.json").unlink()
     node.applied()
     for name in CONTROLLER:
@@ -225,7 +225,7 @@ def test_something_else_among_the_agents_own_files(node: Node, name: str, kind: 
 def test_a_directory_in_which_everybody_may_write(node: Node, name: str, mode: int) -> None:
     path = node.root / name if name else node.root
     path.chmod(mode)
-    node.refused(f"{path}: everybody may write in this directory")
+    node.refused(f"{path}: every user may write in this directory")
 
 
 @pytest.mark.parametrize("name", ["puppet", "puppet/modules", "puppet/var", "puppet/conf", "units", "sasl"])
@@ -256,7 +256,7 @@ def test_a_directory_that_is_a_link_within_the_root(node: Node) -> None:
     node.applied()
     assert SEARCHER.find((node.root / "srv/rabbitmq/tls/key.pem").read_bytes())
     (node.root / "srv").chmod(0o777)
-    node.refused(f"{node.root}/srv: everybody may write in this directory")
+    node.refused(f"{node.root}/srv: every user may write in this directory")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files to others")
@@ -266,7 +266,7 @@ def test_a_directory_that_is_a_link_of_somebody_elses(node: Node, name: str) -> 
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
     os.chown(path, MALLORY, MALLORY, follow_symlinks=False)
-    node.refused(f"{path}: this symbolic link was made by the user with the id {MALLORY}")
+    node.refused(f"{path}: this symbolic link belongs to the user with the id {MALLORY}")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files to others")
@@ -274,7 +274,9 @@ def test_a_directory_that_is_a_link_of_somebody_elses(node: Node, name: str) -> 
 def test_a_directory_of_ours_that_is_somebody_elses(node: Node, name: str) -> None:
     """Who owns it could have puppet do anything, as root."""
     os.chown(node.root / name, MALLORY, MALLORY)
-    node.refused(f"{node.root / name}: this directory is om-agent's own, and belongs to the user with the id {MALLORY}")
+    node.refused(
+        f"{node.root / name}: this directory is om-agent's own, but it belongs to the user with the id {MALLORY}"
+    )
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files to others")

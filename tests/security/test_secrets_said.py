@@ -191,5 +191,5 @@ def test_the_searcher_would_see_it(root: pathlib.Path, tmp_path: pathlib.Path, m
     """With the mask gone, the same search of the same command fails."""
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps({"oslo_messaging": shapes.dual()}))
-    monkeypatch.setattr("om_agent.report.mask", str)
+    monkeypatch.setattr("om_agent.report.masking.mask", str)
     assert SEARCHER.find(run("plan", str(path), "--root", str(root), "--node", "ctl-0")[1])

@@ -149,7 +149,7 @@ def test_what_is_no_certificate_or_a_damaged_one_is_refused(text: str) -> None:
 def test_a_sentence_says_what_to_do() -> None:
     pair = CA.issue("a", "b", "c", "d", "e")
     (said,) = certs.check_server(certs.Given(SERVER, CA.pem, pair.certificate, model.Secret(pair.key)), tls.NOW)
-    assert f'is not for "{NAME}"' in said.message and '"a", "b", "c", "d" and 1 more' in said.message
+    assert f'is not valid for "{NAME}"' in said.message and '"a", "b", "c", "d" and 1 more' in said.message
     assert pair.key.splitlines()[1] not in str(said)
 
 
@@ -180,7 +180,9 @@ def test_apply_refuses(form: str, tmp_path: pathlib.Path) -> None:
     )
     at = "tls.certificate" if form == "pem" else "/etc/pki/certificate"
     assert done.returncode == errors.EXIT_APPLY_FAILED
-    assert f'{at}: the certificate is not for "ctl-0", which peers look for in it; it is for "ctl-1"' in done.stderr
+    assert (
+        f'{at}: the certificate is not valid for "ctl-0", which peers require; it is valid for "ctl-1"' in done.stderr
+    )
     assert trees.snapshot(root, helpers.STATE) == before
 
 
@@ -204,4 +206,4 @@ def test_validate_looks_at_pem(node: str, tmp_path: pathlib.Path) -> None:
         environment = {"PYTHONPATH": str(helpers.ROOT / "agent")}
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
         assert done.returncode == (errors.EXIT_OK if good else errors.EXIT_INVALID), done.stderr
-        assert ("not the key of the certificate" in done.stderr) is (given is broken)
+        assert ("does not belong to the certificate" in done.stderr) is (given is broken)

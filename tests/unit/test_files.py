@@ -661,7 +661,7 @@ def test_a_state_that_is_not_one_is_told_of(tmp_path: pathlib.Path, content: byt
     """The state names the router or broker that ran here, and this node."""
     files.state_dir(tmp_path).mkdir(parents=True)
     (files.state_dir(tmp_path) / "state.json").write_bytes(content)
-    with pytest.raises(errors.NotReady, match=r"state\.json: what the agent noted of this node's last apply"):
+    with pytest.raises(errors.NotReady, match=r"state\.json: the agent's record of this node's last apply"):
         saved_state.load_state(tmp_path)
     assert saved_state.load_state(tmp_path / "nowhere") == saved_state.State()
 

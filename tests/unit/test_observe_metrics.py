@@ -94,10 +94,14 @@ def test_a_number_that_counts_nothing(value: str) -> None:
 
 
 def test_metrics_that_cannot_be_read_are_a_warning() -> None:
-    seen = findings.with_broker(metrics="it answers with HTTP status 500", metrics_at="[fd00::1]:15692", queues=None, messages=None)
+    seen = findings.with_broker(
+        metrics="it answers with HTTP status 500", metrics_at="[fd00::1]:15692", queues=None, messages=None
+    )
     (found,) = verify.findings(findings.node_plan(), seen)
     assert (found.code, found.severity) == ("broker-metrics", "warning")
-    assert "at [fd00::1]:15692 cannot be read" in found.message and found.message.endswith("it answers with HTTP status 500")
+    assert "at [fd00::1]:15692 cannot be read" in found.message and found.message.endswith(
+        "it answers with HTTP status 500"
+    )
 
 
 def test_a_broker_that_hangs_is_told_from_one_that_answers() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from om_agent import kinds, model, report
 from om_agent.apply import comparing, files, results
 from om_agent.plan import transport_url
+from om_agent.report import masking
 
 from tests.support import helpers, trees
 
@@ -34,8 +35,8 @@ def test_a_password_does_not_survive(password: str, count: int) -> None:
     """The output is the same for every password."""
     hosts = (HOST, "ctl-1", "fd00::1")[:count]
     for escape in (str, transport_url.escape_paste, transport_url.escape_oslo):
-        masked = report.mask(escape(url_of(password, hosts)))
-        assert masked == report.mask(escape(url_of("another", hosts)))
+        masked = masking.mask(escape(url_of(password, hosts)))
+        assert masked == masking.mask(escape(url_of("another", hosts)))
         assert masked.count("user:***@") == count and HOST in masked, "everything else may be seen"
 
 
@@ -44,7 +45,7 @@ def test_a_password_does_not_survive(password: str, count: int) -> None:
 def test_nor_one_that_somebody_wrote_without_encoding(middle: str) -> None:
     password = f"Qz7x{middle}Zq9x"
     for url in (f"rabbit://user:{password}@{HOST}:5672/", f"amqp://a:b@h,user:{password}@{HOST}/v?ssl=0"):
-        masked = report.mask(url)
+        masked = masking.mask(url)
         assert password not in masked
         assert "Qz7x" not in masked and ("Zq9x" not in masked or "@" in middle)
 
@@ -78,7 +79,7 @@ def test_nor_one_that_somebody_wrote_without_encoding(middle: str) -> None:
     ],
 )
 def test_mask(value: str, shown: str) -> None:
-    assert report.mask(value) == shown
+    assert masking.mask(value) == shown
 
 
 # -- plans -----------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_why_a_peer_is_not_reached(peer: observed.RouterSeen, said: str, code: s
 def test_routers_that_do_not_accept_each_other_are_told_why_and_what_next() -> None:
     links = (dataclasses.replace(LINK, said=EXPIRED),)
     (found,) = verify.findings(node_plan(), with_peer(PEER, links))
-    assert "the one on ctl-0 says that a certificate has expired" in found.message
+    assert "the router on ctl-0 reports that a certificate has expired" in found.message
     assert "router.mesh_password" in found.message and "router.mesh_certificate_file" in found.message
     assert "-in /etc/qpid-dispatch/mesh/certificate.pem on both" in found.remedy
 
@@ -163,7 +163,9 @@ def test_a_certificate_that_was_not_read_anew_is_a_warning() -> None:
         ("router on ctl-0", "stale-certificate", errors.WARNING),
         ("broker on ctl-0", "stale-broker-certificate", errors.WARNING),
     ]
-    assert "172.17.0.11:31459 shows another certificate than the one that is in /etc/pki/node.pem" in found[0].message
+    assert (
+        "172.17.0.11:31459 still shows an old certificate, not the present one in /etc/pki/node.pem" in found[0].message
+    )
     assert "systemctl restart qdrouterd" in found[0].remedy and "clear_pem_cache" in found[1].remedy
     assert verify.can_send(found) and verify.settled(found)
 

@@ -1,4 +1,4 @@
-"""The router engines, by the values of ``router.engine``: one module has all that is true of one of them."""
+"""The router engines, by the values of ``router.engine``: one module for each engine."""
 
 from __future__ import annotations
 

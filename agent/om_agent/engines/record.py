@@ -1,4 +1,4 @@
-"""What is true of one router program, and of no other."""
+"""The record of one router engine: what distinguishes it from the others."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import dataclasses
 class Record:
     """A router engine.
 
-    :param program: its name, and that of its systemd unit, its user and group, and its Cyrus SASL configuration.
-    :param directory: of its configuration.
-    :param product: as which it opens connections.
-    :param prefix: of its management entity types.
+    :param program: the name of the program, of its systemd unit, user and group, and of its Cyrus SASL configuration.
+    :param directory: the directory of its configuration.
+    :param product: the product name that it announces when it opens a connection.
+    :param prefix: the start of the names of its management entity types.
     :param statistics: the management entity that counts deliveries.
     :param meshes: whether it connects to other routers.
-    :param only_plain: whether services can log in with PLAIN alone.
+    :param only_plain: whether services can log in only with PLAIN.
     :param changes: whether listeners, connectors and addresses can be created and deleted while it runs.
-    :param caches_tls: whether it reads certificates once and again when the sslProfile is updated, and not for every
-        connection.
-    :param repeats_fanouts: whether a fanout comes more than once in a mesh of more than two interior routers.
-    :param interior_connections: that it opens to one other interior router.
+    :param caches_tls: whether it reads certificates only at the start and when the sslProfile is updated, and not for
+        every connection.
+    :param repeats_fanouts: whether a fanout arrives more than once in a mesh of more than two interior routers.
+    :param interior_connections: how many connections it opens to one other interior router.
     """
 
     program: str
@@ -52,12 +52,12 @@ class Record:
 
     @property
     def sasl_dir(self) -> str:
-        """Directory of the Cyrus configuration, our own so that a package's file is never edited."""
+        """Directory of the Cyrus configuration; the agent has its own, so that it never edits a package's file."""
         return self.directory + "/sasl2"
 
     @property
     def sasl_config(self) -> str:
-        """Path of the Cyrus configuration: the library looks for one of the program's name."""
+        """Path of the Cyrus configuration. The library looks for a file with the program's name."""
         return f"{self.sasl_dir}/{self.program}.conf"
 
     @property

@@ -1,8 +1,8 @@
-"""Every kind of problem and finding: one record for each code, with its sentences and what is true of it. Pure.
+"""Every kind of problem and finding: one record for each code, with its sentences and properties. Pure.
 
-A new code gets a record in the module of its subject; a test says which are missing, and which nobody uses. Values of
-the metadata are never repeated in a sentence, only names (keys, nodes, services): a password in the wrong place must
-not end up in a log.
+A new code gets a record in the module of its subject. A test finds codes without a record, and records without a use. A
+sentence never repeats a value of the metadata, only names (keys, nodes, services): a password in the wrong place must
+not appear in a log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from om_agent.kinds import kind, messaging, metadata, node, rules, security
 
 WORKS, DEGRADED, BROKEN = kind.WORKS, kind.DEGRADED, kind.BROKEN
 
-# The order is the one of the table in doc/failures.rst.
+# In the order of the table in doc/failures.rst.
 KINDS: typing.Mapping[str, kind.Kind] = {
     **metadata.KINDS,
     **rules.KINDS,
@@ -39,12 +39,12 @@ def problem(path: str, code: str, /, **values: object) -> errors.Problem:
 
 
 def warning(path: str, code: str, /, **values: object) -> errors.Problem:
-    """Return a problem that stops nothing here, although elsewhere one of its kind may."""
+    """Return a problem as a warning: here it stops nothing, although a problem of its kind may stop another command."""
     return _fill(path, code, errors.WARNING, values)
 
 
 def finding(at: str, code: str, /, **values: object) -> errors.Problem:
-    """Return what a look at running messaging found, with the severity that its kind has there."""
+    """Return what the agent found at running messaging, with the severity that its kind has there."""
     return _fill(at, code, KINDS[code].found_severity, values)
 
 
@@ -56,7 +56,7 @@ def _fill(path: str, code: str, severity: str, values: typing.Mapping[str, objec
 
 
 def as_found(one: errors.Problem) -> errors.Problem:
-    """Return a problem that was met before an apply as a look at running messaging tells it."""
+    """Return a problem from before an apply with the severity that it has at running messaging."""
     return dataclasses.replace(one, severity=of(one).found_severity)
 
 

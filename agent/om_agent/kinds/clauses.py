@@ -1,4 +1,4 @@
-"""What is true of a node when a command is cut short, by a signal or a defect."""
+"""Clauses about the state of a node after a signal or a defect ended a command early."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ APPLIED = "what the metadata says is applied, and whether messaging works was no
 NOTHING_CHANGED = "it had changed nothing"
 HALF_DRAINED = "the running router may be drained, wholly or by half; om-agent drain --undo, or its restart, ends that"
 
-# What stands at the end of a text that is too long for Heat.
+# The end of a text that was too long for Heat.
 CUT_OFF = "... cut off, {left} characters before the end: om-agent plan and om-agent verify, on the node, say all of it"

@@ -1,4 +1,4 @@
-"""What is true of one kind of problem or finding, whatever its place and words."""
+"""The record of one kind of problem or finding."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 
 from om_agent import errors
 
-# What a node's messaging is, in one word: it works; it works and redundancy is lost, so that the next loss may cut
-# somebody off; it does not work.
+# The verdict about a node's messaging. It works; it works without redundancy, so that the next failure may stop it; or
+# it does not work.
 WORKS, DEGRADED, BROKEN = "works", "degraded", "broken"
 
-# Keys of the metadata by what is read of them.
+# Groups of metadata keys that rules read.
 PORTS = ("port", "inter_router_port", "edge_port", "http_port", "dist_port", "metrics_port")
 PASSWORDS = ("password", "mesh_password", "admin_password")
 TLS = ("tls", "distribution_tls")
@@ -23,16 +23,16 @@ class Kind:
 
     :param message: what is wrong, a clause with places for names.
     :param remedy: how to fix it.
-    :param severity: `errors.ERROR` when it stops the command that meets it.
-    :param reads: keys of the metadata that the check reads. While one of them is not known, the check says nothing:
-        its problem would follow from that one. None of one that reads no other key than its own.
-    :param verdict: what messaging on the node is because of it; '' when no look at running messaging finds it. One that
-        leaves messaging at `WORKS` is a warning there.
-    :param heals: it may go away by itself: a router is being started, a connector tries again after up to 10 s, or its
-        last words are older than the repair. Everything else is reported at once.
-    :param mesh: it is about routers and who is connected to them, as Heat's output ``mesh`` is.
-    :param half: ``rpc`` or ``notify`` when it is about what that half goes over, and so about the mesh where that does.
-    :param blocks: as long as it is there, this node's own router takes no message of a service.
+    :param severity: `errors.ERROR` when it stops the command that finds it.
+    :param reads: the metadata keys that the rule reads. If one of them is invalid, the rule reports nothing, since its
+        problem would only follow from that key. None for a check that reads only its own key.
+    :param verdict: the verdict about messaging on the node because of it; '' when it is never found at running
+        messaging. With the verdict `WORKS` it is a warning there.
+    :param heals: whether it may disappear without any action: a router is starting, a connector tries again after up
+        to 10 s, or the connector's last message is older than the repair. Everything else is reported at once.
+    :param mesh: whether it concerns the routers and their clients, as Heat's output ``mesh`` does.
+    :param half: ``rpc`` or ``notify`` when it concerns the backend of that half, and so the mesh if that is a router.
+    :param blocks: whether this node's own router accepts no message of a service because of it.
     """
 
     message: str

@@ -1,4 +1,4 @@
-"""What the node, its services, its tools and the files there can have wrong."""
+"""Kinds of problems with the node, its services, its tools and its files."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ KINDS = {
     ),
     "mixes-halves": kind.Kind(
         "{name} mixes up the two backends whatever is configured: {caution}",
-        "Nothing can be configured against it: do without that part of {name}, or give both halves one backend",
+        "No configuration prevents it: do without that part of {name}, or give both halves the same backend",
         severity=errors.WARNING,
     ),
     "absent-service": kind.Kind(
-        "{name} is asked for, but its directory {where} is not there",
-        "Install {name}, or take it off services",
+        "the metadata names {name}, but its directory {where} does not exist",
+        "Install {name}, or remove it from services",
     ),
     "queues-mirrored": kind.Kind(
-        "RabbitMQ {version} is installed here, and RabbitMQ has no mirrored queues since 4.0: it does not start "
-        "with a policy for them",
+        "RabbitMQ {version} is installed here. RabbitMQ has no mirrored queues since 4.0: it does not start with a "
+        "policy for them",
         "Set broker.queues to quorum, or to classic for queues without copies (doc/rabbitmq4.rst)",
     ),
     "queues-too-old": kind.Kind(
-        "RabbitMQ {version} is installed here, and RabbitMQ has quorum queues since 3.8",
+        "RabbitMQ {version} is installed here, and quorum queues need 3.8 or newer",
         "Set broker.queues to mirrored, or install a newer RabbitMQ",
     ),
     "queues-unknown": kind.Kind(
-        "no RabbitMQ is found on this node, so nothing tells whether it has mirrored queues: 4.0 and newer have none",
+        "RabbitMQ is not installed on this node, so the agent cannot check whether it has mirrored queues: 4.0 and "
+        "newer have none",
         "Set broker.queues to quorum where the brokers will be RabbitMQ 4",
         severity=errors.WARNING,
     ),
     "quorum-unknown": kind.Kind(
-        "queues are to be quorum queues, and the services here use oslo.messaging {version}: 12.13 is the first "
-        "that declares them",
+        "broker.queues asks for quorum queues, and the services here use oslo.messaging {version}: only 12.13 and "
+        "newer can declare them",
         "Update oslo.messaging on this node, or set broker.queues to classic on all nodes",
         severity=errors.WARNING,
     ),
     "broker-untested": kind.Kind(
-        "RabbitMQ {version} is installed here, and om-agent was tested with 3.x and 4.x only",
-        "Try it on one node first, and run om-agent verify there",
+        "RabbitMQ {version} is installed here, and om-agent was tested only with 3.x and 4.x",
+        "Test it on one node first, and run om-agent verify there",
         severity=errors.WARNING,
     ),
     "no-amqp-driver": kind.Kind(
@@ -55,32 +56,34 @@ KINDS = {
         "Move it away",
     ),
     "hard-link": kind.Kind(
-        "the file has {count} names (hard links), and what is written to one could not be taken back from the others",
-        "Put a copy in its place (cp -p), under this name alone",
+        "the file has {count} names (hard links), and the agent could not undo a change under the other names",
+        "Put a copy in its place (cp -p) that has only this name",
     ),
     "damaged-state": kind.Kind(
-        "what the agent noted of this node's last apply cannot be read, so it does not know which router or broker ran",
-        "Move the file away and run om-agent apply. Then stop by hand what this node runs no more",
+        "the agent's record of this node's last apply cannot be read, so it does not know which router or broker "
+        "ran here",
+        "Move the file away and run om-agent apply. Then stop by hand the router or broker that this node no longer "
+        "runs",
     ),
     "large-file": kind.Kind(
         "the file is larger than {limit} MiB, which no service's configuration is",
-        "Look what fills it, and put the service's configuration in its place",
+        "Find out what fills it, and put the service's configuration in its place",
     ),
     "anybody-writes": kind.Kind(
-        "everybody may write in this directory, and so put links in the way of what is written there",
-        "Run chmod o-w on it, once you have seen that nothing strange is in it",
+        "every user may write in this directory, and so could put links in place of the files that the agent writes",
+        "Check that nothing strange is in it, then run chmod o-w on it",
     ),
     "link-of-another": kind.Kind(
-        "this symbolic link was made by the user with the id {owner}, who could lead what is written elsewhere",
+        "this symbolic link belongs to the user with the id {owner}, who could redirect what the agent writes",
         "Remove it, or create it again as root",
     ),
     "link-leads-out": kind.Kind(
-        "this symbolic link leads out of {root}, so another system than the one there would be changed",
+        "this symbolic link leads out of {root}, so the agent would change another system than the one there",
         "Make it a relative link, or a directory",
     ),
     "not-our-own": kind.Kind(
-        "this directory is om-agent's own, and belongs to the user with the id {owner}",
-        "Remove it with all that is in it, or chown it to the user that om-agent runs as, if you trust what is in it",
+        "this directory is om-agent's own, but it belongs to the user with the id {owner}",
+        "Remove it with everything in it. If you trust its content, chown it to the user that om-agent runs as",
     ),
     "attribute": kind.Kind(
         "{what} has the attribute {name} (lsattr shows it), so not even root can {lacking}",
@@ -92,7 +95,7 @@ KINDS = {
     ),
     "read-only-directory": kind.Kind(
         "the file system of this directory is mounted read-only",
-        "Mount it so that it can be written (mount -o remount,rw)",
+        "Mount it writable (mount -o remount,rw)",
     ),
     "rejected-line": kind.Kind(
         "{reader} rejects this line, so the service that reads the file cannot start: {why}",
@@ -100,7 +103,7 @@ KINDS = {
         verdict=kind.BROKEN,
     ),
     "address-misfit": kind.Kind(
-        "{key} gives {service} addresses that the router's policy refuses: every call would time out",
+        "{key} gives {service} addresses that the router's policy refuses: every call times out",
         "Remove the line, or set it to {wanted}",
         verdict=kind.BROKEN,
         mesh=True,
@@ -113,27 +116,27 @@ KINDS = {
         verdict=kind.BROKEN,
     ),
     "unread": kind.Kind(
-        "{unit} reads the files that {variable} names here, and not {own}, in which om-agent writes",
-        "Let {variable} name {own} too, or remove this line, so that the service has the values that om-agent writes",
+        "{unit} reads the files that {variable} names here, and does not read {own}, where om-agent writes",
+        "Add {own} to {variable}, or remove this line, so that the service has the values that om-agent writes",
         severity=errors.WARNING,
         verdict=kind.BROKEN,
     ),
     "uwsgi-threads": kind.Kind(
-        "uWSGI serves {unit} with {count} threads, in which eventlet has patched threads: RPC over a router waits "
-        "for ever in all but one",
+        "uWSGI serves {unit} with {count} threads, and eventlet has patched threads in it: RPC over a router waits "
+        "for ever in all threads but one",
         "Set threads = 1 in this line, raise processes instead, and restart {unit}",
         severity=errors.WARNING,
         verdict=kind.BROKEN,
     ),
     "own-transport": kind.Kind(
         "{key} gives {name} a second transport URL, which om-agent does not manage and which may be out of date",
-        "Remove the line, or see that what it names is still there",
+        "Remove the line, or check that the URL is still right",
         severity=errors.WARNING,
         verdict=kind.WORKS,
     ),
     "cannot-edit": kind.Kind(
-        "this file cannot be edited safely at this line: {reader} would then read {why}",
-        "Write the keys of messaging one to a line, without indentation, then run om-agent again",
+        "the agent cannot edit this file safely at this line: {reader} would then read {why}",
+        "Write each option of messaging on one line, without indentation, then run om-agent again",
     ),
     "paste-elsewhere": kind.Kind(
         "PasteDeploy uses {key} in section {section} instead of {ours} in the filter",
@@ -144,8 +147,8 @@ KINDS = {
         "Run om-agent as root, or make the file writable",
     ),
     "no-section": kind.Kind(
-        "{name} is asked for, but there is no section {where}",
-        "Add the filter to the pipeline, or take {name} off services",
+        "the metadata names {name}, but there is no section {where}",
+        "Add the filter to the pipeline, or remove {name} from services",
     ),
     # -- rendered router file
     "router-entity": kind.Kind(
@@ -153,11 +156,11 @@ KINDS = {
         "Report this: it is a defect of om-agent",
     ),
     "router-unknown": kind.Kind(
-        "the router configuration names {name}, which the router does not know",
+        "the router configuration has the name {name}, which the router does not know",
         "Report this: it is a defect of om-agent",
     ),
     "router-no-profile": kind.Kind(
-        "the sslProfile {name} is used and not defined",
+        "the sslProfile {name} is used but not defined",
         "Report this: it is a defect of om-agent",
     ),
     "router-duplicate": kind.Kind(
@@ -165,16 +168,16 @@ KINDS = {
         "Report this: it is a defect of om-agent",
     ),
     "missing-file": kind.Kind(
-        "this file is not there, and it is needed for {what}",
+        "this file does not exist, and it is needed for {what}",
         "Put it there, or correct {key}",
     ),
     # -- tools
     "no-puppet": kind.Kind(
         "puppet is not installed",
-        "Install puppet-agent, or give its path in PATH",
+        "Install puppet-agent, or put its directory on PATH",
     ),
     "no-module": kind.Kind(
-        "the puppet module {name} is not in any of {paths}",
+        "the puppet module {name} is not in any of these directories: {paths}",
         "Install it (Debian: puppet-module-puppetlabs-{name})",
     ),
     "no-saslpasswd": kind.Kind(
@@ -192,11 +195,11 @@ KINDS = {
         "Install python3-cryptography, or the module cryptography in om-agent's own Python",
     ),
     "no-ed25519": kind.Kind(
-        "OpenSSL is restricted here (FIPS mode, for one) and makes no Ed25519 keys for the routers",
+        "OpenSSL is restricted here (for example by FIPS mode) and makes no Ed25519 keys for the routers",
         "Set router.mesh_ca_file, router.mesh_certificate_file and router.mesh_key_file to certificates of your own",
     ),
     "no-user": kind.Kind(
         "there is no user or group {name} on this node",
-        "Install the package that makes it ({what})",
+        "Install the package that creates it ({what})",
     ),
 }

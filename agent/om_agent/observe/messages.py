@@ -146,7 +146,8 @@ def _config_files(file: services.ConfigFile, root: pathlib.Path) -> tuple[str, .
     if file.format != services.OSLO:
         return (own,)
     keys = {(ini.section_name(setting.section), setting.key) for setting in file.settings}
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     for other in sources.other_files(file.path, file.units, root):
         if keys & service_files.keys_of(other.path, root).keys():
             (after if other.after else before).append(str(files.on_disk(root, other.path)))

@@ -220,7 +220,8 @@ def plan_services(
     notify = as_seen_from(deployment, node, deployment.notify)
     deployment = dataclasses.replace(deployment, rpc=rpc, notify=notify)
     named = deployment.services
-    services = [catalogue[name] for name in (catalogue if named is None else named)]
+    names = catalogue.keys() if named is None else named
+    services = [catalogue[name] for name in names]
     for service in filter(_has_messaging, services):
         for file in service.files:
             lacking = _lacking(file, host)

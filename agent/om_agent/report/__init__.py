@@ -1,54 +1,28 @@
-"""What people, Heat and programs are told; every value that goes out here passes `mask` first, and every line that may
-hold something of a file, a router or a broker is made printable."""
+"""The texts for people, Heat and programs.
+
+Every value passes `om_agent.report.masking` first. Every line with text from a file, a router or a broker is made
+printable.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
 import typing
 
 from om_agent import drain, errors, kinds, model, observed, plan, resync, verify
 from om_agent.apply import comparing, results
 from om_agent.kinds import clauses
 from om_agent.plan import broker, capacity
+from om_agent.report import masking
 
-# A transport URL whose hosts either all have a user and a password, or none: its password can be told from the rest.
-# Where there is no login, what looks like a host and its port may be a user and a password, if it is not plainly one.
-_ADDRESS = r"(?:[0-9]+(?:\.[0-9]+){3}|\[[0-9A-Fa-f:.]+\])"
-_HOST = rf"(?:[A-Za-z0-9._-]+|{_ADDRESS})(?::[0-9]+)?"
-_PORT = rf"(?:5671|{model.RABBIT_PORT}|{model.AMQP_PORT})"
-_PLAIN_HOST = rf"(?:{_ADDRESS}(?::[0-9]+)?|[A-Za-z0-9._-]+(?::{_PORT})?)"
-_USER = r"[A-Za-z0-9._~%-]*"
-_QUERY = r"(?:ssl|ssl_ca_file|sasl_default_realm)=[^&@\s]*"  # any other option may be a password
-_LOGIN = rf"{_USER}:[^@/,:\s]*@"
-_URL = re.compile(
-    rf"[a-z][a-z0-9+]*://(?:{_LOGIN}{_HOST}(?:,{_LOGIN}{_HOST})*|{_PLAIN_HOST}(?:,{_PLAIN_HOST})*)"
-    rf"(?:/[^:@?\s]*)?(?:\?{_QUERY}(?:&{_QUERY})*)?"
-)
-_URLS = ("transport_url", "url")  # keys that hold nothing else
 _REASONS = 3  # sentences in a stack's reason
-_MOST_TOLD = 2**16  # bytes of a text that Heat is told; it takes no more than 1 MiB of all (max_json_body_size)
-_UNIT = ("restart", "reconcile", "stop")  # what is done to a unit, not to a file or key
-_PASSWORD = re.compile(rf"(?<=[/,])({_USER}):[^@/,:\s]*@")
-
-
-def mask(value: str) -> str:
-    """Return ``value`` without passwords: those of a transport URL, or all of it when it only resembles one."""
-    if _URL.fullmatch(value):
-        return _PASSWORD.sub(r"\1:***@", value)
-    return "***" if "://" in value or "@" in value else value
-
-
-def _mask_key(detail: str, value: str) -> str:
-    """Return the value of a key, called ``[section] key``, without passwords: of a URL that is none nothing is shown,
-    since it takes no more than a forgotten slash for a password to stand where none is looked for."""
-    url = detail.rpartition(" ")[2] in _URLS
-    return "***" if url and value and not _URL.fullmatch(value) else mask(value)
+_MOST_SIGNALLED = 2**16  # bytes of a text in a signal; Heat accepts at most 1 MiB for all (max_json_body_size)
+_UNIT = ("restart", "reconcile", "stop")  # actions on a unit, not on a file or key
 
 
 def printable(text: str) -> str:
-    """Return a text of several lines with whatever would do something to a terminal escaped."""
+    """Return a text of several lines, with everything escaped that a terminal would interpret."""
     return _text(text.split("\n"))
 
 
@@ -56,16 +30,8 @@ def _text(lines: typing.Iterable[str]) -> str:
     return "\n".join(map(errors.printable, lines))
 
 
-def _mask_line(line: str) -> str:
-    """Return a line of a diff. What is taken away was perhaps not written by this program: only its key is shown."""
-    if not line.startswith("-"):
-        return line
-    key = re.match(r"-\s*[\w.-]+\s*(?==\s*[^=\s])", line)  # the end of a key in base64 looks like one
-    return (key.group() if key else "- ") + ("= ***" if key else "***")
-
-
 def problems_text(problems: typing.Sequence[errors.Problem]) -> str:
-    """Return problems for people, a line each."""
+    """Return problems for people, one line each."""
     return _text(f"{p.severity}: {p}" for p in problems)
 
 
@@ -78,9 +44,9 @@ def problems_json(problems: typing.Sequence[errors.Problem]) -> list[dict[str, s
 
 
 def plan_text(node_plan: plan.Plan, work: comparing.Comparison, old: typing.Mapping[str, bytes | None]) -> str:
-    """Return a plan as a diff: files of ours line by line unless they are secret, keys of others one by one.
+    """Return a plan as a diff: the agent's own files line by line unless they are secret, other files key by key.
 
-    :param old: present content of the files to write, by path.
+    :param old: the present content of the files to write, by path.
     """
     lines = [summary(node_plan, work)]
     if work.changes and node_plan.queues.kind and (node_plan.broker or node_plan.config_files):
@@ -95,29 +61,28 @@ def plan_text(node_plan: plan.Plan, work: comparing.Comparison, old: typing.Mapp
                 path = change.path
                 lines.append(f"keys in {path}")
             lines += _key_diff(change)
-    live = [c for c in work.changes if c.action == "reconcile"]
-    lines += [f"change {c.path} while it runs" for c in live[:1]] + [f"  {c.detail}" for c in live]
+    reconciled = [change for change in work.changes if change.action == "reconcile"]
+    lines += [f"change {change.path} while it runs" for change in reconciled[:1]]
+    lines += [f"  {change.detail}" for change in reconciled]
     lines += [str(c) for c in work.changes if c.action in ("restart", "stop")]
     return _text(lines)
 
 
 def summary(node_plan: plan.Plan, work: comparing.Comparison) -> str:
-    """Return one line that says what the node is and what would be done."""
-    runs = [
-        *([f"{node_plan.router.mode} router"] if node_plan.router else ()),
-        *(["broker"] if node_plan.broker else ()),
-    ]
-    role = f"{node_plan.node.name} ({node_plan.node.role}, {' and '.join(runs) if runs else 'clients only'})"
+    """Return one line that says what the node is and what apply would do."""
+    runs = [f"{node_plan.router.mode} router"] if node_plan.router else []
+    runs += ["broker"] if node_plan.broker else []
+    role = f"{node_plan.node.name} ({node_plan.node.role}, {' and '.join(runs) or 'clients only'})"
     if not work.changes:
         return f"{role}: nothing to do"
-    keys = [c for c in work.changes if c.detail.startswith("[")]
-    of = len({c.path for c in keys})
+    keys = [change for change in work.changes if change.detail.startswith("[")]
+    files_of_services = errors.counted(len({change.path for change in keys}), "file")
     counts = (
         (len(work.files_to_write), "file", "to write"),
         (len(work.files_to_remove), "file", "to remove"),
-        (len(keys), "key", f"to change in {of} file{'' if of == 1 else 's'} of services"),
+        (len(keys), "key", f"to change in {files_of_services} of services"),
     )
-    return f"{role}: " + ", ".join(f"{n} {noun}{'' if n == 1 else 's'} {what}" for n, noun, what in counts if n)
+    return f"{role}: " + ", ".join(f"{errors.counted(n, noun)} {what}" for n, noun, what in counts if n)
 
 
 def _file_diff(target: comparing.Target, old: bytes | None) -> list[str]:
@@ -128,97 +93,106 @@ def _file_diff(target: comparing.Target, old: bytes | None) -> list[str]:
         return [f"{verb} {name} ({note}; secret, not shown)"]
     before = [] if old is None else old.decode(errors="replace").splitlines()
     after = target.content.decode(errors="replace").splitlines()
-    import difflib  # apply shows none
+    import difflib  # here, since apply shows no diff
 
     diff = list(difflib.unified_diff(before, after, name, name, lineterm="", n=2))[2:]
-    return [f"{verb} {name} ({note})", *("  " + _mask_line(line) for line in diff)]
+    return [f"{verb} {name} ({note})", *("  " + masking.mask_line(line) for line in diff)]
 
 
 def _key_diff(change: results.Change) -> list[str]:
     lines = []
     if change.action in ("change", "remove") and not change.detail.startswith("mode "):
-        lines.append(f"  - {change.detail} = {_mask_key(change.detail, change.old)}")
+        lines.append(f"  - {change.detail} = {masking.mask_key(change.detail, change.old)}")
     if change.detail.startswith("mode "):
         return [f"  ~ {change.detail}"]
     if change.action != "remove":
-        lines.append(f"  + {change.detail} = {_mask_key(change.detail, change.new)}")
+        lines.append(f"  + {change.detail} = {masking.mask_key(change.detail, change.new)}")
     return lines
 
 
 def outcome_text(node: str, outcome: results.Outcome, verbose: bool) -> str:
-    """Return what apply did."""
+    """Return what apply has done."""
     if not outcome.changes:
         return f"{node}: nothing to do, the messaging configuration is right"
-    count = len(outcome.changes)
-    lines = [f"{node}: applied, {count} change{'' if count == 1 else 's'}", *outcome.notes]
+    lines = [f"{node}: applied, {errors.counted(len(outcome.changes), 'change')}", *outcome.notes]
     if verbose:
         lines += [f"  {c}" for c in outcome.changes] + [f"  puppet: {line}" for line in outcome.puppet]
     return _text(lines)
 
 
 def deployed_text(node: str, outcome: results.Outcome, changes: int) -> str:
-    """Return what a deployment did.
+    """Return what a deployment has done.
 
-    :param changes: how many the last apply made that made any: as a rule the one before this, in configure.d.
+    :param changes: how many changes the last apply with changes made. As a rule that was the apply in configure.d.
     """
     if outcome.changes:
         return outcome_text(node, outcome, verbose=True)
-    return (
-        f"{node}: the configuration is as the metadata says; {changes} change{'' if changes == 1 else 's'} made it so"
-    )
+    return f"{node}: the configuration is as the metadata says; {errors.counted(changes, 'change')} made it so"
 
 
 def changes_json(changes: typing.Sequence[results.Change]) -> list[dict[str, str]]:
     """Return changes for programs, without values."""
-    return [{"action": c.action, "path": c.path, **({"detail": c.detail} if c.detail else {})} for c in changes]
+    return list(map(_change_json, changes))
+
+
+def _change_json(change: results.Change) -> dict[str, str]:
+    row = {"action": change.action, "path": change.path}
+    return {**row, "detail": change.detail} if change.detail else row
 
 
 def signal(status: int, stdout: str, stderr: str, outputs: typing.Mapping[str, str]) -> str:
-    """Return what a heat-config hook prints: Heat's ``deploy_*`` and the outputs.
+    """Return what a heat-config hook prints: Heat's ``deploy_*`` keys and the outputs.
 
     ``problem`` is there only when there is one. As an output with ``error_output: true`` it becomes the stack's reason,
-    where ``deploy_stderr`` never appears; and Heat takes a deployment for failed when such an output has any value.
+    where ``deploy_stderr`` never appears. Heat also treats a deployment as failed when such an output has any value.
     """
-    answer = {"deploy_stdout": stdout, "deploy_stderr": stderr, "deploy_status_code": status, **outputs}
+    answer: dict[str, str | int] = {
+        "deploy_stdout": stdout,
+        "deploy_stderr": stderr,
+        "deploy_status_code": status,
+        **outputs,
+    }
     if status:
         lines = stderr.splitlines()
         more = f" (and {len(lines) - _REASONS} more: see deploy_stderr)" if len(lines) > _REASONS else ""
         answer["problem"] = " ".join(lines[:_REASONS]) + more
-    return json.dumps({name: _cut_off(v) if isinstance(v, str) else v for name, v in answer.items()})
+    return json.dumps({name: _cut_off(value) for name, value in answer.items()})
 
 
-def _cut_off(text: str) -> str:
-    """Return a text that is no longer than Heat may be told, as JSON has it: whole lines of one that was."""
-    if len(json.dumps(text)) <= _MOST_TOLD:
+def _cut_off(text: str | int) -> str | int:
+    """Return a text that is short enough, as JSON, for a signal: the first whole lines of a longer one."""
+    if isinstance(text, int) or len(json.dumps(text)) <= _MOST_SIGNALLED:
         return text
     sizes = itertools.accumulate(len(json.dumps(character)) - len('""') for character in text)
-    end = sum(1 for _ in itertools.takewhile(lambda size: size < _MOST_TOLD - len(clauses.CUT_OFF) - 20, sizes))
+    limit = _MOST_SIGNALLED - len(clauses.CUT_OFF) - len("9" * 20)  # room for the number of characters
+    end = sum(1 for _ in itertools.takewhile(lambda size: size < limit, sizes))
     kept = text[:end].rpartition("\n")[0] or text[:end]
     return f"{kept}\n{clauses.CUT_OFF.format(left=len(text) - len(kept))}"
 
 
 def mesh_state(deployment: model.Deployment, node_plan: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
-    """Return what the node's part of the mesh is: ``none``, ``works``, or ``degraded`` or ``broken`` and why.
+    """Return the state of the node's part of the mesh: ``none``, ``works``, or ``degraded`` or ``broken`` and why.
 
-    It works when its routers, the services that are to be connected to one here, and the agent's own messages do.
+    It works when three things work: the routers, the connections of services to this node's router, and the agent's
+    test messages.
     """
     if not node_plan.router:
         return "none"
     halves = {backend.half for backend in deployment.routed}
     faults = [f for f in found if f.severity == errors.ERROR]
-    trouble = [f for f in faults if kinds.of(f).mesh or kinds.of(f).half in halves]
-    trouble.sort(key=lambda f: kinds.of(f).verdict != kinds.BROKEN)  # the worst first
-    if not trouble:
+    mesh_faults = [f for f in faults if kinds.of(f).mesh or kinds.of(f).half in halves]
+    mesh_faults.sort(key=lambda f: kinds.of(f).verdict != kinds.BROKEN)  # the worst first
+    if not mesh_faults:
         return kinds.WORKS
-    more = f" (and {len(trouble) - 1} more)" if len(trouble) > 1 else ""
-    return f"{kinds.verdict(trouble)}: {trouble[0].path}: {trouble[0].message}{more}"
+    more = f" (and {len(mesh_faults) - 1} more)" if len(mesh_faults) > 1 else ""
+    return f"{kinds.verdict(mesh_faults)}: {mesh_faults[0].path}: {mesh_faults[0].message}{more}"
 
 
 # -- verify, status, drain -------------------------------------------------------------------------------------------
 
 
 def verify_text(node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]) -> str:
-    """Return one line that says whether messaging works on the node, and what was tried."""
+    """Return one line that says whether messaging works on the node, and what was tested."""
     tried = [f"{what} and back" for what, n in _tried(seen) if n]
     said = verdict_text(node_plan, found)
     if kinds.verdict(found) != kinds.WORKS:
@@ -227,9 +201,9 @@ def verify_text(node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequenc
 
 
 def verdict_text(node_plan: plan.Plan, found: typing.Sequence[errors.Problem]) -> str:
-    """Return what messaging on the node is, in a line."""
+    """Return the verdict about messaging on the node, in one line."""
     faults = sum(f.severity == errors.ERROR for f in found)
-    count = f"{faults} fault{'' if faults == 1 else 's'}"
+    count = errors.counted(faults, "fault")
     said = {
         kinds.WORKS: "works",
         kinds.DEGRADED: f"is degraded: it works, and redundancy is lost: {count}",
@@ -262,7 +236,7 @@ def _reached(node_plan: plan.Plan, seen: observed.Seen) -> frozenset[str]:
 def verify_json(
     node_plan: plan.Plan, seen: observed.Seen, found: typing.Sequence[errors.Problem]
 ) -> dict[str, typing.Any]:
-    """Return the same for programs."""
+    """Return the result of ``verify`` for programs."""
     return {
         "version": 1,
         "node": node_plan.node.name,
@@ -294,13 +268,14 @@ def status_json(
 
 
 def _router_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
-    r, mesh = node_plan.router, seen.mesh
-    if not r or not mesh:
+    router_plan, mesh = node_plan.router, seen.mesh
+    if not router_plan or not mesh:
         return None
-    own, reached = mesh.own, _reached(node_plan, seen)
+    own = mesh.own
+    reached = _reached(node_plan, seen)
     return {
-        "engine": r.engine.value,
-        "mode": r.mode,
+        "engine": router_plan.engine.value,
+        "mode": router_plan.mode,
         "running": own.login == observed.OPEN,
         "id": own.container,
         "version": own.version,
@@ -313,14 +288,15 @@ def _router_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.
         ],
         "drift": list(mesh.drift),
         "interiors": [
-            {
-                "name": name,
-                "reached": name in reached,
-                "reaches": None if mesh.views.get(name) is None else sorted(mesh.views[name] or ()),
-            }
-            for name in (() if r.mode == "standalone" else r.interiors)
+            {"name": name, "reached": name in reached, "reaches": _sorted(mesh.views.get(name))}
+            for name in router_plan.interiors
+            if router_plan.mode != "standalone"
         ],
     }
+
+
+def _sorted(names: typing.Collection[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 def _broker_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.Any] | None:
@@ -343,38 +319,59 @@ def _broker_json(node_plan: plan.Plan, seen: observed.Seen) -> dict[str, typing.
     }
 
 
+_Rows = list[tuple[str, str]]
+
+
 def status_text(deployment: model.Deployment, node_plan: plan.Plan, seen: observed.Seen) -> str:
     """Return the state of the node's messaging as a table."""
-    halves = (f"{b.half} over {b.scheme.value}{' (external)' if b.external else ''}" for b in deployment.halves)
-    rows = [("node", f"{node_plan.node.name} ({node_plan.node.role}): {', '.join(halves)}")]
-    state = _router_json(node_plan, seen)
-    if state and not state["running"]:
+    halves = ", ".join(map(_half_text, deployment.halves))
+    rows = [("node", f"{node_plan.node.name} ({node_plan.node.role}): {halves}")]
+    router_state = _router_json(node_plan, seen)
+    if router_state and router_state["running"]:
+        rows += _router_rows(router_state)
+    elif router_state:
         unasked = seen.mesh and seen.mesh.own.login == observed.UNASKED
         what = "cannot be asked" if unasked else "does not answer"
-        rows.append(("router", f"{state['engine']}, {state['mode']}: {what}"))
-    elif state:
-        rows.append(
-            ("router", f"{state['engine']} {state['version']}, {state['mode']}, up {_span(state['up_seconds'])}")
-        )
-        dropped = f", {state['dropped_presettled']} dropped for want of credit" if state["dropped_presettled"] else ""
-        rows.append(("", f"{state['clients']} clients, {state['links']} links{dropped}"))
-        rows += [("", f"not as its file: {line}") for line in state["drift"]]
-        for one in state["interiors"]:
-            sees = "" if one["reaches"] is None else f", reaches {len(one['reaches'])} of {len(state['interiors'])}"
-            rows.append((f"  {one['name']}", ("reached" if one["reached"] else "NOT REACHED") + sees))
-    status = _broker_json(node_plan, seen)
-    if status and not status["running"]:
+        rows.append(("router", f"{router_state['engine']}, {router_state['mode']}: {what}"))
+    broker_state = _broker_json(node_plan, seen)
+    if broker_state and broker_state["running"]:
+        rows += _broker_rows(broker_state)
+    elif broker_state:
         rows.append(("broker", "does not answer"))
-    elif status:
-        counts = [f"{status[what]} {what}" for what in ("queues", "messages") if status[what] is not None]
-        rows.append(
-            ("broker", ", ".join([f"RabbitMQ {status['version']} ({status['metadata_store'].capitalize()})", *counts]))
-        )
-        rows += [(f"  {m['name']}", "runs" if m["running"] else "DOES NOT RUN") for m in status["members"]]
-        rows += [("", f"ALARM: {alarm}") for alarm in status["alarms"]]
-        rows += [("", f"PARTITION: {name}") for name in status["partitions"]]
     width = max(len(name) for name, _ in rows) + 2
     return _text(f"{name:{width}}{text}".rstrip() for name, text in rows)
+
+
+def _half_text(backend: model.Backend) -> str:
+    external = " (external)" if backend.external else ""
+    return f"{backend.half} over {backend.scheme.value}{external}"
+
+
+def _router_rows(state: typing.Mapping[str, typing.Any]) -> _Rows:
+    dropped = state["dropped_presettled"]
+    lost = f", {dropped} dropped for want of credit" if dropped else ""
+    rows = [
+        ("router", f"{state['engine']} {state['version']}, {state['mode']}, up {_span(state['up_seconds'])}"),
+        ("", f"{state['clients']} clients, {state['links']} links{lost}"),
+    ]
+    rows += [("", f"not as its file: {line}") for line in state["drift"]]
+    for one in state["interiors"]:
+        text = "reached" if one["reached"] else "NOT REACHED"
+        if one["reaches"] is not None:
+            text += f", reaches {len(one['reaches'])} of {len(state['interiors'])}"
+        rows.append((f"  {one['name']}", text))
+    return rows
+
+
+def _broker_rows(state: typing.Mapping[str, typing.Any]) -> _Rows:
+    parts = [f"RabbitMQ {state['version']} ({state['metadata_store'].capitalize()})"]
+    parts += [f"{state[what]} {what}" for what in ("queues", "messages") if state[what] is not None]
+    rows = [("broker", ", ".join(parts))]
+    for member in state["members"]:
+        rows.append((f"  {member['name']}", "runs" if member["running"] else "DOES NOT RUN"))
+    rows += [("", f"ALARM: {alarm}") for alarm in state["alarms"]]
+    rows += [("", f"PARTITION: {name}") for name in state["partitions"]]
+    return rows
 
 
 def _span(seconds: int) -> str:
@@ -386,7 +383,7 @@ def _span(seconds: int) -> str:
 
 
 def capacity_text(sizes: typing.Sequence[capacity.Size]) -> str:
-    """Return what an overcloud needs at several sizes, a table each."""
+    """Return what an overcloud needs, with one table for each size."""
     if not any(size.needs for size in sizes):
         return f"{sizes[0].nodes} nodes: both halves are external, so no router and no broker here needs anything"
     return "\n\n".join(map(_size_text, sizes))
@@ -415,14 +412,14 @@ def _size_text(size: capacity.Size) -> str:
 
 
 def _columns(rows: typing.Sequence[typing.Sequence[str]]) -> typing.Iterator[str]:
-    """Yield lines in which the first column is flush left and the others are flush right."""
+    """Yield the rows as lines: the first column flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     for first, *rest in rows:
         yield "  ".join([first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:]))])
 
 
 def drain_text(node: str, left: drain.Remaining) -> str:
-    """Return what drain did and what is left."""
+    """Return what drain has done and what remains."""
     closed = ", ".join(left.closed) or "no listener"
     done = f"{node}: closed {closed}, moved {left.moved} connections in {left.seconds:.1f} s"
     still = [f"{n} {what}" for n, what in ((left.edges, "edge routers"), (left.unsettled, "messages under way")) if n]
@@ -433,7 +430,7 @@ def drain_text(node: str, left: drain.Remaining) -> str:
 
 
 def resync_text(node: str, done: resync.Done) -> str:
-    """Return what resync did and what is left."""
+    """Return what resync has done and what remains."""
     closed = f"closed {done.closed} connections, which clients open again" if done.closed else "nothing to do"
     if not done.missing:
         return f"{node}: {closed}; every router that is reached knows the addresses of this one"
@@ -442,5 +439,5 @@ def resync_text(node: str, done: resync.Done) -> str:
 
 
 def undo_text(node: str, steps: typing.Sequence[str]) -> str:
-    """Return what undoing a drain did."""
+    """Return what undoing a drain has done."""
     return f"{node}: the running router is as its file says" + (f": {'; '.join(steps)}" if steps else " already")
