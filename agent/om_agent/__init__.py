@@ -1,7 +1,7 @@
-"""om-agent: makes one overcloud node's messaging configuration right before its services start.
+"""om-agent: configure messaging on one overcloud node before its services start.
 
-The modules form one line, ``metadata -> model -> plan -> render -> apply -> report``, and none of them imports one
-further right; ``doc/design.rst`` has the table and ``tests/unit/test_layers.py`` holds it.
+The modules form one line, ``metadata -> model -> plan -> render -> apply -> report``. A module imports only modules
+further left. The table is in ``doc/design.rst``, and ``tests/unit/test_layers.py`` enforces it.
 """
 
 __version__ = "0.1.0"

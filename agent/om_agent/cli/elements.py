@@ -1,4 +1,4 @@
-"""The command for whoever builds images: elements-path."""
+"""The command for builders of images: elements-path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from om_agent.cli import output
 
 
 def add_elements_path(commands: typing.Any) -> None:
-    parser = commands.add_parser("elements-path", help="print where disk-image-create finds this project's elements")
+    parser = commands.add_parser("elements-path", help="print the directory of this project's diskimage-builder elements")
     parser.set_defaults(run=_elements_path)
 
 
