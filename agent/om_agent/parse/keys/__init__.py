@@ -13,12 +13,9 @@ from om_agent import fields
 from om_agent.parse import mapping, values
 from om_agent.parse.keys import broker, halves, nodes, router, tls
 
+# The order is that in which problems are reported.
 TOP: mapping.Keys = (
     mapping.Key("tls", mapping.Nested(tls.TLS), "Certificates."),
-    mapping.Key("rpc", mapping.Nested(halves.RPC), "What carries RPC."),
-    mapping.Key("notify", mapping.Nested(halves.NOTIFY), "What carries notifications."),
-    mapping.Key("router", mapping.Nested(router.ROUTER), "Settings of every router."),
-    mapping.Key("broker", mapping.Nested(broker.BROKER), "Settings of every broker."),
     mapping.Key(
         "nodes",
         mapping.Mappings(nodes.NODE, "node"),
@@ -26,6 +23,10 @@ TOP: mapping.Keys = (
         default=(),
         required="list every node with name and address",
     ),
+    mapping.Key("rpc", mapping.Nested(halves.RPC), "What carries RPC."),
+    mapping.Key("notify", mapping.Nested(halves.NOTIFY), "What carries notifications."),
+    mapping.Key("router", mapping.Nested(router.ROUTER), "Settings of every router."),
+    mapping.Key("broker", mapping.Nested(broker.BROKER), "Settings of every broker."),
     mapping.Key(
         "node",
         values.Text(fields.HOST),
