@@ -1,15 +1,16 @@
 """A small single AMQP 1.0 router in Python, for laptops and CI. For development only.
 
 It reads the JSON configuration that is written for qdrouterd and carries what oslo.messaging's AMQP 1.0 driver
-needs, where no router package exists. One direction of imports, each module readable alone::
+needs, where no router package exists. Its modules import in one direction, and each can be read alone
+(``tests/devrouter/test_layers.py`` checks this)::
 
-    errors, schema <- config <- wire, addresses, deliveries <- inlink, outlink <- router <- connection <- engine <- cli
-    reader, policy <- policyconfig <- config        policy <- admission <- router
-                                schema <- management <- views <- router        security <- connection     status <- cli
+    errors, schema, policy, wire <- reader <- policyconfig <- config <- addresses, admission, management
+    <- deliveries <- links <- inlink, outlink <- router <- views, security, connection, status <- engine <- cli
 
-``reader``, ``config``, ``policyconfig``, ``policy``, ``admission`` (which logs), ``wire``, ``addresses``, ``schema``
-and ``management`` are pure; proton is used by ``security``, ``inlink``, ``outlink``, ``router``, ``connection`` and
-``engine`` only, always from one thread.
+``deliveries`` says what the link of a producer and of a consumer must offer: ``inlink`` and ``outlink`` do. ``links``
+says what links need of their connection and of the router: ``connection`` and ``router`` offer it. Only ``connection``,
+``engine``, ``inlink``, ``router`` and ``security`` import proton, and one thread uses it. The modules up to
+``links`` are pure, except that ``admission`` logs.
 """
 
 __version__ = "0.1.0"

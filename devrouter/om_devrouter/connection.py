@@ -10,7 +10,7 @@ from typing import Any, Callable
 import proton
 
 import om_devrouter
-from om_devrouter import config, outlink, policy, router, security
+from om_devrouter import config, deliveries, policy, router, security
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Connection(router.Peer):
         self.ends: set[router.End] = set()
         self.permit: policy.Permit | None = None
         self.sessions = self.senders = self.receivers = 0
-        self.stalled: dict[outlink.OutLink, None] = {}
+        self.stalled: dict[deliveries.ConsumerLink, None] = {}
         self.wants_write = False
         self.opened = False
         self.container: str | None = None

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import Any, NamedTuple, Protocol, Union
 
-if TYPE_CHECKING:
-    from om_devrouter import inlink, outlink
+from om_devrouter import addresses
 
 Chunk = Union[bytes, bytearray]
 
@@ -72,6 +71,45 @@ def merge(first: Outcome | None, second: Outcome) -> Outcome:
     return second
 
 
+class ProducerLink(Protocol):
+    """The link on which a producer sends, as far as deliveries and consumers need it: ``inlink.InLink``."""
+
+    closed: bool
+    held_off: bool
+
+    def read(self) -> None:
+        """Take what has arrived."""
+        ...  # pragma: no cover
+
+    def report(self, inbound: Inbound, outcome: Outcome) -> None:
+        """Tell the producer an outcome without settling."""
+        ...  # pragma: no cover
+
+    def finish(self, inbound: Inbound, outcome: Outcome) -> None:
+        """Settle with the producer."""
+        ...  # pragma: no cover
+
+
+class ConsumerLink(addresses.Consumer, Protocol):
+    """The link on which a consumer receives, as far as deliveries and producers need it: ``outlink.OutLink``."""
+
+    def offer(self, out: Outbound) -> None:
+        """Queue a copy."""
+        ...  # pragma: no cover
+
+    def pump(self) -> None:
+        """Send what the consumer's credit and the socket allow."""
+        ...  # pragma: no cover
+
+    def settle(self, out: Outbound) -> None:
+        """Settle a copy, since its producer settled first."""
+        ...  # pragma: no cover
+
+    def abort(self, out: Outbound) -> None:
+        """Withdraw a copy whose producer gave up before its end."""
+        ...  # pragma: no cover
+
+
 class Inbound:
     """A delivery that a producer sends.
 
@@ -94,7 +132,7 @@ class Inbound:
         "waiting",
     )
 
-    def __init__(self, link: inlink.InLink | None, delivery: Any, presettled: bool) -> None:
+    def __init__(self, link: ProducerLink | None, delivery: Any, presettled: bool) -> None:
         self.link = link
         self.delivery = delivery
         self.presettled = presettled
@@ -144,7 +182,7 @@ class Outbound:
 
     __slots__ = ("chunks", "complete", "delivery", "gone", "inbound", "link", "presettled", "reported", "waiting")
 
-    def __init__(self, link: outlink.OutLink, inbound: Inbound) -> None:
+    def __init__(self, link: ConsumerLink, inbound: Inbound) -> None:
         self.link = link
         self.inbound: Inbound | None = inbound
         self.presettled = inbound.presettled

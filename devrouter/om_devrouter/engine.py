@@ -13,7 +13,7 @@ from typing import Any, Callable
 import cproton
 import proton
 
-from om_devrouter import config, connection, errors, outlink, policy, router, security
+from om_devrouter import config, connection, errors, outlink, policy, router, security, views
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Engine:
     """
 
     def __init__(self, settings: config.Config) -> None:
-        self.router = router.Router(settings)
+        self.router = router.Router(settings, views.tables)
         #: When the loop last came round, in seconds, monotonic.
         self.alive_at = time.monotonic()
         self.endpoints: list[tuple[str, config.Listener]] = []

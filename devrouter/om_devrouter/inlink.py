@@ -6,15 +6,12 @@ consumer, and no more once it has none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import proton
 
-from om_devrouter import deliveries, links, policy, wire
+from om_devrouter import addresses, deliveries, links, policy, wire
 from om_devrouter.deliveries import Inbound, Outcome
-
-if TYPE_CHECKING:
-    from om_devrouter import addresses, outlink
 
 #: Properties must begin within this; an anonymous message that hides its destination behind more is rejected.
 MAX_HEAD = 64 * 1024
@@ -35,7 +32,7 @@ class InLink:
         peer: links.Peer,
         link: Any,
         capacity: int,
-        address: addresses.Address[outlink.OutLink] | None,
+        address: addresses.Address[deliveries.ConsumerLink] | None,
     ) -> None:
         self.core = core
         self.peer = peer

@@ -6,12 +6,9 @@ consumer. All calls come from the one thread that runs the engine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from om_devrouter import deliveries, policy
-
-if TYPE_CHECKING:
-    from om_devrouter import addresses, admission, inlink, outlink
+from om_devrouter import addresses, admission, deliveries, policy
 
 
 class Peer(Protocol):
@@ -19,7 +16,7 @@ class Peer(Protocol):
 
     number: int
     permit: policy.Permit | None
-    stalled: dict[outlink.OutLink, None]
+    stalled: dict[deliveries.ConsumerLink, None]
 
     def touch(self) -> None:
         """Have the connection's output written in this turn of the loop."""
@@ -31,13 +28,13 @@ class Core(Protocol):
 
     admission: admission.Admission
     counters: deliveries.Counters
-    resumable: dict[inlink.InLink, None]
+    resumable: dict[deliveries.ProducerLink, None]
 
-    def route(self, inbound: deliveries.Inbound, address: addresses.Address[outlink.OutLink] | None) -> None:
+    def route(self, inbound: deliveries.Inbound, address: addresses.Address[deliveries.ConsumerLink] | None) -> None:
         """Choose consumers for a delivery and queue it with them, or dispose of it."""
         ...  # pragma: no cover
 
-    def resolve(self, name: str) -> addresses.Address[outlink.OutLink] | None:
+    def resolve(self, name: str) -> addresses.Address[deliveries.ConsumerLink] | None:
         """The address of that name, if it is in use."""
         ...  # pragma: no cover
 

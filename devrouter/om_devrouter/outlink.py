@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import collections
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from om_devrouter import deliveries, links
+from om_devrouter import addresses, deliveries, links
 from om_devrouter.deliveries import Outbound, Outcome
-
-if TYPE_CHECKING:
-    from om_devrouter import addresses
 
 #: Bytes of one delivery that proton may hold encoded before the rest waits for the socket.
 SEND_WINDOW = 256 * 1024
@@ -29,7 +26,12 @@ class OutLink:
     _tags = itertools.count()
 
     def __init__(
-        self, core: links.Core, peer: links.Peer, link: Any, capacity: int, address: addresses.Address[OutLink]
+        self,
+        core: links.Core,
+        peer: links.Peer,
+        link: Any,
+        capacity: int,
+        address: addresses.Address[deliveries.ConsumerLink],
     ) -> None:
         self.core = core
         self.peer = peer

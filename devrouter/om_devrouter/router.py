@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 import proton
 
-from om_devrouter import addresses, admission, config, deliveries, inlink, links, management, outlink, policy, views
+from om_devrouter import addresses, admission, config, deliveries, inlink, links, management, outlink, policy
 from om_devrouter.deliveries import Inbound, Outbound, Outcome
 
 LOG = logging.getLogger(__name__)
 
 End = Union[inlink.InLink, outlink.OutLink]
-RouterAddress = addresses.Address[outlink.OutLink]
+RouterAddress = addresses.Address[deliveries.ConsumerLink]
 
 
 class Peer(links.Peer):
@@ -34,19 +34,22 @@ class Peer(links.Peer):
 
 
 class Router:
-    """Addresses, links and counters of one router. Every method is called from the engine's thread."""
+    """Addresses, links and counters of one router. Every method is called from the engine's thread.
 
-    def __init__(self, settings: config.Config) -> None:
+    ``tables`` makes what management answers with from the router: ``views.tables``.
+    """
+
+    def __init__(self, settings: config.Config, tables: Callable[[Router], management.Tables]) -> None:
         self.config = settings
-        self.table: addresses.AddressTable[outlink.OutLink] = addresses.AddressTable(
+        self.table: addresses.AddressTable[deliveries.ConsumerLink] = addresses.AddressTable(
             settings.router_id, settings.addresses, settings.default_distribution
         )
         self.admission = admission.Admission(settings.rules)
         self.counters = deliveries.Counters()
         self.peers: set[Any] = set()
-        self.resumable: dict[inlink.InLink, None] = {}
+        self.resumable: dict[deliveries.ProducerLink, None] = {}
         self.started = time.monotonic()
-        self._tables = views.tables(self)
+        self._tables = tables(self)
 
     # Connections and links come and go.
 

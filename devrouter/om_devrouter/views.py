@@ -6,14 +6,11 @@ A column that is not filled in here is answered with null: this router does not 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import om_devrouter
-from om_devrouter import config, management, outlink
+from om_devrouter import config, management, outlink, router
 from om_devrouter.reader import Attributes
-
-if TYPE_CHECKING:
-    from om_devrouter import router
 
 Row = dict[str, Any]
 

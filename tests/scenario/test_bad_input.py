@@ -203,7 +203,7 @@ def test_a_file_in_the_place_of_a_directory_of_ours(node: helpers.Machine) -> No
 
 
 def test_a_missing_module(node: helpers.Machine) -> None:
-    shutil.rmtree(node.base / "puppet/modules/om_messaging")
+    shutil.rmtree(node.modules / "om_messaging")
     refused(node, helpers.dual(), "the puppet module om_messaging is not in any of", code=1)
 
 
@@ -230,8 +230,8 @@ def bare(node: helpers.Machine, *arguments: str) -> subprocess.CompletedProcess[
     ("lacking", "codes"),
     [
         (("bin/puppet",), ["no-puppet"]),
-        (("puppet/modules/om_messaging",), ["no-module"]),
-        (("bin/puppet", "puppet/modules/om_messaging"), ["no-puppet", "no-module"]),
+        (("agent/om_agent/puppet/modules/om_messaging",), ["no-module"]),
+        (("bin/puppet", "agent/om_agent/puppet/modules/om_messaging"), ["no-puppet", "no-module"]),
         (("bin/saslpasswd2",), ["no-saslpasswd"]),
     ],
 )

@@ -168,6 +168,11 @@ class Machine:
         return self.base / "root"
 
     @property
+    def modules(self) -> pathlib.Path:
+        """Where the agent looks for puppet's modules first."""
+        return self.base / "agent/om_agent/puppet/modules"
+
+    @property
     def bin(self) -> pathlib.Path:
         """Where the fake programs are."""
         return self.base / "bin"
@@ -232,11 +237,12 @@ class Machine:
 
 def machine(base: pathlib.Path, python: str = sys.executable) -> Machine:
     """A machine with nova, neutron and swift, in the state in which packages leave it."""
-    shutil.copytree(PACKAGE, base / "agent" / "om_agent", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("om_messaging", "stdlib", "inifile"):
-        (base / "puppet" / "modules" / name).mkdir(parents=True)
-        (base / "puppet" / "modules" / name / "metadata.json").write_text("{}")
+    unwanted = shutil.ignore_patterns("__pycache__", "elements", "puppet")
+    shutil.copytree(PACKAGE, base / "agent" / "om_agent", ignore=unwanted)
     made = Machine(base, python)
+    for name in ("om_messaging", "stdlib", "inifile"):
+        (made.modules / name).mkdir(parents=True)
+        (made.modules / name / "metadata.json").write_text("{}")
     made.bin.mkdir()
     fakes.install(made.bin, base / "agent", python)
     for path, content in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib.machinery
 import importlib.util
 import json
@@ -395,20 +394,6 @@ def test_a_second_run_forgets_what_is_gone(tree: pathlib.Path, monkeypatch: pyte
 
 
 # -- publishing ------------------------------------------------------------------------------------------------------
-
-
-def test_every_file_is_published() -> None:
-    config = configparser.ConfigParser(interpolation=None)
-    config.read(helpers.ROOT / "setup.cfg")
-    published: set[pathlib.Path] = set()
-    for target, patterns in config["options.data_files"].items():
-        for pattern in patterns.split():
-            if pattern.startswith("elements/"):
-                assert target == f"share/om-dual-backends/{pathlib.PurePath(pattern).parent}"
-                published |= {p for p in helpers.ROOT.glob(pattern) if p.is_file()}
-    files = {p for p in ELEMENTS.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
-    missing = sorted({str(p.parent.relative_to(helpers.ROOT)) for p in files - published})
-    assert missing == [], "each directory has a line in [options.data_files] of setup.cfg"
 
 
 def test_elements_path(capsys: pytest.CaptureFixture[str]) -> None:

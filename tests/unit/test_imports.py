@@ -3,10 +3,13 @@ is not even installed. Of time nothing is said here."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import typing
 
 import pytest
 from om_agent import errors
@@ -21,16 +24,36 @@ NEVER = {
     "pyngus", "ssl", "urllib.request", "importlib.resources", "zipfile",
 }  # fmt: skip
 YAML, CRYPTOGRAPHY = {"yaml"}, {"cryptography", "email"}  # the latter imports the other
+# Of these, what comes with Python.
+PYTHONS_OWN = {"difflib", "email", "http", "importlib.resources", "ssl", "urllib.request", "zipfile"}
 WATCHED = NEVER | YAML | CRYPTOGRAPHY
-# All that may come from outside Python itself: two libraries with what they import, and the hooks of setuptools.
-OUTSIDE = {"yaml", "_yaml", "cryptography", "_cffi_backend", "bcrypt", "_distutils_hack"}
+# All that may come from outside Python itself: two libraries with what they import.
+OUTSIDE = ("yaml", "_yaml", "cryptography", "_cffi_backend", "typing_extensions")
 LOADED = """
 print()
-for name, module in sys.modules.items():
-    print(name, "outside" if "-packages" in (getattr(module, "__file__", None) or "") else "")
+for name in sys.modules:
+    print(name)
 sys.exit(code)
 """
 SASLPASSWD = '#!/bin/sh\nwhile [ "$1" != -f ]; do shift; done\ncat >"$2"\n'
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """All that the agent can import here besides Python's own modules, whatever else this machine's Python has.
+
+    Of `OUTSIDE` what is installed; in place of what it must never import, empty modules, so that an attempt is seen.
+    """
+    directory = tmp_path_factory.mktemp("libraries")
+    for name in OUTSIDE:
+        found = importlib.util.find_spec(name)
+        if found and found.origin:
+            file = pathlib.Path(found.origin)
+            real = file.parent if found.submodule_search_locations else file
+            (directory / real.name).symlink_to(real)
+    for name in NEVER - PYTHONS_OWN:
+        (directory / f"{name}.py").touch()
+    return directory
 
 
 @pytest.fixture
@@ -42,19 +65,27 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "root"
 
 
-def imported(*arguments: str, path: str = "", expected: int = 0) -> set[str]:
-    """Return the watched modules that a run of ``om-agent`` imports; check its exit code."""
+Imported = typing.Callable[..., "set[str]"]
+
+
+@pytest.fixture
+def imported(libraries: pathlib.Path) -> Imported:
+    """Run ``om-agent`` until it ends with the exit code ``expected``; return what of `WATCHED` it has imported."""
     code = "import sys\nfrom om_agent import cli\ntry:\n    code = cli.main(sys.argv[1:])\nexcept SystemExit as e:\n"
     code += f"    code = e.code\n{LOADED}"
-    command = [sys.executable, "-B", "-c", code, *arguments]
-    environment = {"PYTHONPATH": str(helpers.PACKAGE.parent), "PATH": f"{path}:/usr/bin:/bin"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == expected, done.stdout + done.stderr
-    found = [line.split(" ") for line in done.stdout[done.stdout.index("\nsys ") :].splitlines() if " " in line]
-    assert "om_agent.cli" in dict(found)
-    outside = {name.partition(".")[0] for name, where in found if where}
-    assert {name for name in outside if not name.startswith("__editable__")} <= OUTSIDE
-    return {name for name, _ in found} & WATCHED
+    python_path = os.pathsep.join([str(helpers.PACKAGE.parent), str(libraries)])
+
+    def run(*arguments: str, path: str = "", expected: int = 0) -> set[str]:
+        # -S: neither this machine's site-packages nor what its .pth files import at the start of every Python.
+        command = [sys.executable, "-S", "-B", "-c", code, *arguments]
+        environment = {"PYTHONPATH": python_path, "PATH": f"{path}:/usr/bin:/bin"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == expected, done.stdout + done.stderr
+        found = set(done.stdout[done.stdout.index("\nsys\n") :].splitlines())
+        assert "om_agent.cli" in found
+        return found & WATCHED
+
+    return run
 
 
 def written(directory: pathlib.Path, raw: helpers.Raw) -> str:
@@ -63,31 +94,33 @@ def written(directory: pathlib.Path, raw: helpers.Raw) -> str:
     return str(path)
 
 
-def test_help_needs_none_of_it() -> None:
+def test_help_needs_none_of_it(imported: Imported) -> None:
     assert imported("--help") == set()
 
 
 @pytest.mark.parametrize("raw", [helpers.default(), helpers.dual()], ids=["rabbit", "dual"])
 @pytest.mark.parametrize("command", ["validate", "capacity"])
-def test_looking_through_json_needs_none_of_it(tmp_path: pathlib.Path, command: str, raw: helpers.Raw) -> None:
+def test_looking_through_json_needs_none_of_it(
+    imported: Imported, tmp_path: pathlib.Path, command: str, raw: helpers.Raw
+) -> None:
     assert imported(command, written(tmp_path, raw)) == set()
 
 
-def test_a_topology_needs_none_of_it(tmp_path: pathlib.Path) -> None:
+def test_a_topology_needs_none_of_it(imported: Imported, tmp_path: pathlib.Path) -> None:
     assert imported("topology", "--format", "json", written(tmp_path, helpers.dual())) == set()
 
 
-def test_the_name_of_a_service_needs_the_catalogue(tmp_path: pathlib.Path) -> None:
+def test_the_name_of_a_service_needs_the_catalogue(imported: Imported, tmp_path: pathlib.Path) -> None:
     assert imported("validate", written(tmp_path, {**helpers.default(), "services": ["nova"]})) == YAML
 
 
-def test_yaml_needs_yaml(tmp_path: pathlib.Path) -> None:
+def test_yaml_needs_yaml(imported: Imported, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metadata.yaml"
     path.write_text("oslo_messaging:\n  rpc: {password: x}\n  nodes: [{name: a}]\n")
     assert imported("validate", str(path)) == YAML
 
 
-def test_a_certificate_needs_cryptography(tmp_path: pathlib.Path) -> None:
+def test_a_certificate_needs_cryptography(imported: Imported, tmp_path: pathlib.Path) -> None:
     """This one is refused, and until then it is read."""
     raw = helpers.with_tls(helpers.dual(), "pem")
     assert imported("validate", written(tmp_path, raw), expected=errors.EXIT_INVALID) == CRYPTOGRAPHY
@@ -102,7 +135,7 @@ def test_a_certificate_needs_cryptography(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_nothing_to_do_needs_the_catalogue_and_what_makes_the_routers_certificate(
-    root: pathlib.Path, tmp_path: pathlib.Path, command: str, raw: helpers.Raw, needed: set[str]
+    imported: Imported, root: pathlib.Path, tmp_path: pathlib.Path, command: str, raw: helpers.Raw, needed: set[str]
 ) -> None:
     where = ("--node", "cmp-0", "--root", str(root), "--relocate", "--no-services")
     metadata, path = written(tmp_path, raw), str(tmp_path)

@@ -6,6 +6,7 @@ import configparser
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -17,9 +18,8 @@ import pytest
 pytestmark = [pytest.mark.subprocess, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULE = pathlib.Path("puppet/modules/om_messaging")
 # Of the puppet module, what only its own tests and tools need.
-NOT_SHIPPED = {"Gemfile", "Rakefile", "spec"}
+NOT_SHIPPED = {"Gemfile", "Rakefile", "spec", "__pycache__"}
 UNWANTED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
 
 
@@ -49,8 +49,8 @@ def build(work: pathlib.Path, tree: pathlib.Path) -> pathlib.Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The agent's."""
     work = tmp_path_factory.mktemp("wheel")
-    for name in ("agent", "puppet"):
-        shutil.copytree(ROOT / name, work / "tree" / name, ignore=UNWANTED)
+    for name in ("agent", "elements", "puppet"):
+        shutil.copytree(ROOT / name, work / "tree" / name, ignore=UNWANTED, symlinks=True)
     for name in ("LICENSE", "README.rst", "pyproject.toml", "setup.cfg"):
         shutil.copy(ROOT / name, work / "tree")
     return build(work, work / "tree")
@@ -94,7 +94,7 @@ def test_package_and_its_data(wheel: pathlib.Path) -> None:
     wanted = sources(ROOT / "agent/om_agent")
     assert "om_agent/data/services.yaml" in wanted
     assert wanted - names(wheel) == set()
-    assert not any("devrouter" in name for name in names(wheel))
+    assert not any(name.startswith("om_devrouter") for name in names(wheel))
 
 
 def test_package_of_the_router(router_wheel: pathlib.Path) -> None:
@@ -102,18 +102,26 @@ def test_package_of_the_router(router_wheel: pathlib.Path) -> None:
     assert outside == sources(ROOT / "devrouter/om_devrouter") != set()
 
 
-def test_puppet_module(wheel: pathlib.Path) -> None:
-    files = [path.relative_to(ROOT / MODULE) for path in (ROOT / MODULE).rglob("*") if path.is_file()]
-    shipped = {
-        path.as_posix()
-        for path in files
-        if not NOT_SHIPPED.intersection(path.parts) and not any(part.startswith(".") for part in path.parts)
-    }
-    assert "metadata.json" in shipped
-    (prefix,) = {name.partition(".data/")[0] for name in names(wheel) if ".data/" in name}
-    directory = f"{prefix}.data/data/share/om-dual-backends/{MODULE.as_posix()}/"
-    packed = {name[len(directory) :] for name in names(wheel) if name.startswith(directory)}
-    assert packed == shipped, "each directory of the module has a line in [options.data_files] of setup.cfg"
+def modes(wheel: pathlib.Path, directory: str) -> dict[str, bool]:
+    """The files below a directory of the agent's package, and whether each can be executed."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = [info for info in archive.infolist() if info.filename.startswith(f"om_agent/{directory}/")]
+    return {info.filename.partition("/")[2]: bool(info.external_attr >> 16 & stat.S_IXUSR) for info in found}
+
+
+def modes_in_tree(directory: str) -> dict[str, bool]:
+    files = [path for path in (ROOT / directory).rglob("*") if path.is_file()]
+    shipped = [path for path in files if not NOT_SHIPPED.intersection(path.relative_to(ROOT).parts)]
+    return {path.relative_to(ROOT).as_posix(): os.access(path, os.X_OK) for path in shipped}
+
+
+@pytest.mark.parametrize("directory", ["elements", "puppet"])
+def test_elements_and_puppet_module_are_in_the_package(wheel: pathlib.Path, directory: str) -> None:
+    """With their executable bits: dib runs what a hook directory holds only if it can be executed."""
+    wanted = modes_in_tree(directory)
+    assert modes(wheel, directory) == wanted
+    assert "elements/om-agent/install.d/50-om-agent" in wanted or "puppet/modules/om_messaging/metadata.json" in wanted
+    assert any(wanted.values()) == (directory == "elements")
 
 
 def test_licence(wheel: pathlib.Path) -> None:
@@ -148,8 +156,6 @@ def test_installed_commands_start(wheel: pathlib.Path, router_wheel: pathlib.Pat
     python = tmp_path / "venv/bin/python"
     options = ("--quiet", "--no-deps", "--no-index", "--disable-pip-version-check")
     run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, router_wheel)
-    module = tmp_path / "venv/share/om-dual-backends/puppet/modules/om_messaging"
-    assert (module / "metadata.json").is_file()
     packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # PYTHONPATH does not read .pth files, so the editable installation of this tree is not seen.
     environment = {
@@ -159,3 +165,8 @@ def test_installed_commands_start(wheel: pathlib.Path, router_wheel: pathlib.Pat
         assert command in run(tmp_path / "venv/bin" / command, "--help", **environment)
     where = run(python, "-c", "import om_agent; print(om_agent.__file__)", **environment)
     assert where.startswith(packages)
+    elements = pathlib.Path(run(tmp_path / "venv/bin/om-agent", "elements-path", **environment).strip())
+    assert elements == pathlib.Path(packages).resolve() / "om_agent/elements"
+    assert os.access(elements / "om-agent/install.d/50-om-agent", os.X_OK)
+    code = "from om_agent.apply import puppet; print(puppet.module_directories()[0])"
+    assert (pathlib.Path(run(python, "-c", code, **environment).strip()) / "om_messaging/metadata.json").is_file()

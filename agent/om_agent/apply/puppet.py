@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import sysconfig
 import typing
 
 from om_agent import errors, kinds, proc
@@ -42,11 +41,9 @@ class Tools:
 
 
 def module_directories() -> tuple[pathlib.Path, ...]:
-    """Return where modules are looked for: this project's own first, installed or in its source tree."""
-    own = pathlib.Path(sysconfig.get_path("data")) / "share/om-dual-backends/puppet/modules"
-    shared = pathlib.Path("/usr/share/om-dual-backends/puppet/modules")
-    source = pathlib.Path(__file__).resolve().parents[3] / "puppet/modules"
-    return (source, own, shared, *map(pathlib.Path, _MODULE_DIRECTORIES))
+    """Return where modules are looked for: first in the agent's own package, which links to them in a source tree."""
+    own = pathlib.Path(__file__).resolve().parents[1] / "puppet/modules"
+    return (own, *map(pathlib.Path, _MODULE_DIRECTORIES))
 
 
 def find_tools(directories: typing.Sequence[pathlib.Path]) -> Tools:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sysconfig
 import typing
 
 from om_agent import errors
@@ -17,11 +16,9 @@ def add_elements_path(commands: typing.Any) -> None:
 
 
 def _elements_path(args: argparse.Namespace) -> int:
-    """The elements are in the source tree, or where pip puts data."""
-    source = pathlib.Path(__file__).resolve().parents[3]
-    shared = (pathlib.Path(d) / "share/om-dual-backends" for d in (sysconfig.get_path("data"), "/usr"))
-    for directory in (source, *shared):
-        if (directory / "elements/om-agent").is_dir():
-            output.say(str(directory / "elements"), needed=True)
-            return errors.EXIT_OK
-    raise errors.ApplyFailed("The elements are not installed. Install om-dual-backends with pip.")
+    """Print where the elements are: in the agent's own package, which links to them in a source tree."""
+    directory = (pathlib.Path(__file__).parents[1] / "elements").resolve()
+    if not (directory / "om-agent").is_dir():
+        raise errors.ApplyFailed("The elements are not installed. Install om-dual-backends with pip.")
+    output.say(str(directory), needed=True)
+    return errors.EXIT_OK
