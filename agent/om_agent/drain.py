@@ -129,7 +129,7 @@ def undo(p: router.RouterPlan, config: bytes | None, root: pathlib.Path) -> tupl
     entities = live_router.entities(config)
     if entities is None:
         raise errors.ApplyFailed(f"{p.paths.config} is not there or damaged. Run om-agent apply.")
-    done = live_router.match(p, entities, live_router.read_drained_port(root))
+    done = live_router.match(p, entities, root)
     live_router.write_drained_port(root, None)
     return done
 
