@@ -484,6 +484,18 @@ def test_a_root_that_is_mounted_elsewhere_by_then(runs: Runs) -> None:
 GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
 
 
+def test_a_journal_of_an_earlier_version_is_read_and_written_the_same() -> None:
+    """Without the mode, and with it; an older agent may have to read ours, too."""
+    entries = [
+        {"path": "/etc/a", "copy": True, "link": ""},
+        {"path": "/etc/b", "copy": False, "link": "c", "mode": 416},
+    ]
+    content = json.dumps({"phase": "puppet", "entries": entries, "directories": ["/etc"], "units": ["u"]}).encode()
+    found = journal.parse(content)
+    assert found and [entry.mode for entry in found.entries] == [None, 416]
+    assert found.dump() == content
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -500,6 +512,7 @@ GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
         json.dumps({**GOOD, "entries": ["/etc/passwd"]}).encode(),
         json.dumps({**GOOD, "entries": [{"path": 5, "copy": False, "link": ""}]}).encode(),
         json.dumps({**GOOD, "entries": [{"path": "/etc/passwd", "copy": None, "link": ""}]}).encode(),
+        json.dumps({**GOOD, "entries": [{"path": "/etc/passwd", "copy": True, "link": "", "mode": "x"}]}).encode(),
         json.dumps({**GOOD, "directories": [None]}).encode(),
         json.dumps({k: v for k, v in GOOD.items() if k != "units"}).encode(),
     ],
