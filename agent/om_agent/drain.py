@@ -195,7 +195,7 @@ def undo(router_plan: router.RouterPlan, root: pathlib.Path) -> tuple[str, ...]:
     entities = live_router.entities(files.read(files.on_disk(root, path)))
     if entities is None:
         raise errors.ApplyFailed(f"{path} is missing or damaged. Run om-agent apply.")
-    steps = live_router.match(router_plan, entities, live_router.read_drained_port(root))
+    steps = live_router.match(router_plan, entities, root)
     live_router.write_drained_port(root, None)
     return steps
 

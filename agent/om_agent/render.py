@@ -184,11 +184,11 @@ def hieradata(
     retired: typing.Iterable[str],
     leaving: bool = False,
 ) -> bytes:
-    """Return what puppet reads: the module ``om_messaging``'s parameters as JSON.
+    """Return the parameters of the puppet module ``om_messaging`` as JSON.
 
-    :param digests: SHA-256 of every file of ours, by path, as it will be on disk.
-    :param retired: units that this node ran before and runs no more.
-    :param leaving: whether keys are in it that are removed just once.
+    :param digests: by path of a file of ours, the SHA-256 of its content after this run.
+    :param retired: units that this node ran before and does not run any more.
+    :param leaving: whether to include the keys that are removed only once.
     """
     units: dict[str, dict[str, object]] = {}
     for unit in rendered.units:
@@ -207,12 +207,12 @@ def hieradata(
 
 
 def stamp_paths(rendered: Rendered) -> tuple[str, ...]:
-    """Return the files in which puppet notes with which configuration each unit of ours was last started."""
+    """Return the stamps: in each of them puppet notes the configuration with which it last started a unit of ours."""
     return tuple(f"{_STAMP_DIR}/{u.name}" for u in rendered.units)
 
 
 def unit_digest(unit: Unit, digests: typing.Mapping[str, str]) -> str:
-    """Return one SHA-256 over the unit's files: another one means that the unit must be restarted."""
+    """Return one SHA-256 over the unit's files: when it changes, the unit must be restarted."""
     joined = "".join(f"{path} {digests[path]}\n" for path in sorted(unit.files))
     return hashlib.sha256(joined.encode()).hexdigest()
 
@@ -236,9 +236,9 @@ def _config_file(c: services.ConfigFile, leaving: bool) -> dict[str, object]:
 
 
 def fingerprint(users: tuple[router.SaslUser, ...], key: bytes) -> str:
-    """Return a digest of a SASL database's contents under a key that never leaves the node.
+    """Return a digest of the users in a SASL database, under a key that never leaves the node.
 
-    The database's own bytes differ every time it is made; this tells whether it still says the same.
+    The bytes of the database differ every time it is made. The digest shows whether its users are still the same.
     """
     text = json.dumps([[u.name, u.realm, u.password.reveal()] for u in users]).encode()
     return hmac.new(key, text, hashlib.sha256).hexdigest()

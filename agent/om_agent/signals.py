@@ -1,4 +1,4 @@
-"""What happens at a signal that ends a program, as long as a context lasts."""
+"""What happens when a signal comes that ends a program, for as long as a context lasts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typing
 
 from om_agent import proc
 
-# By signal: a function, or one of Python's own two words for ignoring it and for what the system does.
+# By signal: a function, or signal.SIG_IGN or signal.SIG_DFL.
 Handlers = typing.Mapping[int, typing.Any]
 IGNORED: Handlers = dict.fromkeys(proc.ENDING, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def handled_by(handlers: Handlers) -> typing.Iterator[Handlers]:
-    """Handle signals so; yields what handled them before, and is put back at the end."""
+    """Use these handlers; yield the earlier ones, which come back at the end."""
     before = {number: signal.getsignal(number) for number in handlers}
     try:
         for number, handler in handlers.items():
@@ -29,18 +29,18 @@ def handled_by(handlers: Handlers) -> typing.Iterator[Handlers]:
 
 @contextlib.contextmanager
 def interrupting() -> typing.Iterator[None]:
-    """Raise `KeyboardInterrupt` at a signal that ends a program, unless it is ignored, as nohup wants it."""
-    heard = [number for number in proc.ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    """Raise `KeyboardInterrupt` when a signal comes that ends a program. Signals that nohup ignores stay ignored."""
+    not_ignored = [number for number in proc.ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     hook = sys.unraisablehook
     try:
-        with handled_by(dict.fromkeys(heard, _interrupt)):
+        with handled_by(dict.fromkeys(not_ignored, _interrupt)):
             yield
     finally:
         sys.unraisablehook = hook
 
 
 def _interrupt(number: int, frame: object) -> typing.NoReturn:
-    # An object that is cut short while it is being made cannot be taken apart either (proton's SSLDomain), and Python
-    # would print that with a traceback. `interrupting` puts the hook back.
+    # An object whose __init__ is interrupted may fail in its __del__ too (proton's SSLDomain), and Python would print
+    # a traceback. `interrupting` puts the hook back.
     sys.unraisablehook = lambda unraisable: None
     raise KeyboardInterrupt

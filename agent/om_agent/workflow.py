@@ -1,4 +1,4 @@
-"""The steps of the commands, from where metadata comes from to what was done or seen; nothing here prints or exits."""
+"""The steps of the commands, from reading the metadata to what was done or seen. Nothing here prints or exits."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ from om_agent.plan import layout, router, services, topology
 _WAIT_POLL = 1.0
 _PROBE_SECONDS = 15.0
 
-Tell = typing.Callable[[str], None]  # what hears of something while a step is under way
+Tell = typing.Callable[[str], None]  # is called with messages for people while a step runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a command was told of the node that it works on.
+    """The options of a command that are about the node.
 
-    :param files: of the metadata, as named by the command.
-    :param collected: os-collect-config's list of files, as its environment variable has it; None without that.
-    :param node: the local node's name, when the command was given it.
+    :param files: the files of metadata that were given to the command.
+    :param collected: the environment variable with os-collect-config's list of files; None when it is not set.
+    :param node: the local node's name, when it was given to the command.
     :param root: the directory that stands for ``/``.
     :param relocate: put that directory into the paths inside the files too.
     :param manage_services: whether units may be restarted; None where that depends on whether systemd runs.
@@ -79,7 +79,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """All that is known of a node before anything is written."""
+    """Everything that is known about a node before the first write."""
 
     deployment: model.Deployment
     plan: plan.Plan
@@ -91,7 +91,7 @@ class Prepared:
 class Applied:
     """What an apply did.
 
-    :param handlers: what handled the signals that end a program until it was done.
+    :param handlers: the handlers of the signals that end a program, as they were before apply ended.
     """
 
     ready: Prepared
@@ -105,8 +105,8 @@ class Applied:
 class CutShort(BaseException):
     """A signal, lack of memory or a defect ended a step.
 
-    :param cause: which of them.
-    :param left: what is true of the node since, a clause.
+    :param cause: the exception.
+    :param left: the state in which the node was left, a clause.
     """
 
     def __init__(self, cause: BaseException, left: str) -> None:
@@ -117,9 +117,9 @@ class CutShort(BaseException):
 
 @contextlib.contextmanager
 def leaving(left: str) -> typing.Iterator[None]:
-    """Say what is true of the node of whatever cuts this short.
+    """Add the state of the node to an exception that ends the step.
 
-    :raises CutShort: for all but the errors that say themselves what they are.
+    :raises CutShort: for all exceptions but those that have a sentence of their own.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def leaving(left: str) -> typing.Iterator[None]:
 
 
 def cut_short_text(cause: BaseException, left: str) -> str:
-    """Return a sentence for people; of a defect only where it happened, since its own text may hold a secret."""
+    """Return a sentence for people. For a defect it only names the place: the exception's text may hold a secret."""
     if isinstance(cause, KeyboardInterrupt):
         return f"interrupted; {left}."
     if isinstance(cause, MemoryError):
@@ -145,13 +145,13 @@ def cut_short_text(cause: BaseException, left: str) -> str:
 
 
 def left_by_apply(root: pathlib.Path) -> str:
-    """Return what is true of the node when an apply was cut short, a clause."""
+    """Return the state in which an apply that was cut short left the node, a clause."""
     return clauses.HALF_DONE if journal.unfinished(root) else clauses.AS_BEFORE
 
 
 def left_by_drain(root: pathlib.Path) -> str:
-    """Return what is true of the node when a drain was cut short, a clause."""
-    with contextlib.suppress(OSError):  # who may not read that could not drain
+    """Return the state in which a drain that was cut short left the node, a clause."""
+    with contextlib.suppress(OSError):  # a user who may not read the port could not drain either
         if live_router.read_drained_port(root) is not None:
             return clauses.HALF_DRAINED
     return clauses.NOTHING_CHANGED
@@ -199,7 +199,7 @@ def collected_files(options: Options) -> tuple[str, ...] | None:
 
 
 def existing_metadata(options: Options) -> object:
-    """Return the raw messaging metadata, without which some commands have nothing to say."""
+    """Return the raw messaging metadata, for commands that need it."""
     try:
         return raw_metadata(options)
     except metadata.NoData:
@@ -207,14 +207,14 @@ def existing_metadata(options: Options) -> object:
 
 
 def wait_for_metadata(options: Options, seconds: float, tell: Tell) -> object:
-    """Return the raw messaging metadata; where none was ever applied, wait for it."""
+    """Return the raw messaging metadata. On a node where none was ever applied, wait for it."""
     deadline = time.monotonic() + seconds
     announced = False
     while True:
         try:
             return raw_metadata(options)
         except metadata.NoData:
-            # A node that was made right before keeps that: it must not stay down because a list is empty at a reboot.
+            # A node keeps the configuration that it has: an empty list at a reboot must not keep it down.
             if not seconds or saved_state.load_state(options.root).files:
                 raise
             if time.monotonic() >= deadline:
@@ -240,8 +240,7 @@ def local_node(d: model.Deployment, asked: str | None) -> model.Node:
 def _check_identity(
     d: model.Deployment, rendered: render.Rendered, state: saved_state.State, asked: str | None, root: pathlib.Path
 ) -> None:
-    """Refuse to stop, or to run under another name, a router or broker that this node ran before, when all that makes
-    this host that node is its host name.
+    """Refuse to stop a router or broker that this node ran before, or to rename it, because of the host name alone.
 
     :raises om_agent.errors.InvalidInput: when the node has to be named.
     """
@@ -253,8 +252,8 @@ def _check_identity(
     if isinstance(d.node, fields.Unlisted):
         kept = [unit for unit in units_to_stop if _others_keep(d, unit, root)]
         if kept:
-            told = {"name": errors.quoted(rendered.node), "units": " and ".join(kept)}
-            raise errors.InvalidInput([kinds.problem("node", "dropped-node", **told)])
+            name, units = errors.quoted(rendered.node), " and ".join(kept)
+            raise errors.InvalidInput([kinds.problem("node", "dropped-node", name=name, units=units)])
     if _is_same_node(d, rendered.node, state, units_to_stop):
         return
     names = {"old": errors.quoted(state.node or "?"), "name": errors.quoted(rendered.node)}
@@ -265,9 +264,9 @@ def _check_identity(
 
 
 def _others_keep(d: model.Deployment, unit: str, root: pathlib.Path) -> bool:
-    """Return whether other nodes go on with what this unit was here: an interior router or a broker.
+    """Return whether other nodes still run what this unit was here: an interior router or a broker.
 
-    An edge router serves its own node alone: it goes when the metadata has no use for it.
+    An edge router serves only its own node, so it may be stopped when the metadata does not need it.
     """
     if unit == layout.RABBIT_UNIT:
         return any(b.scheme is model.Scheme.RABBIT and b.nodes for b in d.halves)
@@ -280,7 +279,7 @@ def _others_keep(d: model.Deployment, unit: str, root: pathlib.Path) -> bool:
 def _is_same_node(
     d: model.Deployment, name: str, state: saved_state.State, units_to_stop: typing.Collection[str]
 ) -> bool:
-    """Return whether the host is still the node that it was at the last apply."""
+    """Return whether the host is the same node as at the last apply."""
     if not state.node:  # the state file of an older agent does not say which node this was
         return not units_to_stop or not isinstance(d.node, fields.Unlisted)
     if fields.host_key(state.node) == fields.host_key(name):
@@ -291,7 +290,7 @@ def _is_same_node(
 
 
 def prepare(raw: object, options: Options) -> Prepared:
-    """Do everything that needs no write."""
+    """Do all steps that write nothing."""
     known = catalogue()
     d = parse.deployment(raw, known)
     host = host_facts.gather(known, options.root, options.relocate, options.manage_services)
@@ -305,7 +304,7 @@ def prepare(raw: object, options: Options) -> Prepared:
 
 
 def prepare_to_look(options: Options) -> Prepared:
-    """Prepare a command that is nothing without metadata."""
+    """Prepare a command that needs metadata."""
     return prepare(existing_metadata(options), options)
 
 
@@ -318,7 +317,7 @@ def live_plan(ready: Prepared, options: Options) -> plan.Plan | None:
 def own_router(d: model.Deployment, mesh: topology.Mesh, options: Options) -> router.RouterPlan:
     """Return the plan of this node's router.
 
-    No service is looked at: not every user may see into the directories of services, nor may the unit that runs resync.
+    It reads no service's file: many users, and the unit that runs resync, may not read the directories of services.
     """
     node = local_node(d, options.node)
     host = host_facts.gather({}, options.root, options.relocate, options.manage_services)
@@ -333,10 +332,10 @@ def own_router(d: model.Deployment, mesh: topology.Mesh, options: Options) -> ro
 
 @contextlib.contextmanager
 def applied(get_raw: typing.Callable[[], object], options: Options, tell: Tell) -> typing.Iterator[Applied]:
-    """Finish what an interrupted run left, whatever the metadata says now; then apply.
+    """Finish an interrupted run or take it back, whatever the metadata says now; then apply.
 
-    All that is left to do in the context is to say what was done. "Interrupted" would be wrong there, so signals that
-    end a program are ignored.
+    The context is for reporting what was done. "Interrupted" would be wrong there, so signals that end a program are
+    ignored in it.
     """
     root = options.root
     manage_services = host_facts.manages_services(root, options.manage_services)
@@ -360,11 +359,11 @@ def applied(get_raw: typing.Callable[[], object], options: Options, tell: Tell) 
 
 
 def look(ready: Prepared, root: pathlib.Path, count: bool) -> observed.Seen:
-    """Return what there is to see, but for messages there and back.
+    """Observe everything but messages there and back.
 
     :param count: whether the broker's queues and messages are counted.
     """
-    work = comparing.compare(ready.rendered, ready.host, root, dry=True)
+    comparison = comparing.compare(ready.rendered, ready.host, root, dry=True)
     mesh = broker = None
     units = connections.units(ready.deployment, ready.plan, ready.host)
     over_broker = ready.deployment.rpc.scheme is model.Scheme.RABBIT
@@ -373,26 +372,26 @@ def look(ready: Prepared, root: pathlib.Path, count: bool) -> observed.Seen:
         mesh = routers.mesh(ready.deployment, ready.plan.router, config, root, () if over_broker else units)
     if ready.plan.broker:
         broker = brokers.rabbit(ready.deployment, ready.plan, ready.plan.broker, ready.host, root, count)
-    missed = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
+    unconnected = connections.unconnected_to(ready.deployment.rpc.port, units) if over_broker else ()
     others = tuple(map(kinds.as_found, foreign_settings.overrides(ready.rendered, ready.host, root)))
     misfits = (*foreign_settings.look_for_misfits(ready.rendered, root), *others)
-    seen = observed.Seen(tuple(map(str, work.changes)), mesh, broker, units=missed, findings=misfits)
+    seen = observed.Seen(tuple(map(str, comparison.changes)), mesh, broker, units=unconnected, findings=misfits)
     stale = (shown for shown in verify.tls_listeners(ready.plan, seen) if _is_stale(shown, ready.host, root))
     return dataclasses.replace(seen, stale=tuple(stale))
 
 
 def _is_stale(shown: observed.TlsListener, host: layout.Host, root: pathlib.Path) -> bool:
-    """Return whether a listener shows another certificate than its file has, which somebody else may have renewed."""
-    disk = pathlib.Path(shown.file) if host.prefix else files.on_disk(root, shown.file)
-    return listening.shows_another(shown.host, shown.port, disk)
+    """Return whether a listener shows another certificate than the one in its file, which may have been renewed."""
+    place = pathlib.Path(shown.file) if host.prefix else files.on_disk(root, shown.file)
+    return listening.shows_another(shown.host, shown.port, place)
 
 
 def verified(ready: Prepared, root: pathlib.Path, seconds: float) -> tuple[observed.Seen, tuple[errors.Problem, ...]]:
-    """Look whether messaging works; wait up to ``seconds`` for what may come right by itself."""
+    """Check whether messaging works; wait up to ``seconds`` for problems that may end by themselves."""
     deadline = time.monotonic() + seconds
 
     def look_once() -> tuple[observed.Seen, tuple[errors.Problem, ...]]:
-        """Messages are sent when all else is well, and once more at the end."""
+        """Send messages only when all else is well, and once more at the end."""
         seen = look(ready, root, count=False)
         found = verify.findings(ready.plan, seen)
         if not verify.settled(found) and time.monotonic() + observe.PAUSE < deadline:

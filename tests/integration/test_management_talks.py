@@ -172,7 +172,7 @@ def test_the_sentence_names_the_listener_that_hangs(monkeypatch: pytest.MonkeyPa
             one.bind((ADDRESS, 0))
         old.listen()
         was, to_be = (one.getsockname()[1] for one in (old, new))
-        work = live_router.RouterWork(planned, (listener(was),), (listener(to_be),), ())
+        work = live_router.RunningRouter(pathlib.Path("/"), planned, (listener(was),), (listener(to_be),))
         with pytest.raises(results.NotAsTold) as caught:
             live_router._connect(work)
         assert f"cannot query the router at {ADDRESS}:{was}: it did not answer" in str(caught.value)

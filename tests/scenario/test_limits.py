@@ -17,7 +17,7 @@ import typing
 
 import pytest
 from om_agent import certs, cli, errors, metadata, model, proc
-from om_agent.apply import files, journal, sasl_database, saved_state
+from om_agent.apply import files, sasl_database, saved_state, transaction
 from om_agent.cli import change
 from om_agent.plan import router as router_plan
 
@@ -125,8 +125,8 @@ def test_a_sasl_database_that_stays_is_told(node: Node, monkeypatch: pytest.Monk
             sasl_database.make_sasl_database(USERS, directory)
         assert list(directory.iterdir()) == []
         with pytest.raises(errors.ApplyFailed, match="sasl may hold passwords"):
-            journal.recover(node.root)
-    assert journal.recover(node.root) is None
+            transaction.recover(node.root)
+    assert transaction.recover(node.root) is None
     assert not directory.exists()
 
 

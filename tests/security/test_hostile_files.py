@@ -17,7 +17,7 @@ import typing
 
 import pytest
 from om_agent import errors
-from om_agent.apply import access, journal, locking
+from om_agent.apply import access, copies, locking, transaction
 
 from tests.security import canary, shapes
 from tests.support import helpers, trees
@@ -373,7 +373,7 @@ def test_copies_are_closed_to_others_and_go_back_as_they_were(node: Node) -> Non
         for pid in children:
             os.kill(int(pid), signal.SIGKILL)
     with locking.lock(node.root, 10):
-        assert journal.recover(node.root) is not None
+        assert transaction.recover(node.root) is not None
     assert stat.S_IMODE(path.stat().st_mode) == 0o644 and shapes.OLD in path.read_text()
     assert not list(node.root.rglob("*.om-agent-*"))
 
@@ -395,16 +395,16 @@ def test_the_original_is_exchanged_for_a_link_in_the_last_moment(
     path.parent.mkdir(parents=True)
     path.write_text("a service's own")
     (tmp_path / "var/lib/om-agent").mkdir(parents=True)
-    real = journal._copy_aside
+    real = copies.Original.copy_aside
 
-    def exchange(root: pathlib.Path, entry: dict[str, typing.Any]) -> None:
+    def exchange(original: copies.Original, root: pathlib.Path) -> copies.Original:
         path.unlink()
         path.symlink_to(victim)
-        real(root, entry)
+        return real(original, root)
 
-    monkeypatch.setattr(journal, "_copy_aside", exchange)
+    monkeypatch.setattr(copies.Original, "copy_aside", exchange)
     with pytest.raises(OSError):
-        journal.begin(tmp_path, ["/etc/rabbitmq/file"], [])
+        transaction.begin(tmp_path, ["/etc/rabbitmq/file"], [])
     assert [p.name for p in path.parent.iterdir()] == ["file"]
     assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
 
@@ -427,10 +427,10 @@ def test_a_mounted_file_is_put_back_by_its_content(
     monkeypatch.setattr(os, "replace", busy)
     if linked:
         with pytest.raises(OSError, match="symbolic links"):
-            journal._replace(old, path)
+            copies._replace(old, path)
         assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("of root alone", 0o600)
         return
-    journal._replace(old, path)
+    copies._replace(old, path)
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), old.exists()) == ("old", 0o640, False)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from om_agent import amqp, engines, errors, model, render
-from om_agent.apply import files, live_router, results, router_difference
+from om_agent.apply import files, live_router, results, router_difference, running
 from om_agent.plan import router
 
 from tests.support import helpers
@@ -136,11 +136,18 @@ class Node:
     def stamp(self, rendered: render.Rendered, unit: render.Unit) -> str:
         return dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))[unit.name]
 
-    def decide(self, raw: helpers.Raw) -> live_router.Verdict:
+    def decide(self, raw: helpers.Raw) -> running.Decision:
         rendered, plan = self.rendered(raw)
         unit = next(u for u in rendered.units if u.name == plan.paths.unit)
-        stamp = self.stamp(rendered, unit) if self.managed else None
-        return live_router.decide(plan, unit, self.contents(rendered), self.root, stamp)
+        present = {path: files.read(files.on_disk(self.root, path)) for path in unit.files}
+        noted = files.read(files.on_disk(self.root, self.stamp(rendered, unit)))
+        outdated = running.outdated(unit, present, noted) if self.managed else ""
+        return live_router.decide(plan, running.UnitFiles(present, self.contents(rendered), outdated), self.root)
+
+    def changed(self, raw: helpers.Raw) -> live_router.RunningRouter | None:
+        found = self.decide(raw).running
+        assert found is None or isinstance(found, live_router.RunningRouter)
+        return found
 
 
 @pytest.fixture(params=[True, False], ids=["managed", "unmanaged"])
@@ -151,20 +158,20 @@ def node(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Node:
 
 
 def test_nothing_changed(node: Node) -> None:
-    assert node.decide(helpers.dual()) == live_router.Verdict()
+    assert node.decide(helpers.dual()) == running.Decision()
 
 
 def test_a_controller_more(node: Node) -> None:
     verdict = node.decide(helpers.dual(controllers=4))
-    assert verdict.work is not None or "connector" not in verdict.why
+    assert verdict.running is not None or "connector" not in verdict.why
     raw = helpers.put(helpers.dual(), "router.link_capacity", 77)
-    work = node.decide(raw).work
+    work = node.changed(raw)
     assert work
     assert any(line.startswith("~ listener client-rpc: linkCapacity") for line in work.lines())
 
 
 def test_another_cost_of_links_needs_none(node: Node) -> None:
-    work = node.decide(helpers.put(helpers.dual(), "router.link_cost", 4)).work
+    work = node.changed(helpers.put(helpers.dual(), "router.link_cost", 4))
     assert work and {(s.sign, s.kind, s.differs) for s in work.steps} == {("~", "connector", ("cost",))}
 
 
@@ -174,7 +181,7 @@ def test_threads_need_a_restart(node: Node) -> None:
 
 def test_another_mesh_password_is_another_certificate(node: Node) -> None:
     raw = helpers.put(helpers.dual(), "router.mesh_password", "other")
-    work = node.decide(raw).work
+    work = node.changed(raw)
     assert work and not work.steps
     shown = node.contents(node.rendered(raw)[0])[MESH_CERTIFICATE]
     assert work.certificates == {"mesh": shown}
@@ -185,7 +192,7 @@ def test_another_certificate_for_clients_leaves_the_mesh_alone(tmp_path: pathlib
     node = Node(tmp_path, True)
     raw = helpers.with_tls(helpers.dual(), "pem")
     node.put(raw)
-    work = node.decide(helpers.put(raw, "tls.certificate", helpers.CERTIFICATE * 2)).work
+    work = node.changed(helpers.put(raw, "tls.certificate", helpers.CERTIFICATE * 2))
     assert work and work.certificates == {"messaging": (helpers.CERTIFICATE * 2).encode()}
 
 
@@ -194,7 +201,7 @@ def test_certificates_of_the_operators_own_for_the_mesh_need_a_restart(node: Nod
         helpers.dual(), "router", {"mesh_password": "mesh-secret", **dict.fromkeys(model.MESH_FILES, "/x")}
     )
     verdict = node.decide(raw)
-    assert verdict.work is None and verdict.why
+    assert verdict.running is None and verdict.why
 
 
 def test_the_embedded_engine_is_restarted(tmp_path: pathlib.Path) -> None:
@@ -218,23 +225,23 @@ def test_a_router_that_runs_with_something_else_is_restarted(tmp_path: pathlib.P
 
 
 def test_an_interrupted_change_is_looked_at_again(node: Node) -> None:
-    work = node.decide(helpers.put(helpers.dual(), "router.mesh_password", "other")).work
+    work = node.changed(helpers.put(helpers.dual(), "router.mesh_password", "other"))
     assert work
     files.state_dir(node.root).mkdir(parents=True, exist_ok=True)
-    live_router.set_mark(node.root, work)
-    again = node.decide(helpers.dual()).work
+    work.set_mark()
+    again = node.changed(helpers.dual())
     assert again
     assert again.certificates == {"mesh": node.contents(node.rendered(helpers.dual())[0])[MESH_CERTIFICATE]}
     live_router.clear_mark(node.root)
     live_router.clear_mark(node.root)
-    assert node.decide(helpers.dual()) == live_router.Verdict()
+    assert node.decide(helpers.dual()) == running.Decision()
 
 
 @pytest.mark.parametrize("mark", [b"", b"{", b"[]", b"null"])
 def test_a_damaged_mark_counts(node: Node, mark: bytes) -> None:
     files.state_dir(node.root).mkdir(parents=True, exist_ok=True)
     (files.state_dir(node.root) / "router-changing").write_bytes(mark)
-    assert node.decide(helpers.dual()).work
+    assert node.decide(helpers.dual()).running
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"nonsense"])

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from om_agent import proc
-from om_agent.apply import listening, live_broker
+from om_agent.apply import listening, live_broker, running
 from om_agent.plan import broker, layout
 
 from tests.support import helpers, tls
@@ -20,12 +20,17 @@ def contents(raw: helpers.Raw) -> dict[str, bytes]:
     return {f.path: f.content or b"" for f in helpers.rendered(raw, "ctl-0").files if "/rabbitmq" in f.path}
 
 
-def decide(raw: helpers.Raw, root: pathlib.Path, outdated: bool = False) -> live_broker.BrokerWork | None:
+def changed(control: live_broker.Control, unit: running.UnitFiles) -> live_broker.RunningBroker | None:
+    found = live_broker.decide(control, unit).running
+    assert found is None or isinstance(found, live_broker.RunningBroker)
+    return found
+
+
+def decide(raw: helpers.Raw, root: pathlib.Path, outdated: str = "") -> live_broker.RunningBroker | None:
     planned = helpers.plan_for(raw, "ctl-0").broker
     assert planned
-    return live_broker.needed_work(
-        live_broker.Control(planned, root, False), dict(contents(RAW)), contents(raw), outdated
-    )
+    unit = running.UnitFiles(dict(contents(RAW)), contents(raw), outdated)
+    return changed(live_broker.Control(planned, root, False), unit)
 
 
 def renewed(more: int = 2) -> helpers.Raw:
@@ -35,7 +40,7 @@ def renewed(more: int = 2) -> helpers.Raw:
 def test_a_certificate_is_read_anew(tmp_path: pathlib.Path) -> None:
     assert decide(RAW, tmp_path) is None
     work = decide(renewed(), tmp_path)
-    assert work and work.needs_no_restart and work.certificate == (helpers.CERTIFICATE * 2).encode()
+    assert work and not work.needs_restart and work.certificate == (helpers.CERTIFICATE * 2).encode()
     assert work.lines() == ("~ certificates are read anew",)
     key = decide(helpers.put(RAW, "tls.key", helpers.KEY * 2), tmp_path)
     assert key and key.certificate == helpers.CERTIFICATE.encode()
@@ -55,18 +60,16 @@ def test_what_needs_a_restart(tmp_path: pathlib.Path, path: str, value: object) 
     if path == "tls":  # other files at other paths
         assert CERTIFICATE not in contents(raw)
         raw["rpc"]["username"] = "another"
-    work = live_broker.needed_work(
+    work = changed(
         live_broker.Control(helpers.plan_for(raw, "ctl-0").broker, tmp_path, False),  # type: ignore[arg-type]
-        {path: contents(RAW).get(path) for path in contents(raw)},
-        contents(raw),
-        False,
+        running.UnitFiles({path: contents(RAW).get(path) for path in contents(raw)}, contents(raw)),
     )
-    assert work is None or (not work.needs_no_restart and work.certificate is None)
+    assert work is None or (work.needs_restart and work.certificate is None)
 
 
 def test_one_that_runs_with_other_files_is_restarted(tmp_path: pathlib.Path) -> None:
-    work = decide(renewed(), tmp_path, outdated=True)
-    assert work and not work.needs_no_restart and work.certificate is None
+    work = decide(renewed(), tmp_path, outdated=running.OTHER_FILES)
+    assert work and work.needs_restart and work.certificate is None
 
 
 def test_a_ca_beside_files_by_path(tmp_path: pathlib.Path) -> None:
@@ -74,10 +77,9 @@ def test_a_ca_beside_files_by_path(tmp_path: pathlib.Path) -> None:
     was, to_be = ({**RAW, "tls": {**paths, "ca": helpers.CERTIFICATE * n}} for n in (1, 2))
     planned = helpers.plan_for(to_be, "ctl-0").broker
     assert planned
-    work = live_broker.needed_work(
-        live_broker.Control(planned, tmp_path, False), dict(contents(was)), contents(to_be), False
-    )
-    assert work and work.needs_no_restart and work.certificate == b""
+    unit = running.UnitFiles(dict(contents(was)), contents(to_be))
+    work = changed(live_broker.Control(planned, tmp_path, False), unit)
+    assert work and not work.needs_restart and work.certificate == b""
 
 
 class Fake:
@@ -96,7 +98,7 @@ class Fake:
         monkeypatch.setattr(listening, "served_certificate", lambda host, port: shows)
 
 
-def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.BrokerWork:
+def work_for(pair: tls.Pair, root: pathlib.Path) -> live_broker.RunningBroker:
     work = decide(helpers.put(RAW, "tls.certificate", pair.certificate), root)
     assert work
     return work
@@ -106,20 +108,20 @@ def test_the_new_one_has_to_be_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     pair, other = tls.authority().issue("ctl-0"), tls.authority().issue("ctl-0")
     work = work_for(pair, tmp_path)
     fake = Fake(monkeypatch, listening.first_certificate(pair.certificate))
-    assert live_broker.grow(work) == ""
+    assert work.add_new() == ""
     assert ("eval", "ssl:clear_pem_cache().") in fake.asked
     Fake(monkeypatch, listening.first_certificate(other.certificate))
-    assert live_broker.grow(work) == "it still shows its old certificate at port 5672"
+    assert work.add_new() == "it still shows its old certificate at port 5672"
     Fake(monkeypatch, None, code=69)
-    assert "could not have it read its certificates (exit code 69)" in live_broker.grow(work)
-    assert "exit code 69" in live_broker.reload(work)
+    assert "could not have it read its certificates (exit code 69)" in work.add_new()
+    assert "exit code 69" in work.finish_taking_back()
 
 
 def test_an_interrupted_run_is_taken_up(tmp_path: pathlib.Path) -> None:
     work = decide(renewed(), tmp_path)
     assert work
     (tmp_path / helpers.STATE).mkdir(parents=True)
-    live_broker.set_mark(work)
+    work.set_mark()
     again = decide(RAW, tmp_path)
     assert again and again.certificate == helpers.CERTIFICATE.encode()
 

@@ -23,8 +23,8 @@ import time
 import typing
 
 import pytest
-from om_agent import errors, render
-from om_agent.apply import files, journal, locking, saved_state
+from om_agent import errors
+from om_agent.apply import files, journal, locking, saved_state, transaction
 
 from tests.support import trees
 
@@ -112,33 +112,33 @@ def edit_in_place(path: pathlib.Path, content: bytes) -> None:
     os.close(descriptor)
 
 
-def put(transaction: journal.Transaction, path: str, content: bytes, mode: int) -> None:
-    transaction.put(render.File(path, content, mode=mode), content, None, None)
+def put(begun: transaction.Transaction, path: str, content: bytes, mode: int) -> None:
+    begun.write(path, content, mode)
 
 
 def change(root: pathlib.Path) -> None:
     """Do a complete run: finish an interrupted run, then change everything that can change."""
     with locking.lock(root, 0):
-        journal.recover(root)
-        transaction = journal.begin(root, PATHS, ["router", "nova-api"])
-        put(transaction, "/etc/om/changed", b"new\n", 0o600)
-        put(transaction, "/etc/om/link", b"no link any more\n", 0o644)
-        put(transaction, "/etc/om/new", b"new too\n", 0o640)
-        put(transaction, "/etc/made/deep/new", b"deep\n", 0o400)
-        transaction.remove("/etc/om/removed")
-        transaction.phase(journal.PUPPET)
+        transaction.recover(root)
+        begun = transaction.begin(root, PATHS, ["router", "nova-api"])
+        put(begun, "/etc/om/changed", b"new\n", 0o600)
+        put(begun, "/etc/om/link", b"no link any more\n", 0o644)
+        put(begun, "/etc/om/new", b"new too\n", 0o640)
+        put(begun, "/etc/made/deep/new", b"deep\n", 0o400)
+        begun.remove("/etc/om/removed")
+        begun.phase(journal.PUPPET)
         edit_in_place(root / "etc/nova/nova.conf", b"[DEFAULT]\ndebug = true\ntransport_url = rabbit://\n")
         edit_in_place(root / "etc/nova/made-by-puppet.conf", b"[DEFAULT]\ntransport_url = rabbit://\n")
         edit_in_place(root / "var/lib/om-agent/units/router", b"digest\n")
         files.write(
             root / "var/lib/om-agent/state.json", saved_state.dump_state(saved_state.State(("/etc/om/new",))), 0o600
         )
-        transaction.commit()
+        begun.commit()
 
 
 def recover(root: pathlib.Path) -> None:
     with locking.lock(root, 0):
-        journal.recover(root)
+        transaction.recover(root)
 
 
 @dataclasses.dataclass
@@ -222,9 +222,9 @@ def change_until(phase: str, root: pathlib.Path) -> None:
     """Die in the last instant of a phase, when its journal is fullest; for a child only."""
     patch = pytest.MonkeyPatch()
     if phase == journal.COMMITTED:
-        patch.setattr(journal, "_finish", die)
+        patch.setattr(transaction, "_clean_up", die)
     else:
-        patch.setattr(journal.Transaction, "commit", die)
+        patch.setattr(transaction.Transaction, "commit", die)
     change(root)
 
 
@@ -275,20 +275,20 @@ class Full:
 
 def change_or_put_back(root: pathlib.Path) -> bool:
     """As apply does it: one run, and everything back when it fails; return whether it went through."""
-    begin = journal.begin
-    begun: list[journal.Transaction] = []
+    begin = transaction.begin
+    all_begun: list[transaction.Transaction] = []
 
-    def remember(*arguments: typing.Any) -> journal.Transaction:
-        begun.append(begin(*arguments))
-        return begun[-1]
+    def remember(*arguments: typing.Any) -> transaction.Transaction:
+        all_begun.append(begin(*arguments))
+        return all_begun[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "begin", remember)
+        patch.setattr(transaction, "begin", remember)
         try:
             change(root)
         except OSError:
-            for transaction in begun:
-                transaction.roll_back()
+            for begun in all_begun:
+                begun.roll_back()
             return False
     return True
 
@@ -302,7 +302,7 @@ def test_every_write_fails_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> 
             Full(patch, step)
             whole = change_or_put_back(root)
         assert runs.check(root) == ("new" if whole else "old"), step
-        assert journal.recover(root) is None
+        assert transaction.recover(root) is None
         outcomes.add(whole)
     assert outcomes == {True, False}
 
@@ -310,22 +310,22 @@ def test_every_write_fails_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> 
 def test_roll_back_tells_whether_units_may_run_with_what_is_gone(runs: Runs) -> None:
     for phase, began in ((None, False), (journal.PUPPET, True)):
         root = runs.make()
-        transaction = journal.begin(root, PATHS, ["router"])
-        put(transaction, "/etc/om/new", b"", 0o600)
+        begun = transaction.begin(root, PATHS, ["router"])
+        put(begun, "/etc/om/new", b"", 0o600)
         if phase:
-            transaction.phase(phase)
-        assert transaction.roll_back() is began
+            begun.phase(phase)
+        assert begun.roll_back() is began
         assert runs.check(root) == "old"
 
 
 def test_recover_names_the_units(runs: Runs) -> None:
-    assert journal.recover(runs.make()) is None
+    assert transaction.recover(runs.make()) is None
     for phase, units in ((None, ()), (journal.PUPPET, ("router", "nova-api"))):
         root = runs.make()
-        transaction = journal.begin(root, PATHS, ["router", "nova-api"])
+        begun = transaction.begin(root, PATHS, ["router", "nova-api"])
         if phase:
-            transaction.phase(phase)
-        assert journal.recover(root) == units
+            begun.phase(phase)
+        assert transaction.recover(root) == units
         assert runs.check(root) == "old"
 
 
@@ -336,9 +336,9 @@ def test_times_and_attributes_come_back(runs: Runs) -> None:
     with contextlib.suppress(OSError):  # not every file system has them
         os.setxattr(conf, "user.label", b"kept")
     attributes = os.listxattr(conf)
-    transaction = journal.begin(root, PATHS, [])
+    begun = transaction.begin(root, PATHS, [])
     edit_in_place(conf, b"new")
-    transaction.roll_back()
+    begun.roll_back()
     assert conf.stat().st_mtime_ns == 10**18 + 7
     assert os.listxattr(conf) == attributes
 
@@ -349,19 +349,19 @@ def test_owners_come_back(runs: Runs) -> None:
     conf = root / "etc/nova/nova.conf"
     os.chown(conf, 1234, 4321)
     conf.chmod(0o2640)
-    transaction = journal.begin(root, PATHS, [])
+    begun = transaction.begin(root, PATHS, [])
     conf.unlink()
     edit_in_place(conf, b"new")
-    transaction.roll_back()
+    begun.roll_back()
     found = conf.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 4321, 0o2640)
 
 
 def test_what_somebody_else_put_into_a_new_directory_stays(runs: Runs) -> None:
     root = runs.make()
-    transaction = journal.begin(root, PATHS, [])
+    begun = transaction.begin(root, PATHS, [])
     (root / "etc/made/theirs").write_text("kept")
-    transaction.roll_back()
+    begun.roll_back()
     assert sorted(p.name for p in (root / "etc/made").iterdir()) == ["theirs"]
 
 
@@ -370,7 +370,7 @@ def test_a_directory_in_the_way_is_told_before_anything_is_touched(runs: Runs) -
     (root / "etc/om/new").mkdir()
     before = snapshot(root)
     with pytest.raises(errors.NotReady, match="a directory or device"):
-        journal.begin(root, PATHS, [])
+        transaction.begin(root, PATHS, [])
     assert snapshot(root) == before
 
 
@@ -379,7 +379,7 @@ def test_a_begin_that_fails_leaves_nothing(runs: Runs) -> None:
     (root / "etc/made").symlink_to("nowhere")  # there, and yet nothing can be made below it
     before = snapshot(root)
     with pytest.raises(OSError, match="File exists"):
-        journal.begin(root, PATHS, [])
+        transaction.begin(root, PATHS, [])
     assert snapshot(root) == before
 
 
@@ -387,18 +387,18 @@ def test_what_cannot_be_put_back_is_told_and_tried_again(runs: Runs) -> None:
     """All other files are back by then, and the journal stays until the last one is."""
     root = runs.make()
     conf = root / "etc/nova/nova.conf"
-    transaction = journal.begin(root, PATHS, [])
-    put(transaction, "/etc/om/changed", b"new\n", 0o600)
+    begun = transaction.begin(root, PATHS, [])
+    put(begun, "/etc/om/changed", b"new\n", 0o600)
     conf.unlink()
     (conf / "in the way").mkdir(parents=True)
     with pytest.raises(errors.RollbackFailed, match=r"nova\.conf \(.*run om-agent apply again"):
-        transaction.roll_back()
+        begun.roll_back()
     assert (root / "etc/om/changed").read_text() == "old\n"
     with pytest.raises(errors.RollbackFailed):
-        journal.recover(root)
+        transaction.recover(root)
     (conf / "in the way").rmdir()
     conf.rmdir()
-    assert journal.recover(root) == ()
+    assert transaction.recover(root) == ()
     assert runs.check(root) == "old"
 
 
@@ -413,13 +413,13 @@ def test_copies_that_cannot_be_thrown_away_are_no_failure(runs: Runs, monkeypatc
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         unlink(path)
 
-    transaction = journal.begin(root, ["/etc/om/changed"], [])
-    put(transaction, "/etc/om/changed", b"new\n", 0o600)
+    begun = transaction.begin(root, ["/etc/om/changed"], [])
+    put(begun, "/etc/om/changed", b"new\n", 0o600)
     with monkeypatch.context() as patch:
         patch.setattr(pathlib.Path, "unlink", refuse)
-        transaction.commit()
-    assert transaction.committed
-    assert journal.recover(root) == ()
+        begun.commit()
+    assert begun.committed
+    assert transaction.recover(root) == ()
     assert (root / "etc/om/changed").read_text() == "new\n"
     assert not list(root.rglob(".*om-agent*"))
 
@@ -427,8 +427,8 @@ def test_copies_that_cannot_be_thrown_away_are_no_failure(runs: Runs, monkeypatc
 def test_a_signal_waits_until_everything_is_back(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM raises KeyboardInterrupt wherever the program is, and that must not be in the middle of this."""
     root = runs.make()
-    transaction = journal.begin(root, PATHS, [])
-    put(transaction, "/etc/om/changed", b"new\n", 0o600)
+    begun = transaction.begin(root, PATHS, [])
+    put(begun, "/etc/om/changed", b"new\n", 0o600)
     replace = os.replace
 
     def signalled(*arguments: typing.Any) -> None:
@@ -437,7 +437,7 @@ def test_a_signal_waits_until_everything_is_back(runs: Runs, monkeypatch: pytest
 
     monkeypatch.setattr(os, "replace", signalled)
     with pytest.raises(KeyboardInterrupt):
-        transaction.roll_back()
+        begun.roll_back()
     assert runs.check(root) == "old"
 
 
@@ -454,15 +454,27 @@ def test_files_of_others_are_on_the_disk_before_the_journal_goes(runs: Runs, mon
 def test_a_root_that_is_mounted_elsewhere_by_then(runs: Runs) -> None:
     """An image is changed below a directory, the run is killed, and the image is booted."""
     root = runs.make()
-    transaction = journal.begin(root, PATHS, [])
-    put(transaction, "/etc/om/changed", b"new\n", 0o600)
-    put(transaction, "/etc/made/deep/new", b"new\n", 0o600)
+    begun = transaction.begin(root, PATHS, [])
+    put(begun, "/etc/om/changed", b"new\n", 0o600)
+    put(begun, "/etc/made/deep/new", b"new\n", 0o600)
     moved = root.rename(root.with_name("moved"))
-    assert journal.recover(moved) == ()
+    assert transaction.recover(moved) == ()
     assert runs.check(moved) == "old"
 
 
 GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
+
+
+def test_a_journal_of_an_earlier_version_is_read_and_written_the_same() -> None:
+    """Without the mode, and with it; an older agent may have to read ours, too."""
+    entries = [
+        {"path": "/etc/a", "copy": True, "link": ""},
+        {"path": "/etc/b", "copy": False, "link": "c", "mode": 416},
+    ]
+    content = json.dumps({"phase": "puppet", "entries": entries, "directories": ["/etc"], "units": ["u"]}).encode()
+    found = journal.parse(content)
+    assert found and [entry.mode for entry in found.entries] == [None, 416]
+    assert found.dump() == content
 
 
 @pytest.mark.parametrize(
@@ -481,6 +493,7 @@ GOOD = {"phase": "active", "entries": [], "directories": [], "units": []}
         json.dumps({**GOOD, "entries": ["/etc/passwd"]}).encode(),
         json.dumps({**GOOD, "entries": [{"path": 5, "copy": False, "link": ""}]}).encode(),
         json.dumps({**GOOD, "entries": [{"path": "/etc/passwd", "copy": None, "link": ""}]}).encode(),
+        json.dumps({**GOOD, "entries": [{"path": "/etc/passwd", "copy": True, "link": "", "mode": "x"}]}).encode(),
         json.dumps({**GOOD, "directories": [None]}).encode(),
         json.dumps({k: v for k, v in GOOD.items() if k != "units"}).encode(),
     ],
@@ -493,7 +506,7 @@ def test_damaged_journal(runs: Runs, content: bytes) -> None:
     damaged.write_bytes(content)
     before = snapshot(root)
     with pytest.raises(errors.RollbackFailed) as caught:
-        journal.recover(root)
+        transaction.recover(root)
     assert str(caught.value) == (
         f"{damaged} is damaged, so what an interrupted run left cannot be put back. "
         f"Look for files that end in .om-agent-old beside the configuration files, then remove {damaged}."
@@ -508,7 +521,7 @@ def test_what_a_killed_run_left_in_the_state_directory_goes(runs: Runs) -> None:
     (state / ".journal.json.om-agent-new").write_text("{")
     (state / "sasl").mkdir()
     (state / "sasl/users").write_text("password")
-    assert journal.recover(root) is None
+    assert transaction.recover(root) is None
     assert runs.check(root) == "old"
 
 
@@ -539,9 +552,9 @@ def test_write_has_its_mode_whatever_the_umask(tmp_path: pathlib.Path, mask: int
 def test_directories_are_open_to_the_services_whatever_the_umask(runs: Runs, mask: int) -> None:
     root = runs.make()
     with umask(mask):
-        transaction = journal.begin(root, ["/etc/made/deep/new"], [])
-        put(transaction, "/etc/made/deep/new", b"", 0o644)
-        transaction.commit()
+        begun = transaction.begin(root, ["/etc/made/deep/new"], [])
+        put(begun, "/etc/made/deep/new", b"", 0o644)
+        begun.commit()
     assert [stat.S_IMODE((root / name).stat().st_mode) for name in ("etc/made", "etc/made/deep")] == [0o755, 0o755]
 
 
@@ -568,9 +581,9 @@ def test_copies_do_not_follow_a_leftover_that_is_a_link(runs: Runs) -> None:
     root = runs.make()
     target = root / "etc/om/same"
     (root / "etc/om/.changed.om-agent-old").symlink_to(target)
-    transaction = journal.begin(root, ["/etc/om/changed"], [])
+    begun = transaction.begin(root, ["/etc/om/changed"], [])
     assert target.read_text() == "same\n"
-    transaction.roll_back()
+    begun.roll_back()
     assert runs.check(root) == "old"
 
 
@@ -619,9 +632,9 @@ def test_content_is_never_readable_to_more_than_it_ends_with(runs: Runs, monkeyp
 
     monkeypatch.setattr(os, "fsync", look)
     with umask(0):
-        transaction = journal.begin(root, ["/etc/nova/nova.conf", "/etc/om/new"], [])
-        put(transaction, "/etc/om/new", b"secret", 0o600)
-        transaction.commit()
+        begun = transaction.begin(root, ["/etc/nova/nova.conf", "/etc/om/new"], [])
+        put(begun, "/etc/om/new", b"secret", 0o600)
+        begun.commit()
     assert seen == {0}
 
 
@@ -637,13 +650,14 @@ def test_same(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file"
     files.write(path, b"content", 0o640)
     mine = path.stat()
-    assert files.same(path, b"content", 0o640, None, None)
-    assert files.same(path, b"content", 0o640, mine.st_uid, mine.st_gid)
-    assert not files.same(path, b"content", 0o640, mine.st_uid + 1, None)
-    assert not files.same(path, b"content", 0o640, None, mine.st_gid + 1)
-    assert not files.same(path, b"content", 0o600, None, None)
-    assert not files.same(path, b"other", 0o640, None, None)
-    assert not files.same(tmp_path / "none", b"", 0o640, None, None)
+    found = files.find(tmp_path, "/file")
+    assert found.has(b"content", 0o640, None, None)
+    assert found.has(b"content", 0o640, mine.st_uid, mine.st_gid)
+    assert not found.has(b"content", 0o640, mine.st_uid + 1, None)
+    assert not found.has(b"content", 0o640, None, mine.st_gid + 1)
+    assert not found.has(b"content", 0o600, None, None)
+    assert not found.has(b"other", 0o640, None, None)
+    assert not files.find(tmp_path, "/none").has(b"", 0o640, None, None)
 
 
 # -- state and lock --------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import typing
 
 import pytest
 from om_agent import errors
-from om_agent.apply import journal
+from om_agent.apply import transaction
 
 from tests.support import trees
 from tests.unit import test_files
@@ -267,7 +267,7 @@ class Checker:
         (self._where / "var/lib/om-agent").mkdir(0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             (self._where / "var/lib/om-agent/lock").unlink()
-        journal.recover(self._where)
+        transaction.recover(self._where)
         found = test_files.snapshot(self._where)
         assert found in (self.runs.old, self.runs.new), (step, trees.differences(found, self.runs.old))
         self.outcomes.add("old" if found == self.runs.old else "new")
@@ -332,7 +332,7 @@ def test_every_operation_fails_and_the_run_is_killed_at_each_later_one(runs: Run
             root = runs.make()
             failed, died = fail_then_die(operations, root, failing, dying)
             if failed:
-                journal.recover(root)
+                transaction.recover(root)
                 outcomes.add(runs.check(root))
             shutil.rmtree(root)
             if not died:
@@ -373,7 +373,7 @@ def test_a_file_system_fails_for_good_at_each_instant(runs: Runs, monkeypatch: p
                 test_files.change_or_put_back(root)
             except errors.ApplyFailed as e:
                 sentences.add(str(e).partition(",")[0].partition(":")[0][:40])
-        journal.recover(root)
+        transaction.recover(root)
         runs.check(root)
         shutil.rmtree(root)
         if seen < failing:

@@ -9,7 +9,7 @@ import typing
 
 import pytest
 from om_agent import errors, parse, proc
-from om_agent.apply import files, live_broker, router_difference
+from om_agent.apply import files, live_broker, router_difference, running
 from om_agent.plan import layout, router, transport_url
 
 from tests.support import helpers
@@ -164,17 +164,20 @@ def control(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> live_bro
 
 
 def decide(
-    control: live_broker.Control, old: helpers.Raw, new: helpers.Raw, outdated: bool = False
-) -> live_broker.BrokerWork | None:
+    control: live_broker.Control, old: helpers.Raw, new: helpers.Raw, outdated: str = ""
+) -> live_broker.RunningBroker | None:
     path, other = layout.RABBIT_DEFINITIONS, f"{layout.RABBIT_DIR}/rabbitmq.conf"
     present = {path: content(old), other: content(old, other)}
-    return live_broker.needed_work(control, present, {path: content(new), other: content(new, other)}, outdated)
+    unit = running.UnitFiles(present, {path: content(new), other: content(new, other)}, outdated)
+    found = live_broker.decide(control, unit).running
+    assert found is None or isinstance(found, live_broker.RunningBroker)
+    return found
 
 
 def test_what_is_said_beforehand(control: live_broker.Control) -> None:
     assert decide(control, default(**BEFORE), default(**BEFORE)) is None
     work = decide(control, default(**BEFORE), default(**ACCEPT))
-    assert work and work.needs_no_restart
+    assert work and not work.needs_restart
     assert work.lines() == ("+ user rpc-2", "+ permissions of rpc-2 in /")
     work = decide(control, default(**SWAP), default(**AFTER))
     assert work and work.lines() == ("- user rpc",)
@@ -184,15 +187,16 @@ def test_what_is_said_beforehand(control: live_broker.Control) -> None:
 
 def test_with_another_file_it_is_restarted_too(control: live_broker.Control) -> None:
     work = decide(control, default(**BEFORE), put(default(**ACCEPT), "broker.metrics_port", 1234))
-    assert work and not work.needs_no_restart
-    work = decide(control, default(**BEFORE), default(**ACCEPT), outdated=True)
-    assert work and not work.needs_no_restart
+    assert work and work.needs_restart
+    work = decide(control, default(**BEFORE), default(**ACCEPT), outdated=running.OTHER_FILES)
+    assert work and work.needs_restart
 
 
 def test_a_broker_that_knows_nothing_of_ours_is_left_alone(control: live_broker.Control) -> None:
     path = layout.RABBIT_DEFINITIONS
     for found in (None, b"", b"[]", b"not json"):
-        assert live_broker.needed_work(control, {path: found}, {path: content(default(**ACCEPT))}, False) is None
+        unit = running.UnitFiles({path: found}, {path: content(default(**ACCEPT))})
+        assert live_broker.decide(control, unit) == running.Decision()
 
 
 def test_from_one_user_to_the_other(control: live_broker.Control, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +206,9 @@ def test_from_one_user_to_the_other(control: live_broker.Control, monkeypatch: p
     for old, new, users in ((BEFORE, ACCEPT, {"rpc", "rpc-2"}), (SWAP, AFTER, {"rpc-2"})):
         work = decide(control, default(**old), default(**new))
         assert work
-        live_broker.set_mark(work)
-        assert live_broker.grow(work) == ""
-        assert live_broker.finish(work) == ""
+        work.set_mark()
+        assert work.add_new() == ""
+        assert work.remove_old("", True) == ()
         assert {u["name"] for u in fake.knows["users"]} == {*users, "by-hand"}
         assert not list(files.state_dir(control.root).iterdir())
     assert [call for call in fake.calls if call[0] not in ("export_definitions", "import_definitions")] == [
@@ -218,14 +222,14 @@ def test_taken_back_and_later_deleted(control: live_broker.Control, monkeypatch:
     changed = default(**{**ACCEPT, "password": "another"})
     work = decide(control, default(**BEFORE), changed)
     assert work
-    live_broker.set_mark(work)
-    assert live_broker.grow(work) == ""
-    assert live_broker.take_back(work) == ""
+    work.set_mark()
+    assert work.add_new() == ""
+    assert work.take_back() == ""
     assert live_broker.lacking(json.loads(content(default(**BEFORE))), fake.knows) == ()
     assert [u["name"] for u in fake.knows["users"]] == ["rpc-2", "rpc"]  # another node's services may have that one
     work = decide(control, default(**BEFORE), default(**BEFORE))
     assert work and work.lines() == ("- user rpc-2",)
-    assert (live_broker.grow(work), live_broker.finish(work)) == ("", "")
+    assert (work.add_new(), work.remove_old("", True)) == ("", ())
     assert [u["name"] for u in fake.knows["users"]] == ["rpc"]
     assert decide(control, default(**BEFORE), default(**BEFORE)) is None
 
@@ -239,9 +243,9 @@ def test_a_broker_that_cannot_be_asked(
     monkeypatch.setattr(proc, "run", fake.run)
     work = decide(control, default(**SWAP), default(**AFTER))
     assert work
-    live_broker.set_mark(work)
-    assert said in live_broker.grow(work)
-    assert said in live_broker.finish(work)
+    work.set_mark()
+    assert said in work.add_new()
+    assert said in " ".join(work.remove_old("", True))
     assert decide(control, default(**AFTER), default(**AFTER)) is not None  # it is tried again
 
 
@@ -249,7 +253,7 @@ def test_without_rabbitmqctl(control: live_broker.Control, monkeypatch: pytest.M
     monkeypatch.setattr(proc, "find", lambda *names: None)
     monkeypatch.setattr("os.path.exists", lambda path: False)
     work = decide(control, default(**BEFORE), default(**ACCEPT))
-    assert work and live_broker.grow(work) == "rabbitmqctl is not installed"
+    assert work and work.add_new() == "rabbitmqctl is not installed"
     with pytest.raises(errors.ProcessFailed):
         control.ctl("status")
 

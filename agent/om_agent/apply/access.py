@@ -1,4 +1,4 @@
-"""What is in the way of a write: links and directories that lead it elsewhere, and what keeps even root from it."""
+"""Obstacles to a write: links and directories that lead it elsewhere, and what keeps even root from writing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OWN_DIRECTORIES = (layout.STATE_DIR, layout.CONFIG_DIR, layout.HIERADATA.rparti
 
 
 def hazards(root: pathlib.Path, paths: typing.Iterable[str]) -> list[errors.Problem]:
-    """Return what could lead a write to ``paths`` elsewhere, or let somebody else say what this program does.
+    """Return what could lead a write to ``paths`` elsewhere, or let another user control this program.
 
     That is a directory on the way in which everybody may put links, sticky or not; a link there that somebody else
     made (as fs.protected_symlinks, proc(5)), or that leads out of ``root``; and a directory of ours that is another
@@ -35,9 +35,9 @@ def hazards(root: pathlib.Path, paths: typing.Iterable[str]) -> list[errors.Prob
         if not os.path.lexists(place):
             continue
         real = os.path.realpath(place)
-        trouble = _link_trouble(place, real, real_root)
-        if trouble:
-            problems.append(trouble)
+        problem = _link_problem(place, real, real_root)
+        if problem:
+            problems.append(problem)
             continue
         inside = [str(p) for p in (pathlib.Path(real), *pathlib.Path(real).parents) if _below(str(p), real_root)]
         for directory in [d for d in inside if d not in seen and os.path.isdir(d)]:
@@ -49,7 +49,7 @@ def hazards(root: pathlib.Path, paths: typing.Iterable[str]) -> list[errors.Prob
     return problems
 
 
-def _link_trouble(place: pathlib.Path, real: str, real_root: str) -> errors.Problem | None:
+def _link_problem(place: pathlib.Path, real: str, real_root: str) -> errors.Problem | None:
     found = place.lstat()
     if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
         return kinds.problem(str(place), "link-of-another", owner=found.st_uid)
@@ -62,7 +62,7 @@ def _below(path: str, directory: str) -> bool:
     return os.path.commonpath([path, directory]) == directory
 
 
-# What lsattr shows and even root cannot get round (linux/fs.h): flag, letter, name, what is not possible then.
+# The attributes of lsattr that bind even root (linux/fs.h): flag, letter, name, what cannot be done then.
 _ATTRIBUTES = (
     (0x10, "i", "immutable", "change it"),
     (0x20, "a", "append only", "replace or shorten what is in it"),
@@ -76,9 +76,9 @@ def _get_flags_request() -> int:
 
 
 def obstacles(root: pathlib.Path, replaced: typing.Iterable[str], edited: typing.Iterable[str]) -> list[errors.Problem]:
-    """Return what keeps even root from changing these files: attributes, mounts, file systems that are read-only.
+    """Return what keeps even root from changing these files: attributes, mounts, read-only file systems.
 
-    :param replaced: files in whose place another is put, or that are removed.
+    :param replaced: files that a new file replaces, or that are removed.
     :param edited: files that are changed in place; copies are made next to all of them.
     """
     replaced = tuple(replaced)
@@ -121,7 +121,7 @@ def _fixed(place: pathlib.Path, what: str) -> list[errors.Problem]:
 
 
 def _mount_points() -> frozenset[str]:
-    """Return where something is mounted; a single file can be such a place too."""
+    """Return all mount points; a single file can be one too."""
     try:
         text = pathlib.Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:

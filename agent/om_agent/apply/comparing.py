@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import typing
 
@@ -13,11 +12,13 @@ from om_agent.apply import (
     live_broker,
     live_router,
     results,
+    running,
     sasl_database,
     saved_state,
     service_files,
+    snapshot,
 )
-from om_agent.plan import broker, layout, router, services
+from om_agent.plan import layout, services
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,53 +30,42 @@ class Target:
     uid: int | None
     gid: int | None
 
-    def is_on_disk(self, root: pathlib.Path) -> bool:
-        """Return whether the disk has it so."""
-        return files.same(files.on_disk(root, self.file.path), self.content, self.file.mode, self.uid, self.gid)
-
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is on disk, compared with what should be there.
+    """What is on disk, compared with what should be there, and what has to be done.
 
+    :param before: what was on disk.
+    :param config_files: services' files, which puppet edits.
+    :param units: those of which something may change: ours and the services'.
     :param files_to_write: files of ours to write.
     :param files_to_remove: paths of files of ours to remove.
     :param hieradata: what puppet reads from now on.
-    :param hieradata_once: what it reads this once instead, to stop and disable units that the node runs no more, and to
-        remove the keys of a driver that a service uses no more.
+    :param hieradata_once: what puppet reads in this run instead, to stop and disable units that the node does not run
+        any more, and to remove the keys of a driver that a service does not use any more.
     :param state: what the next run has to know.
-    :param router: what changes the router while it runs, if anything does.
-    :param broker: the same of the broker.
-    :param stamps: by unit of these, the path and content of what notes that it runs with its present files.
-    :param new_users: whether a SASL database is still to be made, which a dry comparison does not do.
+    :param running: the router and the broker, if they are changed while they run.
+    :param stamps: by unit that is changed without puppet, what its stamp has to hold.
+    :param replaced_paths: files that a new file replaces, or that are removed.
+    :param edited_paths: files that puppet edits in place.
+    :param needs_saslpasswd: whether a SASL database is still to be made, which a dry comparison does not do.
     """
 
+    before: snapshot.Snapshot
     changes: tuple[results.Change, ...]
+    config_files: tuple[services.ConfigFile, ...]
+    units: tuple[str, ...]
     files_to_write: tuple[Target, ...]
     files_to_remove: tuple[str, ...]
     needs_puppet: bool
     hieradata: Target
     hieradata_once: Target | None
     state: saved_state.State
-    router: live_router.RouterWork | None = None
-    broker: live_broker.BrokerWork | None = None
-    stamps: typing.Mapping[str, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
-    new_users: bool = False
-
-
-def replaced_paths(work: Comparison) -> list[str]:
-    """Return the paths of the files that a new file replaces, or that are removed."""
-    return [
-        *(t.file.path for t in work.files_to_write),
-        work.hieradata.file.path,
-        *work.files_to_remove,
-        saved_state.PATH,
-    ]
-
-
-def edited_paths(rendered: render.Rendered) -> list[str]:
-    """Return the paths of the files that puppet edits in place."""
-    return [*(c.path for c in rendered.config_files), *render.stamp_paths(rendered)]
+    running: tuple[running.Running, ...]
+    stamps: typing.Mapping[str, bytes]
+    replaced_paths: tuple[str, ...]
+    edited_paths: tuple[str, ...]
+    needs_saslpasswd: bool
 
 
 def compare(
@@ -84,155 +74,177 @@ def compare(
     root: pathlib.Path,
     dry: bool = False,
     live: plan.Plan | None = None,
+    before: snapshot.Snapshot | None = None,
 ) -> Comparison:
-    """Return what has to be done; writes at most, at first use, this node's own random key.
+    """Return what has to be done; write at most, at first use, this node's own random key.
 
     :param dry: write nothing at all and start no program: a new SASL database is then empty.
-    :param live: whose router and broker may be changed while they run.
+    :param live: the plan whose router and broker may be changed while they run.
+    :param before: what is on disk, if it was read already.
     :raises om_agent.errors.ApplyFailed: when a SASL database is needed and cannot be made.
     """
-    state = saved_state.load_state(root)
-    rendered = dataclasses.replace(
-        rendered, config_files=tuple(service_files.with_removable(c, root, state) for c in rendered.config_files)
-    )
-    targets, new_state = _targets(rendered, host, root, state, dry)
-    to_write = [t for t in targets if not t.is_on_disk(root)]
-    to_remove = [p for p in state.files if p not in new_state.files and os.path.lexists(files.on_disk(root, p))]
-    keys = [c for file in rendered.config_files for c in service_files.key_changes(file, root)]
-    retired = [u for u in state.units if u not in new_state.units]
+    before = before or snapshot.take(rendered, root)
+    for found in (*before.own.values(), *before.stamps.values()):
+        if found.error:
+            raise found.error
+    compared = [
+        service_files.compare(file, before.services[file.path], before.state.sections.get(file.path, ()))
+        for file in rendered.config_files
+    ]
+    rendered = dataclasses.replace(rendered, config_files=tuple(one.file for one in compared))
+    targets, users_noted = _targets(rendered, host, before, dry)
+    state = _new_state(rendered, before.state, targets, users_noted, compared)
+    retired = [unit for unit in before.state.units if unit not in state.units]
     if retired and not host.manage_services:  # left for a run that may stop them
-        new_state = dataclasses.replace(new_state, units=(*new_state.units, *retired))
+        state = dataclasses.replace(state, units=(*state.units, *retired))
         retired = []
-    leaving = bool(keys) and any(s.leaving for file in rendered.config_files for s in file.settings)
-    hieradata_once = _hieradata(rendered, host, targets, retired, leaving) if retired or leaving else None
-    stamps = _stale_stamps(rendered, targets, root) if host.manage_services else {}
-    verdict = live_router.Verdict()
-    if live and live.router:
-        verdict = _judge_router(rendered, host, targets, root, live.router)
-    broker_work = _judge_broker(rendered, host, targets, root, live.broker) if live and live.broker else None
-    unit = live.router.paths.unit if live and live.router else ""
-    without_puppet = [unit] if verdict.work else []
-    if broker_work and broker_work.needs_no_restart:
-        without_puppet.append(layout.RABBIT_UNIT)
-    paths = dict(zip((u.name for u in rendered.units), render.stamp_paths(rendered)))
-    own_stamps = {u: (paths[u], stamps.pop(u)) for u in without_puppet if u in stamps}
-    changes = [*_file_changes(root, to_write, to_remove), *keys]
-    changes += _live_changes(unit, verdict.work, broker_work)
-    changes += [results.Change("restart", u, verdict.why if u == unit else "") for u in stamps]
-    changes += [results.Change("stop", u) for u in retired]
-    needs_puppet = bool(keys or stamps or retired)
-    new_state = dataclasses.replace(new_state, changes=len(changes) or state.changes)
+    keys = [change for one in compared for change in one.changes]
+    removes_keys = bool(keys) and any(s.leaving for file in rendered.config_files for s in file.settings)
+    hieradata_once = _hieradata(rendered, host, targets, retired, removes_keys) if retired or removes_keys else None
+    units = _compare_units(rendered, host, targets, before, live)
+    to_write = [t for t in targets if not before.own[t.file.path].has(t.content, t.file.mode, t.uid, t.gid)]
+    to_remove = [path for path in before.state.files if path not in state.files and before.own[path].status]
+    changes = [*_file_changes(before, to_write, to_remove), *keys]
+    changes += [results.Change("reconcile", one.unit, line) for one in units.running for line in one.lines()]
+    changes += [*units.restarts, *(results.Change("stop", unit) for unit in retired)]
+    units_of_services = [unit for file in rendered.config_files for unit in file.units]
     return Comparison(
+        before=before,
         changes=tuple(changes),
+        config_files=rendered.config_files,
+        units=tuple(dict.fromkeys([*(unit.name for unit in rendered.units), *units_of_services])),
         files_to_write=tuple(to_write),
         files_to_remove=tuple(to_remove),
-        needs_puppet=needs_puppet,
+        needs_puppet=bool(keys or units.restarts or retired),
         hieradata=targets[-1],
         hieradata_once=hieradata_once,
-        state=new_state,
-        router=verdict.work,
-        broker=broker_work,
-        stamps=own_stamps,
-        new_users=dry and any(t.file.content is None and not t.content for t in targets),
+        state=dataclasses.replace(state, changes=len(changes) or before.state.changes),
+        running=units.running,
+        stamps=units.stamps,
+        replaced_paths=(*(t.file.path for t in to_write), layout.HIERADATA, *to_remove, saved_state.PATH),
+        edited_paths=(*before.services, *(found.path for found in before.stamps.values())),
+        needs_saslpasswd=dry and any(t.file.content is None and not t.content for t in targets),
     )
 
 
 def _file_changes(
-    root: pathlib.Path, to_write: typing.Iterable[Target], to_remove: typing.Iterable[str]
+    before: snapshot.Snapshot, to_write: typing.Iterable[Target], to_remove: typing.Iterable[str]
 ) -> typing.Iterator[results.Change]:
     for target in to_write:
-        exists = files.on_disk(root, target.file.path).exists()
+        exists = before.own[target.file.path].place.exists()
         yield results.Change("change" if exists else "create", target.file.path)
     for path in to_remove:
         yield results.Change("remove", path)
 
 
-def _live_changes(
-    unit: str, router_work: live_router.RouterWork | None, broker_work: live_broker.BrokerWork | None
-) -> typing.Iterator[results.Change]:
-    """Yield what is changed of the router, whose unit is ``unit``, and of the broker while they run."""
-    for line in router_work.lines() if router_work else ():
-        yield results.Change("reconcile", unit, line)
-    for line in broker_work.lines() if broker_work else ():
-        yield results.Change("reconcile", layout.RABBIT_UNIT, line)
+# -- units of ours ---------------------------------------------------------------------------------------------------
 
 
-def _judge_router(
+@dataclasses.dataclass(frozen=True)
+class _UnitChanges:
+    """What becomes of our units; see `Comparison`.
+
+    :param restarts: the units that puppet restarts.
+    """
+
+    running: tuple[running.Running, ...]
+    stamps: typing.Mapping[str, bytes]
+    restarts: tuple[results.Change, ...]
+
+
+def _compare_units(
     rendered: render.Rendered,
     host: layout.Host,
-    targets: list[Target],
-    root: pathlib.Path,
-    live: router.RouterPlan,
-) -> live_router.Verdict:
-    """Return what becomes of the router."""
-    unit, stamp = _unit(rendered, live.paths.unit)
-    contents = {t.file.path: t.content for t in targets}
-    return live_router.decide(live, unit, contents, root, stamp if host.manage_services else None)
+    targets: typing.Sequence[Target],
+    before: snapshot.Snapshot,
+    live: plan.Plan | None,
+) -> _UnitChanges:
+    """Return which units are changed while they run, and which are restarted."""
+    contents = {target.file.path: target.content for target in targets}
+    digests = _digests(targets)
+    unit_files: dict[str, running.UnitFiles] = {}
+    stale: dict[str, bytes] = {}
+    for unit in rendered.units:
+        present = {path: before.own[path].content for path in unit.files}
+        noted, outdated = before.stamps[unit.name].content, ""
+        if host.manage_services:
+            outdated = running.outdated(unit, present, noted)
+            stamp = render.unit_digest(unit, digests).encode() + b"\n"
+            if noted != stamp:
+                stale[unit.name] = stamp
+        unit_files[unit.name] = running.UnitFiles(present, contents, outdated)
+    decisions: dict[str, running.Decision] = {}
+    if live and live.router:
+        unit_name = live.router.paths.unit
+        decisions[unit_name] = live_router.decide(live.router, unit_files[unit_name], before.root)
+    if live and live.broker:
+        control = live_broker.Control(live.broker, before.root, bool(host.prefix))
+        decisions[layout.RABBIT_UNIT] = live_broker.decide(control, unit_files[layout.RABBIT_UNIT])
+    changed = tuple(decision.running for decision in decisions.values() if decision.running)
+    without_restart = {one.unit for one in changed if not one.needs_restart}
+    reasons = {name: decision.why for name, decision in decisions.items()}
+    return _UnitChanges(
+        running=changed,
+        stamps={name: stamp for name, stamp in stale.items() if name in without_restart},
+        restarts=tuple(
+            results.Change("restart", name, reasons.get(name, "")) for name in stale if name not in without_restart
+        ),
+    )
 
 
-def _judge_broker(
-    rendered: render.Rendered,
-    host: layout.Host,
-    targets: list[Target],
-    root: pathlib.Path,
-    live: broker.BrokerPlan,
-) -> live_broker.BrokerWork | None:
-    """Return what is done at the running broker."""
-    unit, stamp = _unit(rendered, layout.RABBIT_UNIT)
-    if host.manage_services and files.read(files.on_disk(root, stamp)) is None:
-        return None  # not started yet
-    present = {path: files.read(files.on_disk(root, path)) for path in unit.files}
-    outdated = bool(live_router.outdated(unit, present, root, stamp if host.manage_services else None))
-    control = live_broker.Control(live, root, bool(host.prefix))
-    return live_broker.needed_work(control, present, {t.file.path: t.content for t in targets}, outdated)
-
-
-def _unit(rendered: render.Rendered, name: str) -> tuple[render.Unit, str]:
-    """Return a unit of ours, and where its stamp is."""
-    return next((u, s) for u, s in zip(rendered.units, render.stamp_paths(rendered)) if u.name == name)
+# -- files of ours ---------------------------------------------------------------------------------------------------
 
 
 def _targets(
-    rendered: render.Rendered, host: layout.Host, root: pathlib.Path, state: saved_state.State, dry: bool
-) -> tuple[list[Target], saved_state.State]:
-    """Return every file of ours with its bytes, the hieradata last, and the state that having them all makes."""
-    targets, sasl = [], {}
+    rendered: render.Rendered, host: layout.Host, before: snapshot.Snapshot, dry: bool
+) -> tuple[list[Target], dict[str, tuple[str, str]]]:
+    """Return every file of ours with its bytes, the hieradata last; and what the state notes of SASL databases."""
+    targets, users_noted = [], {}
     for file in rendered.files:
         content = file.content
         if content is None:
-            content, sasl[file.path] = sasl_database.content_of(file, root, state, dry)
+            content, users_noted[file.path] = sasl_database.content_of(file, before, dry)
         targets.append(Target(file, content, host.uids.get(file.owner), host.gids.get(file.group)))
-    root_ids = host.uids.get("root"), host.gids.get("root")
     hiera_config = render.hiera_config(host)
-    targets.append(Target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, *root_ids))
-    targets.append(_hieradata(rendered, host, targets, ()))
-    paths, units = tuple(t.file.path for t in targets), tuple(u.name for u in rendered.units)
-    drivers = {**state.drivers, **{c.path: c.drivers for c in rendered.config_files if c.format == services.OSLO}}
-    sections = {**state.sections, **{c.path: service_files.added_sections(c, root) for c in rendered.config_files}}
-    new = saved_state.State(paths, units, sasl, node=rendered.node, drivers=drivers, sections=sections)
-    return targets, dataclasses.replace(new, queue_options=rendered.queue_options)
+    targets.append(_root_target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, host))
+    targets.append(_hieradata(rendered, host, targets, (), False))
+    return targets, users_noted
+
+
+def _new_state(
+    rendered: render.Rendered,
+    old: saved_state.State,
+    targets: typing.Sequence[Target],
+    users_noted: dict[str, tuple[str, str]],
+    compared: typing.Sequence[service_files.Comparison],
+) -> saved_state.State:
+    """Return the state after this run."""
+    drivers = {file.path: file.drivers for file in rendered.config_files if file.format == services.OSLO}
+    return saved_state.State(
+        files=tuple(target.file.path for target in targets),
+        units=tuple(unit.name for unit in rendered.units),
+        sasl=users_noted,
+        node=rendered.node,
+        drivers={**old.drivers, **drivers},
+        sections={**old.sections, **{one.file.path: one.added_sections for one in compared}},
+        queue_options=rendered.queue_options,
+    )
 
 
 def _hieradata(
     rendered: render.Rendered,
     host: layout.Host,
-    targets: list[Target],
+    targets: typing.Sequence[Target],
     retired: typing.Iterable[str],
-    leaving: bool = False,
+    removes_keys: bool,
 ) -> Target:
-    content = render.hieradata(rendered, host, _digests(targets), retired, leaving)
-    file = render.File(layout.HIERADATA, content, mode=0o600, secret=True)
+    content = render.hieradata(rendered, host, _digests(targets), retired, removes_keys)
+    return _root_target(render.File(layout.HIERADATA, content, mode=0o600, secret=True), content, host)
+
+
+def _root_target(file: render.File, content: bytes, host: layout.Host) -> Target:
     return Target(file, content, host.uids.get("root"), host.gids.get("root"))
 
 
 def _digests(targets: typing.Iterable[Target]) -> dict[str, str]:
-    return {t.file.path: files.digest(t.content) for t in targets}
-
-
-def _stale_stamps(rendered: render.Rendered, targets: list[Target], root: pathlib.Path) -> dict[str, bytes]:
-    """Return the units of ours that were not yet restarted with the present files, each with its stamp as it should
-    be."""
-    digests = _digests(targets)
-    stamps = {u.name: render.unit_digest(u, digests).encode() + b"\n" for u in rendered.units}
-    found = {u.name: files.read(files.on_disk(root, p)) for u, p in zip(rendered.units, render.stamp_paths(rendered))}
-    return {name: stamp for name, stamp in stamps.items() if found[name] != stamp}
+    return {target.file.path: files.digest(target.content) for target in targets}

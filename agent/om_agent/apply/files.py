@@ -1,10 +1,12 @@
-"""Single files on disk, read and written whole, durably, and by nobody else's choice of path."""
+"""Single files on disk: read and written whole, durably, and never through somebody else's symbolic link."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -15,8 +17,49 @@ from om_agent import errors
 from om_agent.plan import layout
 
 NEW = ".om-agent-new"
-# What opening says of a path where no regular file is.
+# The errors of opening a path where no regular file is.
 _NOT_A_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was on disk at one path when it was read.
+
+    :param path: as it is in the root directory.
+    :param place: the same path below the directory that stands for the root.
+    :param status: what lstat(2) says; None when nothing is there.
+    :param content: of a regular file; None for anything else.
+    :param error: why it could not be read.
+    """
+
+    path: str
+    place: pathlib.Path
+    status: os.stat_result | None = None
+    content: bytes | None = dataclasses.field(default=None, repr=False)
+    error: OSError | None = None
+
+    def has(self, content: bytes, mode: int, uid: int | None, gid: int | None) -> bool:
+        """Return whether it is a regular file of just this content, mode and owner."""
+        if self.content != content or not self.status:
+            return False
+        owned = uid in (None, self.status.st_uid) and gid in (None, self.status.st_gid)
+        return owned and stat.S_IMODE(self.status.st_mode) == mode
+
+
+def find(root: pathlib.Path, path: str, most: int = -1) -> Found:
+    """Return what is at ``path`` below ``root``.
+
+    :param most: bytes after which reading ends; -1 for no limit.
+    """
+    place = on_disk(root, path)
+    status = None
+    try:
+        status = place.lstat()
+        return Found(path, place, status, read(place, most))
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(path, place)
+    except OSError as e:
+        return Found(path, place, status, error=e)
 
 
 def on_disk(root: pathlib.Path, path: str) -> pathlib.Path:
@@ -30,7 +73,7 @@ def state_dir(root: pathlib.Path) -> pathlib.Path:
 
 
 def write(path: pathlib.Path, content: bytes, mode: int, uid: int | None = None, gid: int | None = None) -> None:
-    """Replace ``path`` by a whole new file, durably; a symbolic link there is replaced, not followed."""
+    """Put a whole new file in the place of ``path``, durably; a symbolic link there is replaced, not followed."""
     new = path.with_name(f".{path.name}{NEW}")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
@@ -66,13 +109,20 @@ def sync_directory(directory: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: pathlib.Path) -> None:
+    """Make a directory, durably."""
+    path.mkdir(0o755)
+    path.chmod(0o755)  # whatever the umask
+    sync_directory(path.parent)
+
+
 def sync_file(path: pathlib.Path) -> None:
-    """Make the content of a regular file durable, and that it is there; None of either is fine too."""
+    """Make a regular file and its content durable; it is no error when there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         if e.errno in _NOT_A_FILE:
-            return  # removed, or not ours to judge: the look at the files after puppet's run has been
+            return  # puppet's result was checked before; what somebody else did since is not ours to judge
         raise
     try:
         os.fsync(descriptor)
@@ -111,17 +161,8 @@ def open_regular(path: pathlib.Path, writable: bool = False) -> typing.BinaryIO:
     return stream
 
 
-def same(path: pathlib.Path, content: bytes, mode: int, uid: int | None, gid: int | None) -> bool:
-    """Return whether ``path`` is a regular file of just this content, mode and owner."""
-    if read(path) != content:
-        return False
-    found = path.lstat()
-    owned = uid in (None, found.st_uid) and gid in (None, found.st_gid)
-    return owned and stat.S_IMODE(found.st_mode) == mode
-
-
 def remove_directory(path: pathlib.Path) -> None:
-    """Remove a directory with all that is in it; anything else stays, since rmtree would wait for a pipe's writer.
+    """Remove a directory with all that is in it. Leave anything else, since rmtree would wait for a pipe's writer.
 
     :raises om_agent.errors.ApplyFailed: when that is not possible.
     """
@@ -136,13 +177,14 @@ def remove_directory(path: pathlib.Path) -> None:
         ) from None
 
 
-def missing_parents(root: pathlib.Path, path: str) -> list[str]:
-    missing = []
-    for parent in pathlib.PurePosixPath(path).parents:
-        if on_disk(root, str(parent)).exists():
-            break
-        missing.append(str(parent))
-    return missing[::-1]
+def missing_parents(root: pathlib.Path, paths: typing.Iterable[str]) -> list[str]:
+    """Return the directories that have to be made for ``paths``, each after the one that it is in."""
+    missing: dict[str, None] = {}
+    for path in paths:
+        parents = [str(parent) for parent in pathlib.PurePosixPath(path).parents]
+        absent = itertools.takewhile(lambda parent: not on_disk(root, parent).exists(), parents)
+        missing.update(dict.fromkeys(reversed(list(absent))))
+    return list(missing)
 
 
 def full_disk(error: OSError) -> bool:
@@ -152,7 +194,7 @@ def full_disk(error: OSError) -> bool:
 
 def reason(e: OSError) -> str:
     """Return a sentence for an error of the operating system."""
-    name = e.filename2 or e.filename  # of a renaming, where to: what is to be fixed is there
+    name = e.filename2 or e.filename  # the new name of a file that was renamed: the trouble is there
     if full_disk(e):
         return f"the disk is full ({name or 'writing a file'}); free some space and run again"
     if errors.limit(e.errno):

@@ -1,4 +1,4 @@
-"""Settings of the operator's own with which what the agent writes does not count, or does not work."""
+"""Settings of the operator with which those that the agent writes have no effect, or do not work."""
 
 from __future__ import annotations
 
@@ -10,29 +10,15 @@ from om_agent import errors, ini, kinds, model, render, sources
 from om_agent.apply import files, service_files
 from om_agent.plan import layout, services
 
-READERS = {services.OSLO: "oslo.config", services.PASTE: "PasteDeploy"}
-
-
-def misfits(file: services.ConfigFile, path: pathlib.Path, keys: ini.Keys) -> list[errors.Problem]:
-    """Return keys of the operator's own with which no message of the service passes the router."""
-    found = []
-    for key, good in file.fitting.items():
-        values = keys.get((services.DRIVERS[model.Scheme.AMQP], key), [])
-        if values and (values[-1].continued or values[-1].text.lower() not in good):
-            said = f"[{services.DRIVERS[model.Scheme.AMQP]}] {key}"
-            where = f"{path}:{values[-1].line}"
-            found.append(kinds.problem(where, "address-misfit", key=said, service=file.service, wanted=good[0]))
-    return found
-
 
 def misfits_elsewhere(file: services.ConfigFile, root: pathlib.Path) -> list[errors.Problem]:
-    """Return `misfits` of what the service reads and takes instead of its own file."""
+    """Return `service_files.misfits` in the other places that the service reads after its own file."""
     if not file.fitting:
         return []
     found: list[errors.Problem] = []
     for source, keys in other_settings(file, root):
         if source.after:
-            found += misfits(file, files.on_disk(root, source.path), keys)
+            found += service_files.misfits(file, files.on_disk(root, source.path), keys)
     return found
 
 
@@ -49,8 +35,7 @@ def other_settings(file: services.ConfigFile, root: pathlib.Path) -> list[tuple[
 
 
 def overrides(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) -> tuple[errors.Problem, ...]:
-    """Return the lines of services' files, and of other files that services read, that count instead of ours, or with
-    which ours do not work."""
+    """Return the lines that override ours, or with which ours do not work, in all files that services read."""
     found = list(_own_transports_of_paste(rendered, host, root))
     for file in rendered.config_files:
         if file.format != services.OSLO:
@@ -67,8 +52,8 @@ def overrides(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) 
                 counts = source.after or adds or ours is None
                 if values and counts and (adds or [v.text for v in values][-1] != ours):
                     where = f"{files.on_disk(root, source.path)}:{values[-1].line}"
-                    told = {"key": f"[{s.section}] {s.key}", "unit": source.unit, "own": file.path}
-                    found.append(kinds.problem(where, "overridden", **told))
+                    names = {"key": f"[{s.section}] {s.key}", "unit": source.unit, "own": file.path}
+                    found.append(kinds.problem(where, "overridden", **names))
             found += _own_transports(file, source.path, keys, root)
     return tuple(dict.fromkeys(found))
 
@@ -76,7 +61,7 @@ def overrides(rendered: render.Rendered, host: layout.Host, root: pathlib.Path) 
 def _elsewhere(
     file: services.ConfigFile, rendered: render.Rendered, root: pathlib.Path
 ) -> typing.Iterator[errors.Problem]:
-    """Yield where the environment of a unit names other files than the service's own, so that it reads none of them."""
+    """Yield where the environment of a unit names other files, so that it does not read the service's own."""
     own = [f.path for f in rendered.config_files if f.service == file.service and f.format == services.OSLO]
     for one in sources.elsewhere(own, file.units, root):
         where = f"{files.on_disk(root, one.path)}:{one.line}"
@@ -84,7 +69,7 @@ def _elsewhere(
 
 
 def _threads(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
-    """Yield the APIs of a service with RPC over a router whose threads eventlet and uWSGI both make."""
+    """Yield the APIs of a service with RPC over a router in which both eventlet and uWSGI make threads."""
     group = services.DRIVERS[model.Scheme.AMQP]
     if not any(s.section == group and s.value for s in file.settings):
         return
@@ -116,9 +101,9 @@ def _own_transports(file: services.ConfigFile, path: str, keys: ini.Keys, root: 
 def _own_transports_of_paste(
     rendered: render.Rendered, host: layout.Host, root: pathlib.Path
 ) -> typing.Iterator[errors.Problem]:
-    """Yield the URLs of middleware in services' paste files, but for those that are ours."""
+    """Yield the transport URLs of middleware in services' paste files that are not ours."""
     of_oslo = [file for file in rendered.config_files if file.format == services.OSLO]
-    paths = {path: file.service for file in of_oslo for path in _beside(file, root)}
+    paths = {path: file.service for file in of_oslo for path in _paste_files(file, root)}
     paths.update({files.on_disk(root, path): path.split("/")[2] for path, _ in sorted(host.paste_sections)})
     ours = {
         (files.on_disk(root, file.path), ini.section_name(s.section, ini.PASTE), s.key)
@@ -136,27 +121,28 @@ def _own_transports_of_paste(
                     yield kinds.problem(where, "own-transport", key=f"[{section}] {key}", name=name)
 
 
-def _beside(file: services.ConfigFile, root: pathlib.Path) -> list[pathlib.Path]:
+def _paste_files(file: services.ConfigFile, root: pathlib.Path) -> list[pathlib.Path]:
     """Return the paste files in the directory of a service's file."""
     return sorted(files.on_disk(root, file.path).parent.glob("*paste*.ini"))
 
 
 def _rejected(file: services.ConfigFile, root: pathlib.Path) -> typing.Iterator[errors.Problem]:
-    """Yield what oslo.config rejects in the other files that a service reads, where none of their keys can be seen."""
+    """Yield the other files of a service that oslo.config rejects: the agent cannot see the keys in them."""
     for source in sources.other_files(file.path, file.units, root):
         path = files.on_disk(root, source.path)
         with contextlib.suppress(OSError):
             fault = ini.fault((files.read(path) or b"").decode(errors="surrogateescape"))
             if fault:
-                told = {"reader": READERS[services.OSLO], "why": fault.why}
-                yield kinds.warning(f"{path}:{fault.line}", "rejected-line", **told)
+                reader = service_files.READERS[services.OSLO]
+                yield kinds.warning(f"{path}:{fault.line}", "rejected-line", reader=reader, why=fault.why)
 
 
 def look_for_misfits(rendered: render.Rendered, root: pathlib.Path) -> tuple[errors.Problem, ...]:
-    """Return `misfits` of every service's file as it is on disk, and of the files that it reads after that."""
+    """Return the misfits in every service's file on disk, and in the places that the service reads after it."""
     found: list[errors.Problem] = []
     for file in rendered.config_files:
         path = files.on_disk(root, file.path)
-        found += misfits(file, path, ini.read(service_files.text_of(file, root), file.format))
+        text = service_files.text_of(service_files.read(file, root))
+        found += service_files.misfits(file, path, ini.read(text, file.format))
         found += misfits_elsewhere(file, root)
     return tuple(dict.fromkeys(found))

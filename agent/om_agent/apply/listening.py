@@ -1,4 +1,4 @@
-"""What listens at an address, and the certificate that it shows."""
+"""Find out what listens at an address, and which certificate it shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ POLL = 0.05
 
 
 def wait_for_port(host: str, port: int, listening: bool, seconds: float = _PORT_SECONDS) -> None:
-    """Wait until something listens there, or nothing does."""
+    """Wait until something listens there, or until nothing does.
+
+    :raises om_agent.apply.results.NotAsTold: when that takes too long.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -30,7 +33,10 @@ def wait_for_port(host: str, port: int, listening: bool, seconds: float = _PORT_
 
 
 def check_certificate(host: str, port: int, wanted: bytes) -> None:
-    """Look at the certificate that a listener shows by now."""
+    """Check the certificate that a listener shows.
+
+    :raises om_agent.apply.results.NotAsTold: when it is not the one that is wanted.
+    """
     shown = served_certificate(host, port)
     if shown is None or shown != first_certificate(wanted.decode(errors="replace")):
         raise results.NotAsTold(f"it still shows its old certificate at port {port}")
@@ -50,8 +56,10 @@ def first_certificate(text: str) -> bytes | None:
 
 
 def shows_another(host: str, port: int, file: pathlib.Path) -> bool:
-    """Return whether a TLS listener shows another certificate than the first one of a file; not when either of the two
-    cannot be had, which is told elsewhere."""
+    """Return whether a TLS listener shows another certificate than the first one of a file.
+
+    Return false when one of the two cannot be read, which is reported elsewhere.
+    """
     try:
         content = file.read_bytes() if file.is_file() else b""
     except OSError:

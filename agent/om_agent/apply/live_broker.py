@@ -1,9 +1,9 @@
 """Changing who may log in to a running broker instead of restarting it.
 
-What is on disk is always the new definitions file first, which the broker's next start reads; the running one is given
-the same document. RabbitMQ only ever adds from it, so what an earlier file of ours had and this one has not is deleted
-by name, and nobody else's. Everything is read back. Users are the whole cluster's: every node's agent does the same,
-and finds done what another has done.
+The new definitions file is always on disk first. The broker's next start reads it, and the running broker is given the
+same document. RabbitMQ only ever adds from such a document. So the agent deletes by name what an earlier file of ours
+had and this one does not have, and nothing else. Everything is read back. Users belong to the whole cluster: the agent
+of every node does the same, and finds done what another agent has done.
 
 Sources: https://www.rabbitmq.com/docs/definitions, rabbitmqctl(8) (import_definitions reads a file,
 export_definitions writes to standard output); run with 3.10.8 and 4.0.5. That ends the connections of a user who is
@@ -22,7 +22,7 @@ import stat
 import typing
 
 from om_agent import errors, proc
-from om_agent.apply import files, listening, results
+from om_agent.apply import files, listening, results, running
 from om_agent.plan import broker, layout
 
 # rabbitmqctl asks every member, and waits for one that hangs until Erlang gives it up: 45 to 75 s (net_ticktime).
@@ -72,12 +72,12 @@ class Control:
         return proc.run([*argv, *command], CTL_SECONDS, keep_open=keep_open, more=more, user=self.user())
 
     def user(self) -> proc.User | None:
-        """Return as whom rabbitmqctl runs, None for whom this program runs as.
+        """Return the user that rabbitmqctl runs as; None for the user of this program.
 
-        It sources a shell script of its configuration directory, and Erlang takes commands from its home directory;
-        packages give both to the broker's own user, who must not become root that way.
+        rabbitmqctl sources a shell script of its configuration directory, and Erlang takes commands from its home
+        directory. Packages give both to the broker's own user, who must not become root that way.
 
-        :raises om_agent.errors.ProcessFailed: when others have a say in them and nobody is there to run it as.
+        :raises om_agent.errors.ProcessFailed: when they are root's and other users may write them.
         """
         if os.geteuid() != 0:
             return None
@@ -102,7 +102,7 @@ class Control:
 
 
 def _states(path: pathlib.Path) -> list[os.stat_result]:
-    """Return what is there, and what it leads to if that is a link."""
+    """Return the status of what is there, and of its target if that is a link."""
     found = []
     for look in (os.lstat, os.stat):
         with contextlib.suppress(OSError):
@@ -119,13 +119,13 @@ def _group(state: os.stat_result) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class BrokerWork:
-    """A broker that runs, and whom it is to know.
+class RunningBroker:
+    """A broker that runs, and which users it will know; see `om_agent.apply.running.Running`.
 
     :param old: the definitions that it knows.
-    :param remove: of what we made: users and policies to delete once services have others.
-    :param kept_users: users to delete, if services of other nodes had been given another before.
-    :param needs_no_restart: whether nothing but definitions and certificates changes, so that no restart is needed.
+    :param remove: users and policies of ours to delete once services have others.
+    :param kept_users: users of ours that stay for now, since services of other nodes may still log in with them.
+    :param needs_restart: whether more than definitions and certificates changes.
     :param certificate: what its listener has to show from now on, empty where only a CA was given as PEM; None when
         nothing of that changes.
     """
@@ -135,17 +135,72 @@ class BrokerWork:
     new: Definitions
     remove: tuple[Key, ...]
     kept_users: tuple[Key, ...]
-    needs_no_restart: bool
+    needs_restart: bool
     certificate: bytes | None = None
 
+    @property
+    def unit(self) -> str:
+        """The name of its systemd unit."""
+        return layout.RABBIT_UNIT
+
     def lines(self) -> tuple[str, ...]:
-        """Return what is said beforehand, a line each."""
+        """Return what a plan says will be changed, a line each."""
         before, after = _rows(self.old), _rows(self.new)
         signs = {key: "+" if key not in before else "~" for key, row in after.items() if before.get(key) != row}
         lines = [f"{sign} {called(key)}" for key, sign in signs.items()]
         lines += [f"- {called(key)}" for key in self.remove]
         lines += ["~ certificates are read anew"] if self.certificate is not None else []
         return tuple(lines or ["an interrupted run may have left it half changed"])
+
+    def set_mark(self) -> None:
+        """Note, durably, what a later run has to delete if this one does not come to its end."""
+        made = [key for key in _rows(self.new) if key not in _rows(self.old)]
+        content = json.dumps([*self.remove, *self.kept_users, *made]).encode()
+        files.write(_mark_path(self.control.root), content, 0o600)
+
+    def add_new(self) -> str:
+        """Make what is new, before services use it."""
+        return _failure_of(self._add_new)
+
+    def _add_new(self) -> None:
+        _import_lacking(self.control, self.new)
+        if self.certificate is not None:
+            _clear_certificate_cache(self.control)
+            _check_certificate(self.control.plan, self.certificate)
+
+    def remove_old(self, failure: str, manage_services: bool) -> tuple[str, ...]:
+        """Delete what no service uses any more."""
+        not_deleted = _failure_of(lambda: _delete(self.control, self.remove)) if self.remove else ""
+        if not not_deleted:
+            files.remove(_mark_path(self.control.root))
+        notes = []
+        if failure and not self.needs_restart:
+            restart = f"{self.unit} is restarted instead"
+            if not manage_services:
+                restart = f"Its next start has it: restart {self.unit}"
+            notes.append(f"The running broker could not be changed: {failure}. {restart}.")
+        if not_deleted:
+            names = ", ".join(map(called, self.remove))
+            notes.append(f"The broker still has {names}: {not_deleted}. Run om-agent apply again when it runs.")
+        if self.kept_users:
+            names = ", ".join(map(called, self.kept_users))
+            notes.append(
+                f"The broker still has {names}, since services of other nodes may log in so. "
+                "Run rabbitmqctl delete_user when none does."
+            )
+        return tuple(notes)
+
+    def take_back(self) -> str:
+        """Make passwords, permissions and policies what they were.
+
+        A user whom this run made stays, since services of another node may have been given that user by now. The mark
+        stays too. With it, the next run that comes to its end without making a user deletes that one.
+        """
+        return _failure_of(lambda: _import_lacking(self.control, self.old))
+
+    def finish_taking_back(self) -> str:
+        """Have it read its old certificates again."""
+        return _failure_of(lambda: _clear_certificate_cache(self.control)) if self.certificate is not None else ""
 
 
 def called(key: Key) -> str:
@@ -168,7 +223,7 @@ def _rows(definitions: Definitions) -> dict[Key, dict[str, typing.Any]]:
 
 
 def lacking(wanted: Definitions, found: Definitions) -> tuple[Key, ...]:
-    """Return what is not in ``found`` as it is in ``wanted``; what else a row of ``found`` says is no matter."""
+    """Return what is not in ``found`` as it is in ``wanted``; rows of ``found`` may say more."""
     rows = _rows(found)
     return tuple(key for key, row in _rows(wanted).items() if not row.items() <= rows.get(key, {}).items())
 
@@ -176,39 +231,36 @@ def lacking(wanted: Definitions, found: Definitions) -> tuple[Key, ...]:
 def superfluous(
     old: Definitions, new: Definitions, noted: typing.Iterable[Key] = ()
 ) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
-    """Return what of ours is to be deleted, and which users are not for now.
+    """Return what of ours has to be deleted, and the users that have to stay for now.
 
-    A user whom another one replaces in the same step is still that of the services on nodes whose turn comes later.
+    When one user replaces another in the same step, services of nodes that are updated later still use the old one.
 
     :param noted: what a run that did not come to its end would have deleted, or had made.
     """
     before, after = _rows(old), _rows(new)
-    gone = [key for key in dict.fromkeys((*before, *noted)) if key not in after and key[0] in ("users", "policies")]
-    replaced = any(key[0] == "users" for key in after.keys() - before.keys())
-    kept_users = tuple(key for key in gone if replaced and key[0] == "users")
-    return tuple(key for key in gone if key not in kept_users), kept_users
+    deletable = [key for key in dict.fromkeys((*before, *noted)) if key[0] in ("users", "policies")]
+    unwanted = [key for key in deletable if key not in after]
+    has_new_user = any(key[0] == "users" for key in after.keys() - before.keys())
+    kept_users = tuple(key for key in unwanted if has_new_user and key[0] == "users")
+    return tuple(key for key in unwanted if key not in kept_users), kept_users
 
 
-def needed_work(
-    control: Control, present: typing.Mapping[str, bytes | None], contents: typing.Mapping[str, bytes], outdated: bool
-) -> BrokerWork | None:
-    """Return what is to be done at the running broker; None when it is left alone, or knows nothing of ours yet.
-
-    :param present: the unit's files as they are on disk.
-    :param contents: the same as they are to be.
-    :param outdated: whether it runs with others than those on disk.
-    """
+def decide(control: Control, unit: running.UnitFiles) -> running.Decision:
+    """Return what is done at the running broker; nothing when it does not know any definitions of ours yet."""
     path = layout.RABBIT_DEFINITIONS
-    old, noted = _parse(present[path]), _read_mark(control.root)
-    changed = {p for p in present if present[p] != contents[p]}
-    renewed = _TLS & changed or (noted is not None and _TLS & present.keys())
-    if old is None or (path not in changed and noted is None and not renewed):
-        return None
-    new = json.loads(contents[path])
+    old, noted = _parse(unit.present[path]), _read_mark(control.root)
+    changed = set(unit.changed)
+    renewed = _TLS & changed or (noted is not None and _TLS & unit.present.keys())
+    nothing_to_do = path not in changed and noted is None and not renewed
+    if old is None or nothing_to_do or unit.outdated == running.NOT_STARTED:
+        return running.Decision()
+    new = json.loads(unit.wanted[path])
     remove, kept_users = superfluous(old, new, noted or ())
-    needs_no_restart = not (changed - {path} - _TLS or outdated)
-    certificate = contents.get(layout.RABBIT_TLS["certificate"], b"") if renewed and needs_no_restart else None
-    return BrokerWork(control, old, new, remove, kept_users, needs_no_restart, certificate)
+    needs_restart = bool(changed - {path} - _TLS or unit.outdated)
+    certificate = None
+    if renewed and not needs_restart:
+        certificate = unit.wanted.get(layout.RABBIT_TLS["certificate"], b"")
+    return running.Decision(RunningBroker(control, old, new, remove, kept_users, needs_restart, certificate))
 
 
 def _parse(content: bytes | None) -> Definitions | None:
@@ -237,60 +289,19 @@ def _read_mark(root: pathlib.Path) -> list[Key] | None:
     return []
 
 
-def set_mark(work: BrokerWork) -> None:
-    """Note, durably, that the running broker is about to be changed."""
-    made = [key for key in _rows(work.new) if key not in _rows(work.old)]
-    files.write(_mark_path(work.control.root), json.dumps([*work.remove, *work.kept_users, *made]).encode(), 0o600)
-
-
-def _clear_mark(root: pathlib.Path) -> None:
-    files.remove(_mark_path(root))
-
-
-def grow(work: BrokerWork) -> str:
-    """Make what is new, before services use it; return why that cannot be, '' when all is well."""
-
-    def act() -> None:
-        _hold(work.control, work.new)
-        if work.certificate is not None:
-            _read_anew(work.control, work.certificate)
-
-    return _why_it_failed(act)
-
-
-def finish(work: BrokerWork) -> str:
-    """Delete what nothing uses any more; return why that cannot be, '' when all is well."""
-    trouble = _why_it_failed(lambda: _delete(work)) if work.remove else ""
-    if not trouble:
-        _clear_mark(work.control.root)
-    return trouble
-
-
-def take_back(work: BrokerWork) -> str:
-    """Make passwords, permissions and policies what they were.
-
-    A user whom this run made stays, since another node's services may have been given it by now; the mark stays too,
-    and with it the next run that comes to its end without making one deletes it.
-    """
-    return _why_it_failed(lambda: _hold(work.control, work.old))
-
-
-def reload(work: BrokerWork) -> str:
-    """Have the running broker read its certificates anew, whatever they are now."""
-    return _why_it_failed(lambda: _forget_certificates(work.control))
-
-
-def _read_anew(control: Control, certificate: bytes) -> None:
-    _forget_certificates(control)
+def _check_certificate(p: broker.BrokerPlan, certificate: bytes) -> None:
     wanted = listening.first_certificate(certificate.decode(errors="replace"))
-    for host, port in listeners(control.plan) if certificate else ():
+    for host, port in listeners(p) if certificate else ():
         if listening.served_certificate(host, port) != wanted:
             raise results.NotAsTold(f"it still shows its old certificate at port {port}")
 
 
-def _forget_certificates(control: Control) -> None:
-    """Have Erlang read its PEM files for the next connection; by itself it does within two minutes, and between brokers
-    it always takes that long (ssl_pem_cache_clean, ssl(6)). Connections that exist stay."""
+def _clear_certificate_cache(control: Control) -> None:
+    """Have Erlang read its PEM files for the next connection; connections that exist stay.
+
+    By itself Erlang reads them again within two minutes, and between brokers it always takes that long
+    (ssl_pem_cache_clean, ssl(6)).
+    """
     done = control.ctl("eval", "ssl:clear_pem_cache().")
     if done.returncode:
         raise results.NotAsTold(f"rabbitmqctl could not have it read its certificates (exit code {done.returncode})")
@@ -302,7 +313,7 @@ def listeners(p: broker.BrokerPlan) -> tuple[tuple[str, int], ...]:
     return ((own.address or "localhost", own.port),) if own.certificate else ()
 
 
-def _why_it_failed(act: typing.Callable[[], object]) -> str:
+def _failure_of(act: typing.Callable[[], object]) -> str:
     try:
         act()
     except (results.NotAsTold, errors.ProcessFailed) as e:
@@ -310,14 +321,14 @@ def _why_it_failed(act: typing.Callable[[], object]) -> str:
     return ""
 
 
-def _hold(control: Control, wanted: Definitions) -> None:
-    """Make the broker know what is wanted, and whatever else it knows."""
+def _import_lacking(control: Control, wanted: Definitions) -> None:
+    """Make the broker know all of ``wanted``, in addition to what else it knows."""
     if not lacking(wanted, _export(control)):
         return
     code = _import(control, wanted).returncode
-    left = lacking(wanted, _export(control))
-    if left:
-        raise results.NotAsTold(f"it did not take {called(left[0])} (exit code {code})")
+    still_lacking = lacking(wanted, _export(control))
+    if still_lacking:
+        raise results.NotAsTold(f"it did not take {called(still_lacking[0])} (exit code {code})")
 
 
 def _import(control: Control, wanted: Definitions) -> proc.Result:
@@ -332,17 +343,18 @@ def _import(control: Control, wanted: Definitions) -> proc.Result:
         return control.ctl("import_definitions", f"/proc/self/fd/{file.fileno()}", keep_open=(file.fileno(),))
 
 
-def _delete(work: BrokerWork) -> None:
+def _delete(control: Control, keys: typing.Sequence[Key]) -> None:
     code = 0
-    for kind, *names in [key for key in work.remove if key in _rows(_export(work.control))]:
+    known = _rows(_export(control))
+    for kind, *names in [key for key in keys if key in known]:
         if kind == "users":
-            code = work.control.ctl("delete_user", "--", *names).returncode
+            code = control.ctl("delete_user", "--", *names).returncode
         else:
-            code = work.control.ctl("clear_policy", "-p", names[0], "--", names[1]).returncode
-    found = _rows(_export(work.control))
-    left = [key for key in work.remove if key in found]
-    if left:
-        raise results.NotAsTold(f"it did not delete {called(left[0])} (exit code {code})")
+            code = control.ctl("clear_policy", "-p", names[0], "--", names[1]).returncode
+    known = _rows(_export(control))
+    remaining = [key for key in keys if key in known]
+    if remaining:
+        raise results.NotAsTold(f"it did not delete {called(remaining[0])} (exit code {code})")
 
 
 def _export(control: Control) -> Definitions:

@@ -1,12 +1,11 @@
 """Changing a running router instead of restarting it.
 
-What is on disk is always the new file first; then listeners, connectors and addresses are created and deleted through
-management until the running router is as a restart would make it. A success that the router tells proves nothing (it
-says so of a listener whose port is taken, too), so every change is read back and every listener is connected to.
+The new file is always on disk first. Then listeners, connectors and addresses are created and deleted through
+management, until the running router is as a restart would make it. The router reports success even for a listener whose
+port is taken. So every change is read back, and the agent connects to every listener.
 
-`grow` makes what is new before services move to it, `shrink` removes what is old after they have, and `take_back`
-undoes the first. All three compare the running router with a file, so that it does not matter how far a run before
-came that was killed; a mark on disk, from before the first change until the last was read back, says there was one.
+All operations compare the running router with a file, so it does not matter how far an earlier run came that was
+killed. A mark on disk says that there was one: it is there from before the first change until the last was read back.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import pathlib
 import time
 import typing
 
-from om_agent import amqp, errors, render
-from om_agent.apply import files, listening, results, router_difference
+from om_agent import amqp, errors
+from om_agent.apply import files, listening, results, router_difference, running, systemd
 from om_agent.plan import router
 
 _MARK = "router-changing"
-_DOOR = "router-door"
+_DRAINED_PORT = "router-door"  # the file's name is that of earlier versions
 _UPLINK_SECONDS = 8.0  # a new one takes a moment, one that was refused at first 5 to 10 s
 _LOOPBACK = "127.0.0.1"
 
@@ -42,97 +41,115 @@ def _wait_for_another_uplink(client: amqp.Client, name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class RouterWork:
-    """A router that runs, and what it is to become.
+class RunningRouter:
+    """A router that runs, and what it will be; see `om_agent.apply.running.Running`.
 
     :param old: what it was started with, or made to be since.
-    :param steps: what the two files say is to be done.
-    :param certificates: by sslProfile whose files change, what its listeners have to show from now on; empty for what
-        is not ours.
-    :param leaving: whose connections end last, see `departed`.
+    :param steps: what leads from the old file to the new one.
+    :param certificates: by sslProfile whose files change, the certificate that its listeners have to show from now on;
+        empty for certificates that are not ours.
+    :param departed_users: whose connections are ended last, see `router_difference.departed`.
     :param drained_port: see `read_drained_port`.
     """
 
+    root: pathlib.Path
     plan: router.RouterPlan
     old: tuple[router.Entity, ...]
     new: tuple[router.Entity, ...]
-    steps: tuple[router_difference.Step, ...]
+    steps: tuple[router_difference.Step, ...] = ()
     certificates: typing.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     drained_port: int | None = None
-    leaving: tuple[str, ...] = ()
+    departed_users: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """The name of its systemd unit."""
+        return self.plan.paths.unit
+
+    @property
+    def needs_restart(self) -> bool:
+        """A router is changed as a whole or not at all."""
+        return False
 
     def lines(self) -> tuple[str, ...]:
-        """Return what is said beforehand, a line each."""
+        """Return what a plan says will be changed, a line each."""
         lines = [str(step) for step in self.steps]
         lines += [f"~ certificates are read anew: {name}" for name in self.certificates]
-        lines += [f"- connections of {user}" for user in self.leaving]
+        lines += [f"- connections of {user}" for user in self.departed_users]
         return tuple(lines or ["an interrupted run may have left it half changed"])
 
+    def set_mark(self) -> None:
+        """Note, durably, that it is about to be changed."""
+        mark = {"tls": bool(self.certificates), "leaving": self.departed_users}
+        files.write(_mark_path(self.root), json.dumps(mark).encode(), 0o600)
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What becomes of a router whose files change.
+    def add_new(self) -> str:
+        """Make what is new; return why only a restart can bring it.
 
-    :param work: None when it is left alone or restarted.
-    :param why: for a restart, what makes it necessary.
-    """
+        :raises om_agent.errors.ApplyFailed: when another program has a port, so that a restart could not help either.
+        """
+        return _failure_of(lambda: _reconcile(self, self.new, early=True))
 
-    work: RouterWork | None = None
-    why: str = ""
+    def remove_old(self, failure: str, manage_services: bool) -> tuple[str, ...]:
+        """Remove what is old, and change what cannot be there twice."""
+        was_added = not failure
+        if was_added:
+            failure = _failure_of(self._remove_old)
+        if failure and was_added and manage_services:
+            systemd.queue("restart", [self.unit])
+        if not failure or (manage_services and not was_added):  # puppet has restarted it
+            clear_mark(self.root)
+        if not failure:
+            return ()
+        done = f"{self.unit} is restarted instead" if manage_services else f"Restart {self.unit}"
+        return (f"The running router could not be changed: {failure}. {done}.",)
+
+    def _remove_old(self) -> None:
+        _reconcile(self, self.new, early=False)
+        if self.departed_users:
+            with _connect(self) as client:
+                _end_connections(client, self.departed_users)
+
+    def take_back(self) -> str:
+        """Make it what it was, while the new files are on disk: the agent logs in with those."""
+        return _failure_of(lambda: _reconcile_whole(dataclasses.replace(self, certificates={}), self.old))
+
+    def finish_taking_back(self) -> str:
+        """Have it read its old certificates again; forget the mark."""
+        failure = _failure_of(self._reload_old_tls) if self.certificates else ""
+        if not failure:
+            clear_mark(self.root)
+        return failure
+
+    def _reload_old_tls(self) -> None:
+        with _connect(self) as client:
+            _reload_tls(client, self, self.old)
 
 
-def decide(
-    p: router.RouterPlan, unit: render.Unit, contents: typing.Mapping[str, bytes], root: pathlib.Path, stamp: str | None
-) -> Verdict:
-    """Return what to do about the router.
-
-    :param contents: of the unit's files as they are to be.
-    :param stamp: path of the file that says with what it was started; None where units are not managed, and it is
-        taken to run with what is on disk.
-    """
-    present = {path: files.read(files.on_disk(root, path)) for path in unit.files}
-    changed = [path for path in unit.files if present[path] != contents[path]]
+def decide(p: router.RouterPlan, unit: running.UnitFiles, root: pathlib.Path) -> running.Decision:
+    """Return whether the router can be changed while it runs, or has to be restarted."""
     mark = _read_mark(root)
-    if not changed and mark is None:
-        return Verdict(why=outdated(unit, present, root, stamp))
-    stale = outdated(unit, present, root, stamp)
-    if stale:
-        return Verdict(why=stale)
+    if unit.outdated or (not unit.changed and mark is None):
+        return running.Decision(why=unit.outdated)
     if not p.engine.record.changes:
-        return Verdict(why="this engine cannot be changed while it runs")
-    old = entities(present.get(p.paths.config))
+        return running.Decision(why="this engine cannot be changed while it runs")
+    old = entities(unit.present.get(p.paths.config))
     if old is None:
-        return Verdict(why="the file that it runs with is not there or damaged")
+        return running.Decision(why="the file that it runs with is not there or damaged")
     profiles = {router.PROFILE: p.paths.tls, router.MESH_PROFILE: p.paths.mesh}
-    tls = {name: set(map(path, ("ca", "certificate", "key"))) for name, path in profiles.items()}
-    others = [path for path in changed if path not in {p.paths.config}.union(*tls.values())]
+    tls_files = {name: set(map(path, ("ca", "certificate", "key"))) for name, path in profiles.items()}
+    others = [path for path in unit.changed if path not in {p.paths.config}.union(*tls_files.values())]
     found = router_difference.difference(old, p.entities)
     if others or found.obstacles:
-        return Verdict(why="; ".join([*(f"{path} changes" for path in others), *found.obstacles]))
-    again = bool(mark and mark.get("tls"))
-    renewed = [name for name in profiles if tls[name] & (contents.keys() if again else set(changed))]
-    certificates = {name: contents.get(profiles[name]("certificate"), b"") for name in renewed}
-    noted = mark.get("leaving") if mark else None
-    leaving = router_difference.departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
-    return Verdict(RouterWork(p, old, p.entities, found.steps, certificates, read_drained_port(root), leaving))
-
-
-def outdated(
-    unit: render.Unit, present: typing.Mapping[str, bytes | None], root: pathlib.Path, stamp: str | None
-) -> str:
-    """Return why what runs is not what is on disk, '' when it is.
-
-    :param present: the unit's files as they are on disk.
-    """
-    if stamp is None:
-        return ""
-    noted = files.read(files.on_disk(root, stamp))
-    if noted is None:
-        return "it was not started yet"
-    digests = {path: files.digest(content) for path, content in present.items() if content is not None}
-    if digests.keys() == set(unit.files) and noted == render.unit_digest(unit, digests).encode() + b"\n":
-        return ""
-    return "it was started with other files than those on disk"
+        return running.Decision(why="; ".join([*(f"{path} changes" for path in others), *found.obstacles]))
+    mark = mark or {}
+    read_again = unit.wanted.keys() if mark.get("tls") else set(unit.changed)
+    renewed = [name for name in profiles if tls_files[name] & read_again]
+    certificates = {name: unit.wanted.get(profiles[name]("certificate"), b"") for name in renewed}
+    noted = mark.get("leaving")
+    departed = router_difference.departed(old, p.entities, map(str, noted) if isinstance(noted, list) else ())
+    port = read_drained_port(root)
+    return running.Decision(RunningRouter(root, p, old, p.entities, found.steps, certificates, port, departed))
 
 
 def entities(content: bytes | None) -> tuple[router.Entity, ...] | None:
@@ -161,12 +178,6 @@ def _read_mark(root: pathlib.Path) -> dict[str, object] | None:
     return mark if isinstance(mark, dict) else {}
 
 
-def set_mark(root: pathlib.Path, work: RouterWork) -> None:
-    """Note, durably, that the running router is about to be changed."""
-    mark = {"tls": bool(work.certificates), "leaving": work.leaving}
-    files.write(_mark_path(root), json.dumps(mark).encode(), 0o600)
-
-
 def clear_mark(root: pathlib.Path) -> None:
     """Note that the running router is as its file says."""
     files.remove(_mark_path(root))
@@ -174,13 +185,13 @@ def clear_mark(root: pathlib.Path) -> None:
 
 def read_drained_port(root: pathlib.Path) -> int | None:
     """Return the loopback port at which a drained router is managed, None when it was not drained."""
-    content = files.read(files.state_dir(root) / _DOOR) or b""
+    content = files.read(files.state_dir(root) / _DRAINED_PORT) or b""
     return int(content) if content.strip().isdigit() else None
 
 
 def write_drained_port(root: pathlib.Path, port: int | None) -> None:
     """Note where a drained router is managed, or that it is drained no more."""
-    path = files.state_dir(root) / _DOOR
+    path = files.state_dir(root) / _DRAINED_PORT
     if port is not None:
         files.write(path, f"{port}\n".encode(), 0o600)
     else:
@@ -223,27 +234,27 @@ def connect(p: router.RouterPlan, drained_port: int | None) -> amqp.Client:
         raise
 
 
-def _connect(work: RouterWork) -> amqp.Client:
+def _connect(changed: RunningRouter) -> amqp.Client:
     """Return a client, at the listener of the new configuration, of the old, or at the one that a drain left."""
-    places = [place for side in (work.new, work.old) for place in _client_listeners(side)]
-    places += [(_LOOPBACK, work.drained_port, False)] if work.drained_port is not None else []
-    troubles: list[errors.AgentError] = []
+    places = [place for side in (changed.new, changed.old) for place in _client_listeners(side)]
+    places += [(_LOOPBACK, changed.drained_port, False)] if changed.drained_port is not None else []
+    failures: list[errors.AgentError] = []
     for host, port, tls in dict.fromkeys(places):
         try:
-            client = amqp.Client(login(work.plan, (host, port), tls))
+            client = amqp.Client(login(changed.plan, (host, port), tls))
         except errors.Unreachable as e:
-            troubles.append(e)
+            failures.append(e)
             continue
-        if client.container == work.plan.node.name:
+        if client.container == changed.plan.node.name:
             return client
         client.close()
-        told = errors.quoted(client.container)
-        troubles.append(errors.Unreachable(f"what listens at {client.login.where} calls itself {told}"))
+        name = errors.quoted(client.container)
+        failures.append(errors.Unreachable(f"what listens at {client.login.where} calls itself {name}"))
     # Where nothing listens the router may not be yet, or not any more: what answered otherwise says what is wrong.
-    telling = [e for e in troubles if not (isinstance(e, amqp.Unreachable) and e.kind == amqp.REFUSED)]
-    if not troubles:
+    answers = [e for e in failures if not (isinstance(e, amqp.Unreachable) and e.kind == amqp.REFUSED)]
+    if not failures:
         raise results.NotAsTold("it has no listener for clients")
-    raise results.NotAsTold(str(telling[0] if telling else troubles[-1]).rstrip("."))
+    raise results.NotAsTold(str(answers[0] if answers else failures[-1]).rstrip("."))
 
 
 def _client_listeners(entities: typing.Sequence[router.Entity]) -> typing.Iterator[tuple[str, int, bool]]:
@@ -252,68 +263,31 @@ def _client_listeners(entities: typing.Sequence[router.Entity]) -> typing.Iterat
             yield (str(a["host"]), int(a["port"]), bool(a.get("sslProfile")))
 
 
-def grow(work: RouterWork) -> str:
-    """Make what is new on the running router; return why only a restart can bring it, '' when all is well.
-
-    :raises om_agent.errors.ApplyFailed: when another program has a port, so that a restart could not help either.
-    """
-    return _why_it_failed(lambda: _reconcile(work, work.new, early=True))
-
-
-def shrink(work: RouterWork) -> str:
-    """Remove what is old, and change what cannot be there twice."""
-
-    def act() -> None:
-        _reconcile(work, work.new, early=False)
-        if work.leaving:
-            with _connect(work) as client:
-                _dismiss(client, work.leaving)
-
-    return _why_it_failed(act)
-
-
-def _dismiss(client: amqp.Client, users: typing.Collection[str]) -> None:
+def _end_connections(client: amqp.Client, users: typing.Collection[str]) -> None:
     for row in client.query("connection"):
         if amqp.is_client(row) and row.get("user") in users:
             with contextlib.suppress(amqp.Refused):  # it has just gone by itself
                 client.update("connection", str(row["identity"]), {"adminStatus": "deleted"})
 
 
-def take_back(work: RouterWork) -> str:
-    """Make the running router what it was; call it before the old files are put back, since it logs in with the new."""
-    return _why_it_failed(lambda: _reconcile_whole(dataclasses.replace(work, certificates={}), work.old))
-
-
-def reload(work: RouterWork) -> str:
-    """Have the running router read its certificates anew."""
-
-    def act() -> None:
-        with _connect(work) as client:
-            _reload_tls(client, work, work.old)
-
-    return _why_it_failed(act)
-
-
-def match(
-    p: router.RouterPlan, entities: typing.Sequence[router.Entity], drained_port: int | None = None
-) -> tuple[str, ...]:
+def match(p: router.RouterPlan, entities: typing.Sequence[router.Entity], root: pathlib.Path) -> tuple[str, ...]:
     """Make the running router as its file says, whatever was changed by hand or by a drain; return what was done.
 
     :raises om_agent.errors.ApplyFailed: when that is not possible.
     """
-    work = RouterWork(p, tuple(entities), tuple(entities), (), drained_port=drained_port)
+    changed = RunningRouter(root, p, tuple(entities), tuple(entities), drained_port=read_drained_port(root))
     try:
-        with _connect(work) as client:
+        with _connect(changed) as client:
             found = router_difference.drift(p, entities, client)
         if found.obstacles:
             raise results.NotAsTold("; ".join(found.obstacles))
-        _reconcile_whole(work, work.new)
+        _reconcile_whole(changed, changed.new)
     except results.NotAsTold as e:
         raise errors.ApplyFailed(f"The running router cannot be made as its file says: {e}. Restart it.") from None
     return tuple(str(step) for step in found.steps)
 
 
-def _why_it_failed(act: typing.Callable[[], object]) -> str:
+def _failure_of(act: typing.Callable[[], object]) -> str:
     try:
         act()
     except results.NotAsTold as e:
@@ -323,18 +297,18 @@ def _why_it_failed(act: typing.Callable[[], object]) -> str:
     return ""
 
 
-def _reconcile_whole(work: RouterWork, wanted: typing.Sequence[router.Entity]) -> None:
-    _reconcile(work, wanted, early=True)
-    _reconcile(work, wanted, early=False)
+def _reconcile_whole(changed: RunningRouter, wanted: typing.Sequence[router.Entity]) -> None:
+    _reconcile(changed, wanted, early=True)
+    _reconcile(changed, wanted, early=False)
 
 
-def _reconcile(work: RouterWork, wanted: typing.Sequence[router.Entity], early: bool) -> None:
+def _reconcile(changed: RunningRouter, wanted: typing.Sequence[router.Entity], early: bool) -> None:
     """Do one half of the steps and read back.
 
     :raises om_agent.apply.results.NotAsTold: when the router is not as it should be then.
     """
-    with _connect(work) as client:
-        found = router_difference.drift(work.plan, wanted, client)
+    with _connect(changed) as client:
+        found = router_difference.drift(changed.plan, wanted, client)
         if found.obstacles:
             raise results.NotAsTold("; ".join(found.obstacles))
         for step in found.steps:
@@ -343,15 +317,16 @@ def _reconcile(work: RouterWork, wanted: typing.Sequence[router.Entity], early: 
                     _wait_for_another_uplink(client, step.name)
                 _do(client, step)
         if early:
-            _reload_tls(client, work, wanted)
-        left = [step for step in router_difference.drift(work.plan, wanted, client).steps if not early or step.early]
-        if left:
-            raise results.NotAsTold(f"it said that all is well, but this is left to do: {', '.join(map(str, left))}")
+            _reload_tls(client, changed, wanted)
+        after = router_difference.drift(changed.plan, wanted, client).steps
+        remaining = [str(step) for step in after if not early or step.early]
+        if remaining:
+            raise results.NotAsTold(f"it said that all is well, but this is left to do: {', '.join(remaining)}")
     for kind, a in wanted:
         if kind == "listener" and not a.get("http"):
             listening.wait_for_port(str(a["host"]), int(a["port"]), listening=True)
-            if early and work.certificates.get(str(a.get("sslProfile"))):
-                listening.check_certificate(str(a["host"]), int(a["port"]), work.certificates[a["sslProfile"]])
+            if early and changed.certificates.get(str(a.get("sslProfile"))):
+                listening.check_certificate(str(a["host"]), int(a["port"]), changed.certificates[a["sslProfile"]])
 
 
 def _do(client: amqp.Client, step: router_difference.Step) -> None:
@@ -386,8 +361,8 @@ def _check_free(step: router_difference.Step) -> None:
         ) from None
 
 
-def _reload_tls(client: amqp.Client, work: RouterWork, wanted: typing.Sequence[router.Entity]) -> None:
+def _reload_tls(client: amqp.Client, changed: RunningRouter, wanted: typing.Sequence[router.Entity]) -> None:
     if client.login.engine.record.caches_tls:
         for kind, a in wanted:
-            if kind == "sslProfile" and a["name"] in work.certificates:
+            if kind == "sslProfile" and a["name"] in changed.certificates:
                 client.update(kind, f"{kind}/{a['name']}", {k: v for k, v in a.items() if k != "name"})

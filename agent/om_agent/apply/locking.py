@@ -1,4 +1,4 @@
-"""The node's lock: one agent at a time, and none beside a puppet that outlives its agent."""
+"""The node's lock: only one agent works at a time, and none while a puppet that outlived its agent still runs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _LOCK_POLL = 0.1  # seconds
 
 @contextlib.contextmanager
 def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
-    """Hold the node's lock; yields the descriptor, which puppet inherits, so that a puppet that outlives a killed
-    agent still keeps the next one waiting.
+    """Hold the node's lock; yield its descriptor.
+
+    puppet inherits the descriptor. So a puppet that outlives a killed agent keeps the next agent waiting.
 
     :param timeout: seconds to wait for another agent.
     :raises om_agent.errors.Busy: when it does not finish in time.
@@ -32,11 +33,9 @@ def lock(root: pathlib.Path, timeout: float) -> typing.Iterator[int]:
     if problems:
         raise errors.NotReady(problems)
     try:
-        for missing in files.missing_parents(root, f"{layout.STATE_DIR}/lock"):
+        for missing in files.missing_parents(root, [f"{layout.STATE_DIR}/lock"]):
             with contextlib.suppress(FileExistsError):  # another agent made it meanwhile
-                files.on_disk(root, missing).mkdir()
-                files.on_disk(root, missing).chmod(0o755)  # whatever the umask
-                files.sync_directory(files.on_disk(root, missing).parent)
+                files.make_directory(files.on_disk(root, missing))
         directory.chmod(0o700)
         descriptor = _open_lock(directory / "lock")
     except OSError as e:

@@ -1,4 +1,4 @@
-"""Running puppet, and judging what it did by its exit code and its own report, never by the look of its output."""
+"""Run puppet, and judge what it did by its exit code and its own report, never by the text of its output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULE_DIRECTORIES = (
 )
 # Exit codes of --detailed-exitcodes: 0 nothing to do, 2 changed; 4 and 6 failed resources, 1 no catalogue.
 _GOOD = (0, 2)
-# Of its work directory, those that it writes into, and the one that the agent fills.
+# The directories in its work directory: those that it writes into, and the one that the agent fills.
 DIRECTORIES = ("conf", "var", "ssl", "public", "run", "logs", "modules")
 # Levels of puppet's log.
 _BAD = ("err", "alert", "emerg", "crit")
@@ -74,11 +74,11 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
     :param timeout: seconds.
     :param lock: descriptor of the node's lock, inherited so that a puppet that outlives the agent keeps it.
     :return: what puppet says it did, a line each, without values.
-    :raises om_agent.errors.ApplyFailed: when the exit code or the report tells of a failure.
+    :raises om_agent.errors.ApplyFailed: when the exit code or the report shows a failure.
     """
     work = files.state_dir(root) / "puppet"
     log = prepare(work, tools)
-    previous = os.umask(0o077)  # puppet's own files in its work directory are nobody else's business
+    previous = os.umask(0o077)  # nobody else may read puppet's own files in its work directory
     try:
         result = proc.run(command(tools, root, work, log), timeout, env=environment(work), keep_open=(lock,))
     finally:
@@ -90,16 +90,16 @@ def run(tools: Tools, root: pathlib.Path, timeout: float, lock: int) -> tuple[st
         messages = [("err", f"{hieradata} is damaged")]
     failures = _failures(work)
     if result.returncode not in _GOOD or failures:
-        told = [m for level, m in messages if level in _BAD]
-        said = "; ".join(dict.fromkeys(told)) or "it gave no reason"
+        complaints = dict.fromkeys(m for level, m in messages if level in _BAD)
+        reason = "; ".join(complaints) or "it gave no reason"
         raise errors.ApplyFailed(
-            f"puppet failed (exit code {result.returncode}): {said[:2000]}. Fix this and run om-agent apply again."
+            f"puppet failed (exit code {result.returncode}): {reason[:2000]}. Fix this and run om-agent apply again."
         )
     return tuple(m for level, m in messages if level == "notice")
 
 
 def prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
-    """Make puppet's own small world; return the log file."""
+    """Make puppet's work directory; return the log file."""
     modules = work / "modules"
     modules.mkdir(parents=True, exist_ok=True)
     work.chmod(0o700)
@@ -116,7 +116,7 @@ def prepare(work: pathlib.Path, tools: Tools) -> pathlib.Path:
 
 
 def _forget(work: pathlib.Path) -> None:
-    """Remove what puppet told of its last run."""
+    """Remove the report and the log of puppet's last run."""
     for name in ("last_run_summary.yaml", "last_run_report.yaml", "log.jsonl"):
         with contextlib.suppress(FileNotFoundError):
             (work / name).unlink()

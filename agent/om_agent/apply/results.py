@@ -1,4 +1,4 @@
-"""What apply tells of itself: what is not as it should be, and what it did."""
+"""What apply reports: what is not as it should be, and what it did."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Outcome:
 
     :param changes: empty when the node was right already.
     :param puppet: what puppet says it did.
-    :param notes: what turned out otherwise than planned, a sentence each.
+    :param notes: what went otherwise than planned, a sentence each.
     """
 
     changes: tuple[Change, ...]
@@ -41,4 +41,4 @@ class Outcome:
 
 
 class NotAsTold(Exception):
-    """What runs is not as it was told to be; ``str()`` is a clause."""
+    """A router or broker is not as it was told to be; ``str()`` is a clause."""

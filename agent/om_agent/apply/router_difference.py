@@ -1,4 +1,4 @@
-"""What leads from a running router to the entities of a file, and what of it cannot be done while it runs."""
+"""The steps from a running router to the entities of a file, and which of them need a restart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from om_agent import amqp
 from om_agent.plan import router
 
 TYPES = {"listener": "listener", "connector": "connector", "address": "router.config.address", "vhost": "vhost"}
-# What may be changed of a listener: it holds for new connections, and those that exist lose nothing by staying as they
-# are. Whom a listener lets in must hold for all at once, so that needs a restart.
+# The attributes of a listener that may change while it runs: they hold for new connections, and existing ones may keep
+# the old ones. Who may log in must change for all connections at once, so that needs a restart.
 _MOVES = frozenset(("host", "port", "linkCapacity", "idleTimeoutSeconds", "cost"))
 _DEFAULTS: dict[str, object] = {"cost": 1}  # of attributes that are left out when they have this value
 
@@ -41,7 +41,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What leads from one configuration to another.
+    """The way from one configuration to another.
 
     :param obstacles: what only a restart changes, a clause each.
     """
@@ -51,7 +51,7 @@ class Difference:
 
 
 def difference(old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity]) -> Difference:
-    """Return what leads from ``old`` to ``new``; pure."""
+    """Return the way from ``old`` to ``new``; pure."""
     before, after = _by_key(old), _by_key(new)
     steps, obstacles = [], []
     for key in dict.fromkeys((*after, *before)):
@@ -104,9 +104,9 @@ def _obstacle(step: Step) -> str:
 
 
 def drift(p: router.RouterPlan, wanted: typing.Sequence[router.Entity], client: amqp.Client) -> Difference:
-    """Return what leads from the running router to ``wanted``.
+    """Return the way from the running router to ``wanted``.
 
-    An edge's uplink in use is left alone as long as the router at its other end is of the mesh.
+    The uplink that an edge router uses stays as long as the router at its other end belongs to the mesh.
     """
     found: list[router.Entity] = []
     keyed = _by_key(wanted)
@@ -118,14 +118,16 @@ def drift(p: router.RouterPlan, wanted: typing.Sequence[router.Entity], client: 
             named = {a: row[a] for a in ("name", "prefix", "hostname") if a in row}
             attributes = {a: row[a] for a in (*keyed.get(key, ()), *_DEFAULTS) if a in row}
             found.append((kind, {**attributes, **named}))
-    left = difference(found, [(kind, a) for kind, a in wanted if kind in TYPES])
-    staying = {f"uplink/{name}" for name in p.interiors}
-    used = uplink_in_use(client) if any(gives_up_uplink(step) for step in left.steps) else ""
-    steps = [step for step in left.steps if not (gives_up_uplink(step) and step.name == used and used in staying)]
-    return Difference(tuple(steps), left.obstacles)
+    whole = difference(found, [(kind, a) for kind, a in wanted if kind in TYPES])
+    good_uplinks = {f"uplink/{name}" for name in p.interiors}
+    used = uplink_in_use(client) if any(gives_up_uplink(step) for step in whole.steps) else ""
+    kept = used if used in good_uplinks else None
+    steps = [step for step in whole.steps if not (gives_up_uplink(step) and step.name == kept)]
+    return Difference(tuple(steps), whole.obstacles)
 
 
 def gives_up_uplink(step: Step) -> bool:
+    """Return whether a step takes an uplink away from an edge router."""
     return step.sign == "-" and step.kind == "connector" and step.name.startswith("uplink/")
 
 
@@ -142,9 +144,9 @@ def uplink_in_use(client: amqp.Client) -> str:
 def departed(
     old: typing.Sequence[router.Entity], new: typing.Sequence[router.Entity], noted: typing.Iterable[str] = ()
 ) -> tuple[str, ...]:
-    """Return the users who may log in no more and whose connections, which both engines leave alone, are to end.
+    """Return the users who may not log in any more. Their connections have to be ended, since no engine does that.
 
-    None while another user is new: services, on other nodes too, may not have moved to that one yet.
+    Return none while another user is new: services, also on other nodes, may still use the old one.
 
     :param noted: those of a run that did not come to its end.
     """

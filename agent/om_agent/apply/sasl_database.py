@@ -1,4 +1,4 @@
-"""The SASL database of a router: the one on disk, or a new one that saslpasswd2 makes."""
+"""The SASL database of a router: its bytes are those on disk, or saslpasswd2 makes new ones."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import pathlib
 import typing
 
 from om_agent import errors, kinds, proc, render
-from om_agent.apply import files, saved_state
+from om_agent.apply import files, saved_state, snapshot
 from om_agent.plan import router
 
 _SASL_TIMEOUT = 30.0  # seconds for saslpasswd2 to add one user; it takes some 10 ms
 
 
-def content_of(
-    file: render.File, root: pathlib.Path, state: saved_state.State, dry: bool
-) -> tuple[bytes, tuple[str, str]]:
-    """Return a SASL database's bytes: those on disk while they are ours and say the same, else new ones."""
-    fingerprint = render.fingerprint(file.users, saved_state.load_key(root, make=not dry))
-    present = files.read(files.on_disk(root, file.path))
-    if present is not None and state.sasl.get(file.path) == (fingerprint, files.digest(present)):
-        return present, (fingerprint, files.digest(present))
-    content = b"" if dry else make_sasl_database(file.users, saved_state.sasl_dir(root))
+def content_of(file: render.File, before: snapshot.Snapshot, dry: bool) -> tuple[bytes, tuple[str, str]]:
+    """Return a SASL database's bytes, and what the state notes of it.
+
+    The bytes are those on disk while they are ours and hold the same users. Else they are new, or none if ``dry``.
+    """
+    fingerprint = render.fingerprint(file.users, saved_state.load_key(before.root, make=not dry))
+    content = before.own[file.path].content
+    if content is not None:
+        note = (fingerprint, files.digest(content))
+        if before.state.sasl.get(file.path) == note:
+            return content, note
+    content = b"" if dry else make_sasl_database(file.users, saved_state.sasl_dir(before.root))
     return content, (fingerprint, files.digest(content))
 
 
@@ -51,6 +54,10 @@ def make_sasl_database(users: typing.Sequence[router.SaslUser], directory: pathl
 
 
 def find_saslpasswd() -> str:
+    """Return the path of saslpasswd2.
+
+    :raises om_agent.errors.NotReady: when it is not installed.
+    """
     tool = proc.find("saslpasswd2", ("/usr/sbin",))
     if not tool:
         raise errors.NotReady([kinds.problem("saslpasswd2", "no-saslpasswd")])

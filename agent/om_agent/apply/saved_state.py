@@ -1,4 +1,4 @@
-"""What the agent keeps on the node: the state that the last apply left, and the node's own key."""
+"""What the agent keeps on the node: the state after the last apply, and the node's own key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = f"{layout.STATE_DIR}/state.json"
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What the last successful apply left: no secret is in it.
+    """The state after the last successful apply. It holds no secret.
 
     :param files: paths of the files that are ours.
     :param units: units of ours that run here.
@@ -40,19 +40,15 @@ class State:
 
 
 def load_state(root: pathlib.Path) -> State:
-    """Return what the last apply left; nothing where there was none, or where this user may not read it.
+    """Return the state after the last apply; an empty one if there was none, or if this user may not read it.
 
     :raises om_agent.errors.NotReady: when it is damaged.
     """
-    path = files.on_disk(root, PATH)
-    try:
-        content = files.read(path)
-    except OSError:
-        return State()
-    if content is None:
+    found = files.find(root, PATH)
+    if found.content is None:
         return State()
     try:
-        raw = json.loads(content)
+        raw = json.loads(found.content)
         sasl = {str(k): (str(v[0]), str(v[1])) for k, v in raw["sasl"].items()}
         drivers = raw["drivers"] if "drivers" in raw else _written_drivers(root)
         return State(
@@ -66,7 +62,7 @@ def load_state(root: pathlib.Path) -> State:
             queue_options=tuple(map(str, raw.get("queue_options", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise errors.NotReady([kinds.problem(str(path), "damaged-state")]) from None
+        raise errors.NotReady([kinds.problem(str(found.place), "damaged-state")]) from None
 
 
 def _by_path(raw: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
@@ -75,7 +71,7 @@ def _by_path(raw: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _written_drivers(root: pathlib.Path) -> dict[str, list[str]]:
-    """Return `State.drivers` as the hieradata tells them, for the state file of an agent that did not note them."""
+    """Return `State.drivers` from the hieradata, for a state file of an older agent, which has none."""
     data = json.loads(files.read(files.on_disk(root, layout.HIERADATA)) or b"{}")
     target = "" if root == pathlib.Path("/") else str(root)
     found = {}
