@@ -197,20 +197,18 @@ def _targets(
 ) -> tuple[list[Target], saved_state.State]:
     """Return every file of ours with its bytes, the hieradata last, and the state that having them all makes."""
     targets, sasl = [], {}
-    for file in rendered.files:
+    for file in (*rendered.files, render.hiera_config(host)):
         content = file.content
         if content is None:
             content, sasl[file.path] = sasl_database.content_of(file, root, state, dry)
         targets.append(Target(file, content, host.uids.get(file.owner), host.gids.get(file.group)))
-    root_ids = host.uids.get("root"), host.gids.get("root")
-    hiera_config = render.hiera_config(host)
-    targets.append(Target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, *root_ids))
     targets.append(_hieradata(rendered, host, targets, ()))
     paths, units = tuple(t.file.path for t in targets), tuple(u.name for u in rendered.units)
     drivers = {**state.drivers, **{c.path: c.drivers for c in rendered.config_files if c.format == services.OSLO}}
     sections = {**state.sections, **{c.path: service_files.added_sections(c, root) for c in rendered.config_files}}
     new = saved_state.State(paths, units, sasl, node=rendered.node, drivers=drivers, sections=sections)
-    return targets, dataclasses.replace(new, queue_options=rendered.queue_options)
+    texts = {t.file.digest: t.content.decode() for t in targets if t.file.digest}
+    return targets, dataclasses.replace(new, queue_options=rendered.queue_options, texts=texts)
 
 
 def _hieradata(

@@ -30,8 +30,7 @@ RABBIT_TLS = {name: f"{RABBIT_DIR}/tls/{name}.pem" for name in ("ca", "certifica
 RABBIT_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
 
 
-@dataclasses.dataclass(frozen=True)
-class Required:
+class Required(typing.NamedTuple):
     """A file that the operator has to provide: where, for what, and which metadata key names it."""
 
     path: str
@@ -115,6 +114,7 @@ class Host:
     :param queue_options: names of the options about queues that the last apply wrote for services here.
     :param oslo_messaging: version of the oslo.messaging that packaged services import; '' when none was found.
     :param drivers: by path of a service's file, the sections of the drivers whose keys in it are this project's.
+    :param texts: the texts of the last apply, by digest of template and values (`om_agent.templating`).
     """
 
     family: str = "debian"
@@ -134,6 +134,7 @@ class Host:
     drivers: typing.Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     release: str = ""
     queue_options: tuple[str, ...] = ()
+    texts: typing.Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def inside(self, path: str) -> str:
         """Return ``path`` as a file's content must name it."""

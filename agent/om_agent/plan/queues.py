@@ -9,7 +9,6 @@ Sources: https://www.rabbitmq.com/docs/ha (mirroring is gone since 4.0), /docs/q
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 
 from om_agent import errors, kinds, model
@@ -38,8 +37,7 @@ QUORUM_OPTIONS = (
 MANAGER_OPTION = ("use_queue_manager", "true", (14, 7))
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(typing.NamedTuple):
     """Of which kind queues are, and why, a clause.
 
     :param kind: None where brokers are somebody else's and the metadata does not say.
