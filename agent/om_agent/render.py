@@ -73,7 +73,7 @@ def render(p: plan.Plan, host: layout.Host) -> Rendered:
     """Return the files and units of ``p``.
 
     :raises om_agent.errors.InvalidInput: when the check of the router's configuration finds a problem.
-    :raises om_agent.errors.NotReady: when a Python module that makes a file is not installed.
+    :raises om_agent.errors.NotReady: when a Python module that the files need is not installed.
     """
     files = [File(layout.CA_FILE, p.tls.ca.encode())] if p.tls.ca else []
     requires = list(p.client_requires)

@@ -23,7 +23,7 @@ if typing.TYPE_CHECKING:
     import jinja2
 
 # How Jinja2 reads a template: a line that holds only a tag leaves nothing in the text.
-_OPTIONS = {"keep_trailing_newline": True, "lstrip_blocks": True, "trim_blocks": True}
+_OPTIONS: dict[str, typing.Any] = {"keep_trailing_newline": True, "lstrip_blocks": True, "trim_blocks": True}
 
 Value = typing.Union[str, typing.Sequence["Value"]]
 
