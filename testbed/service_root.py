@@ -27,7 +27,7 @@ _PACKAGES = (
     "neutron-api", "cinder-scheduler", "cinder-volume",
     "mariadb-server", "rabbitmq-server",
     "iproute2", "puppet-agent", "puppet-module-puppetlabs-inifile", "puppet-module-puppetlabs-stdlib", "sasl2-bin",
-    "python3-cryptography", "python3-pyngus", "python3-qpid-proton", "python3-yaml",
+    "python3-cryptography", "python3-jinja2", "python3-pyngus", "python3-qpid-proton", "python3-yaml",
 )  # fmt: skip
 
 # One process each: the more peers one process has, the sooner it meets a limit.

@@ -1,4 +1,7 @@
-"""Plan in, files and hieradata out: exactly what apply consumes and what a dry run shows. Pure."""
+"""Make files and hieradata from a plan: what apply writes, and what a dry run shows. Pure.
+
+Text files come from the templates in ``templates/``, JSON files from `json`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,20 @@ import json
 import shlex
 import typing
 
-from om_agent import errors, model, plan
+from om_agent import errors, model, plan, templating
 from om_agent.plan import authority, broker, layout, router, services
 
-_NOTE = "Written by om-agent from the overcloud's metadata; it replaces every change made here."
 _STAMP_DIR = layout.STATE_DIR + "/units"
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file that is wholly ours.
+    """A file that the agent owns and writes whole.
 
     :param path: absolute, below the root directory that apply is given.
-    :param content: None when ``users`` says what is in it.
-    :param secret: whether the content may be shown.
-    :param users: of a SASL database, whose bytes only saslpasswd2 can make.
+    :param content: None for a SASL database, which only saslpasswd2 can make, from ``users``.
+    :param secret: whether the content must not be shown.
+    :param digest: of the template and values that the content was made from; '' for a file that has no template.
     """
 
     path: str
@@ -33,11 +35,14 @@ class File:
     mode: int = 0o644
     secret: bool = False
     users: tuple[router.SaslUser, ...] = ()
+    digest: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """A systemd unit of ours: which files, when changed, need it restarted."""
+class Unit(typing.NamedTuple):
+    """A systemd unit of ours.
+
+    :param files: paths of the files that the unit reads at its start: when one changes, the unit must be restarted.
+    """
 
     name: str
     files: tuple[str, ...]
@@ -45,14 +50,14 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """What a node's plan comes to.
+    """The files and units of one node.
 
-    :param files: wholly ours, in the order in which they are written; the hieradata is made by `hieradata`.
-    :param config_files: keys in files of others, edited by puppet.
-    :param requires: files that have to be there already.
-    :param servers: whose certificates have to be good.
-    :param node: its name in the metadata.
-    :param queue_options: names of the options about queues that services are given.
+    :param files: the files that the agent writes whole, in this order; `hieradata` makes one more.
+    :param config_files: keys in files of other owners, which puppet edits.
+    :param requires: files that must be there before anything is written.
+    :param servers: servers and clients whose certificates are checked before anything is written.
+    :param node: the node's name in the metadata.
+    :param queue_options: names of the options about queues that services get.
     """
 
     files: tuple[File, ...]
@@ -65,39 +70,46 @@ class Rendered:
 
 
 def render(p: plan.Plan, host: layout.Host) -> Rendered:
-    """Return the files of ``p``.
+    """Return the files and units of ``p``.
 
-    :raises om_agent.errors.InvalidInput: when our own check of the router's configuration finds something.
+    :raises om_agent.errors.InvalidInput: when the check of the router's configuration finds a problem.
+    :raises om_agent.errors.NotReady: when a Python module that the files need is not installed.
     """
-    groups: list[tuple[Unit | None, list[File]]] = [(None, _client_files(p))]
+    files = [File(layout.CA_FILE, p.tls.ca.encode())] if p.tls.ca else []
     requires = list(p.client_requires)
+    servers: list[layout.Server] = []
+    units = []
     if p.router:
-        files = list(_router_files(p, p.router))
-        # Cyrus opens the SASL database anew for every login, so other passwords need no restart.
-        restart_for = tuple(f.path for f in files if not f.users)
-        groups.append((Unit(p.router.paths.unit, restart_for), files))
+        router_files = list(_router_files(p.tls, p.router, host))
+        # Cyrus opens the SASL database again for every login, so new passwords need no restart.
+        restart_for = tuple(f.path for f in router_files if not f.users)
+        units.append(Unit(p.router.paths.unit, restart_for))
+        files += router_files
         requires += p.router.requires
+        servers += p.router.servers
     if p.broker:
-        files = list(_broker_files(p, p.broker))
-        groups.append((Unit(layout.RABBIT_UNIT, tuple(f.path for f in files)), files))
+        broker_files = list(_broker_files(p.tls, p.broker, host))
+        units.append(Unit(layout.RABBIT_UNIT, tuple(f.path for f in broker_files)))
+        files += broker_files
         requires += p.broker.requires
+        servers += p.broker.servers
     return Rendered(
-        files=tuple(f for _, files in groups for f in files),
-        units=tuple(unit for unit, _ in groups if unit),
+        files=tuple(files),
+        units=tuple(units),
         config_files=p.config_files,
         requires=tuple(dict.fromkeys(requires)),
-        queue_options=p.queue_options,
-        servers=(*(p.router.servers if p.router else ()), *(p.broker.servers if p.broker else ()), *p.clients),
+        servers=(*servers, *p.clients),
         node=p.node.name,
+        queue_options=p.queue_options,
     )
 
 
-def _client_files(p: plan.Plan) -> list[File]:
-    return [File(layout.CA_FILE, p.tls.ca.encode())] if p.tls.ca else []
+def _text_file(path: str, made: templating.Text, owner: str = "root", group: str = "root", mode: int = 0o644) -> File:
+    return File(path, made.content.encode(), owner, group, mode, digest=made.digest)
 
 
 def _tls_files(tls: model.Tls, directory: str, group: str) -> typing.Iterator[File]:
-    """Yield the PEM files for one service: its key is readable by its own group alone."""
+    """Yield the PEM files of one service; only root and the service's own group can read its key."""
     ca, certificate, key = router.tls_paths(tls, directory)
     if tls.ca:
         yield File(ca, tls.ca.encode())
@@ -106,72 +118,70 @@ def _tls_files(tls: model.Tls, directory: str, group: str) -> typing.Iterator[Fi
         yield File(key, tls.key.reveal().encode(), group=group, mode=0o640, secret=True)
 
 
-def _router_files(p: plan.Plan, r: router.RouterPlan) -> typing.Iterator[File]:
+def _router_files(tls: model.Tls, r: router.RouterPlan, host: layout.Host) -> typing.Iterator[File]:
     where = r.paths
     if r.tls:
-        yield from _tls_files(p.tls, where.directory, where.user)
+        yield from _tls_files(tls, where.directory, where.user)
     yield File(where.sasl_database, None, group=where.user, mode=0o640, secret=True, users=r.users)
-    yield File(where.sasl_config, _sasl_config(r.sasl_database, r.mechanisms))
+    yield _text_file(where.sasl_config, _sasl_config(r, host))
     if r.mesh_password:
-        shown = authority.issue(r.mesh_password, r.node)
-        yield File(where.mesh("ca"), shown.ca.encode())
-        yield File(where.mesh("certificate"), shown.certificate.encode())
-        yield File(where.mesh("key"), shown.key.reveal().encode(), group=where.user, mode=0o640, secret=True)
-    lines = ",\n  ".join(json.dumps(entity) for entity in r.entities)  # one entity a line: a diff says what changed
-    content = f"[\n  {lines}\n]\n".encode()
-    problems = list(router.check_entities(where.config, json.loads(content)))
+        credentials = authority.issue(r.mesh_password, r.node)
+        key = credentials.key.reveal().encode()
+        yield File(where.mesh("ca"), credentials.ca.encode())
+        yield File(where.mesh("certificate"), credentials.certificate.encode())
+        yield File(where.mesh("key"), key, group=where.user, mode=0o640, secret=True)
+    problems = list(router.check_entities(where.config, r.entities))
     if problems:
         raise errors.InvalidInput(problems)
-    yield File(where.config, content, group=where.user, mode=0o640)
+    lines = ",\n  ".join(json.dumps(entity) for entity in r.entities)  # one entity a line, for readable diffs
+    yield File(where.config, f"[\n  {lines}\n]\n".encode(), group=where.user, mode=0o640)
 
 
-def _sasl_config(database: str, offered: frozenset[str]) -> bytes:
-    """Return the Cyrus SASL options (https://www.cyrusimap.org/sasl/sasl/options.html); the listeners choose among the
-    mechanisms."""
+def _sasl_config(r: router.RouterPlan, host: layout.Host) -> templating.Text:
+    """Return the options of Cyrus SASL (https://www.cyrusimap.org/sasl/sasl/options.html).
+
+    They allow every mechanism that a listener may offer. Each listener names its own in the router's configuration.
+    """
     always = ("PLAIN", "EXTERNAL")
-    lines = (
-        f"# {_NOTE}",
-        "pwcheck_method: auxprop",
-        "auxprop_plugin: sasldb",
-        f"sasldb_path: {database}",
-        f"mech_list: {' '.join([*always, *sorted(offered.difference(always))])}",
-    )
-    return ("\n".join(lines) + "\n").encode()
+    mechanisms = (*always, *sorted(r.mechanisms.difference(always)))
+    return templating.text("sasl.conf", host.texts, database=r.sasl_database, mechanisms=mechanisms)
 
 
-def _broker_files(p: plan.Plan, b: broker.BrokerPlan) -> typing.Iterator[File]:
-    base, group = layout.RABBIT_DIR, layout.RABBIT_USER
+def _broker_files(tls: model.Tls, b: broker.BrokerPlan, host: layout.Host) -> typing.Iterator[File]:
+    base, user = layout.RABBIT_DIR, layout.RABBIT_USER
     if b.tls:
-        yield from _tls_files(p.tls, base, group)
+        yield from _tls_files(tls, base, user)
     if b.distribution:
-        yield File(layout.RABBIT_DISTRIBUTION, f"%% {_NOTE}\n{b.distribution}".encode())
-    yield File(
-        layout.RABBIT_COOKIE, b.erlang_cookie.reveal().encode(), owner=group, group=group, mode=0o400, secret=True
-    )
+        distribution = templating.text("distribution-tls.config", host.texts, options=b.distribution)
+        yield _text_file(layout.RABBIT_DISTRIBUTION, distribution)
+    cookie = b.erlang_cookie.reveal().encode()
+    yield File(layout.RABBIT_COOKIE, cookie, owner=user, group=user, mode=0o400, secret=True)
     definitions = json.dumps(b.definitions, indent=2, ensure_ascii=False).encode() + b"\n"
-    yield File(layout.RABBIT_DEFINITIONS, definitions, group=group, mode=0o640, secret=True)
-    # The owner that Debian's package gives it at each of its upgrades.
-    yield File(f"{base}/enabled_plugins", f"[{','.join(b.plugins)}].\n".encode(), owner=group, group=group)
-    yield File(f"{base}/erl_inetrc", _inetrc(b.inet_hosts))
-    yield File(f"{base}/rabbitmq-env.conf", _environment(b.environment))
-    lines = [f"# {_NOTE}"] + [f"{key} = {value}" for key, value in b.settings]
-    yield File(f"{base}/rabbitmq.conf", ("\n".join(lines) + "\n").encode())
+    yield File(layout.RABBIT_DEFINITIONS, definitions, group=user, mode=0o640, secret=True)
+    # Debian's package makes this user the owner at every upgrade.
+    plugins = templating.text("enabled_plugins", host.texts, plugins=b.plugins)
+    yield _text_file(f"{base}/enabled_plugins", plugins, owner=user, group=user)
+    yield _text_file(f"{base}/erl_inetrc", _resolver(b, host))
+    yield _text_file(f"{base}/rabbitmq-env.conf", _environment(b, host))
+    yield _text_file(f"{base}/rabbitmq.conf", templating.text("rabbitmq.conf", host.texts, settings=b.settings))
 
 
-def _inetrc(hosts: tuple[tuple[str, str], ...]) -> bytes:
-    """Return Erlang's resolver file: the cluster's names first, then the system's own resolver."""
-    lines = [f"%% {_NOTE}"]
-    for address, name in hosts:
-        lines.append(f'{{host, {broker.erlang_address(address)}, ["{name}"]}}.')
-    if any(":" in address for address, _ in hosts):
-        lines.append("{inet6, true}.")  # or the names above are looked up over IPv4 alone
-    return ("\n".join([*lines, "{lookup, [file, native]}.", ""])).encode()
+def _resolver(b: broker.BrokerPlan, host: layout.Host) -> templating.Text:
+    """Return Erlang's resolver file: it looks up names in the cluster first, then asks the system's own resolver."""
+    hosts = []
+    for inet_host in b.inet_hosts:
+        address, name = broker.erlang_address(inet_host.address), broker.erlang_string(inet_host.name)
+        hosts.append(broker.InetHost(address, name))
+    has_ipv6 = any(":" in inet_host.address for inet_host in b.inet_hosts)
+    # Without this Erlang looks up the names above as IPv4 addresses only.
+    options = ("{inet6, true}",) if has_ipv6 else ()
+    return templating.text("erl_inetrc", host.texts, hosts=hosts, options=options)
 
 
-def _environment(variables: tuple[tuple[str, str], ...]) -> bytes:
+def _environment(b: broker.BrokerPlan, host: layout.Host) -> templating.Text:
     """Return rabbitmq-env.conf, which a shell reads."""
-    lines = [f"# {_NOTE}", *(f"{name}={shlex.quote(value)}" for name, value in variables)]
-    return ("\n".join(lines) + "\n").encode()
+    variables = [broker.Variable(name, shlex.quote(value)) for name, value in b.environment]
+    return templating.text("rabbitmq-env.conf", host.texts, variables=variables)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -244,19 +254,9 @@ def fingerprint(users: tuple[router.SaslUser, ...], key: bytes) -> str:
     return hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-HIERA_CONFIG = """\
----
-version: 5
-defaults:
-  datadir: {datadir}
-  data_hash: json_data
-hierarchy:
-  - name: om-agent
-    path: messaging.json
-"""
-
-
-def hiera_config(host: layout.Host) -> bytes:
-    """Return hiera's configuration; TripleO's /etc/puppet/hiera.yaml stays its own."""
-    datadir = host.target + layout.HIERADATA.rpartition("/")[0]
-    return HIERA_CONFIG.format(datadir=json.dumps(datadir)).encode()
+def hiera_config(host: layout.Host) -> File:
+    """Return hiera's configuration; TripleO's own /etc/puppet/hiera.yaml stays as it is."""
+    directory = host.target + layout.HIERADATA.rpartition("/")[0]
+    # JSON is YAML: its quotes keep any directory's name one value.
+    made = templating.text("hiera.yaml", host.texts, datadir=json.dumps(directory))
+    return _text_file(layout.HIERA_CONFIG, made, mode=0o600)

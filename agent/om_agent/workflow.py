@@ -295,7 +295,7 @@ def prepare(raw: object, options: Options) -> Prepared:
     d = parse.deployment(raw, known)
     host = host_facts.gather(known, options.root, options.relocate, options.manage_services)
     state = saved_state.load_state(options.root)
-    host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options)
+    host = dataclasses.replace(host, drivers=state.drivers, queue_options=state.queue_options, texts=state.texts)
     planned = plan.build(d, local_node(d, options.node), known, host)
     rendered = render.render(planned, host)
     _check_identity(d, rendered, state, options.node, options.root)

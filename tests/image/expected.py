@@ -62,7 +62,7 @@ def differences(read: Read, tree: pathlib.Path, node: str, metadata: dict[str, t
     host = dataclasses.replace(host_facts.gather(helpers.catalogue(), tree, False, True), target="")
     rendered = helpers.rendered(metadata, node, host)
     contents = {file.path: file.content for file in rendered.files}
-    contents[layout.HIERA_CONFIG] = render.hiera_config(host)
+    contents[layout.HIERA_CONFIG] = render.hiera_config(host).content
     paths = {*contents, layout.HIERADATA, *(file.path for file in rendered.config_files)}
     assert paths == material.FILES.keys()
     found = {path: read(path) for path in paths}

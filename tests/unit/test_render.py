@@ -183,7 +183,8 @@ def test_hiera_reads_back_what_is_escaped_for_it(text: str) -> None:
 
 
 def test_hiera_config() -> None:
-    config = yaml.safe_load(render.hiera_config(helpers.host(target='/mnt/with "quotes" and %')))
+    content = render.hiera_config(helpers.host(target='/mnt/with "quotes" and %')).content
+    config = yaml.safe_load(content or b"")
     assert config["version"] == 5
     assert config["defaults"] == {
         "datadir": '/mnt/with "quotes" and %/etc/om-agent/hieradata',

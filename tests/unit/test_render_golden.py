@@ -37,7 +37,7 @@ def made(case: str) -> dict[str, bytes]:
     digests = {f.path: hashlib.sha256(text_of(f)).hexdigest() for f in files}
     hieradata = render.hieradata(rendered, machine, digests, ())
     files.append(render.File(layout.HIERADATA, hieradata, mode=0o600, secret=True))
-    files.append(render.File(layout.HIERA_CONFIG, render.hiera_config(machine), mode=0o600))
+    files.append(render.hiera_config(machine))
     listing = [f"{f.mode:04o} {f.owner}:{f.group} {f.path}{' secret' if f.secret else ''}\n" for f in files]
     found = {"root" + f.path: text_of(f) for f in files}
     return {**found, "files.txt": "".join(sorted(listing, key=lambda line: line.split()[2])).encode()}

@@ -200,13 +200,11 @@ def _targets(
 ) -> tuple[list[Target], dict[str, tuple[str, str]]]:
     """Return every file of ours with its bytes, the hieradata last; and what the state notes of SASL databases."""
     targets, users_noted = [], {}
-    for file in rendered.files:
+    for file in (*rendered.files, render.hiera_config(host)):
         content = file.content
         if content is None:
             content, users_noted[file.path] = sasl_database.content_of(file, before, dry)
         targets.append(Target(file, content, host.uids.get(file.owner), host.gids.get(file.group)))
-    hiera_config = render.hiera_config(host)
-    targets.append(_root_target(render.File(layout.HIERA_CONFIG, hiera_config, mode=0o600), hiera_config, host))
     targets.append(_hieradata(rendered, host, targets, (), False))
     return targets, users_noted
 
@@ -228,6 +226,7 @@ def _new_state(
         drivers={**old.drivers, **drivers},
         sections={**old.sections, **{one.file.path: one.added_sections for one in compared}},
         queue_options=rendered.queue_options,
+        texts={target.file.digest: target.content.decode() for target in targets if target.file.digest},
     )
 
 

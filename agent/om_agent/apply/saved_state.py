@@ -27,6 +27,7 @@ class State:
     :param sections: by path of a service's file, the sections that were added to it. The state of an older agent has
         none, so the sections that it added stay when they become empty.
     :param queue_options: names of the options about queues that services were given.
+    :param texts: the texts that templates made, by digest of template and values; an older agent has none.
     """
 
     files: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class State:
     drivers: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     sections: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     queue_options: tuple[str, ...] = ()
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_state(root: pathlib.Path) -> State:
@@ -60,6 +62,7 @@ def load_state(root: pathlib.Path) -> State:
             drivers=_by_path(drivers),
             sections=_by_path(raw.get("sections", {})),
             queue_options=tuple(map(str, raw.get("queue_options", ()))),
+            texts={str(digest): str(text) for digest, text in raw.get("texts", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise errors.NotReady([kinds.problem(str(found.place), "damaged-state")]) from None

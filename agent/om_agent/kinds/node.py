@@ -194,6 +194,10 @@ KINDS = {
         "the Python module cryptography, which makes the routers' certificates for each other, is not installed",
         "Install python3-cryptography, or the module cryptography in om-agent's own Python",
     ),
+    "no-jinja2": kind.Kind(
+        "the Python module jinja2, which makes configuration files from templates, is not installed",
+        "Install python3-jinja2, or the module Jinja2 in om-agent's own Python",
+    ),
     "no-ed25519": kind.Kind(
         "OpenSSL is restricted here (for example by FIPS mode) and makes no Ed25519 keys for the routers",
         "Set router.mesh_ca_file, router.mesh_certificate_file and router.mesh_key_file to certificates of your own",

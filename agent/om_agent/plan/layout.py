@@ -1,4 +1,4 @@
-"""Paths, users and units on a node; those of routers are in `om_agent.engines`.
+"""Name the paths, users and units on a node; `om_agent.engines` has those of routers.
 
 Source of RabbitMQ's paths: Debian's package rabbitmq-server.
 """
@@ -17,8 +17,8 @@ HIERADATA = CONFIG_DIR + "/hieradata/messaging.json"
 HIERA_CONFIG = CONFIG_DIR + "/hiera.yaml"
 CA_FILE = CONFIG_DIR + "/tls/ca.pem"
 
-# Of every router's process. proton trusts the system's authorities beside the file that it is given (qpid-proton 0.40,
-# c/src/ssl/openssl.c, pni_init_ssl_domain), so that a certificate of any of them would make a router of the mesh.
+# The environment of every router's process. proton trusts the system's CAs in addition to the CA file that it gets
+# (qpid-proton 0.40, c/src/ssl/openssl.c, pni_init_ssl_domain), so a certificate of any of them could join the mesh.
 ROUTER_ENVIRONMENT = {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/dev/null"}
 
 RABBIT_USER = "rabbitmq"
@@ -30,9 +30,12 @@ RABBIT_TLS = {name: f"{RABBIT_DIR}/tls/{name}.pem" for name in ("ca", "certifica
 RABBIT_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
 
 
-@dataclasses.dataclass(frozen=True)
-class Required:
-    """A file that the operator has to provide: where, for what, and which metadata key names it."""
+class Required(typing.NamedTuple):
+    """A file that the operator must provide.
+
+    :param what: what needs it.
+    :param key: the metadata key that names it.
+    """
 
     path: str
     what: str
@@ -44,9 +47,9 @@ _NOTHING = model.Secret("")
 
 @dataclasses.dataclass(frozen=True)
 class Credential:
-    """One part of what a server shows: a path on the node, or PEM text; neither when it is not given.
+    """A CA, certificate or key: a path on the node, or PEM text; neither when the metadata has none.
 
-    :param key: the metadata key that names it.
+    :param key: the metadata key that gives it.
     """
 
     key: str
@@ -55,19 +58,19 @@ class Credential:
 
     @property
     def where(self) -> str:
-        """What a sentence calls it."""
+        """Return how messages name it."""
         return self.path or self.key
 
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """What has a certificate on this node.
+    """A server or client on this node that has a certificate.
 
     :param what: ``router``, ``broker`` or ``clients``.
-    :param names: that its certificate has to hold.
-    :param exact: those of them that a wildcard is not good for.
-    :param user: as whom it logs in, of a client; '' for a server.
-    :param peer: whether it shows the certificate as a client too, to its peers.
+    :param names: names that the certificate must contain.
+    :param exact: more such names, which a wildcard does not cover.
+    :param peer: whether the server presents the certificate as a client too, to its peers.
+    :param user: the user as whom a client logs in; '' for a server.
     """
 
     what: str
@@ -81,7 +84,7 @@ class Server:
 
 
 def server(what: str, tls: model.Tls, names: tuple[str, ...], exact: tuple[str, ...] = ()) -> Server:
-    """Return a server with the certificate of ``tls``; with exact names it is a client of its peers too."""
+    """Return a server with the certificate of ``tls``; a server with exact names is a client of its peers too."""
     return Server(
         what=what,
         names=names,
@@ -95,26 +98,28 @@ def server(what: str, tls: model.Tls, names: tuple[str, ...], exact: tuple[str, 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """What the plan has to know of the machine it is for; gathered by the edge, so that planning stays pure.
+    """The facts of the machine that a plan is for; `om_agent.host_facts` collects them, so that planning stays pure.
 
     :param family: ``debian`` or ``redhat``.
-    :param directories: the catalogue's directories that are there.
-    :param existing: (permission bits, uid, gid) of the catalogue's files that are there, by path.
-    :param paste_sections: (path, section) of the catalogue's paste files that are there.
-    :param paste_filters: (path, section) of those that use what the catalogue's filter uses, whatever they are called.
-    :param uids: user ids by name; of users that are not there nothing can be owned.
+    :param directories: the catalogue's directories that exist.
+    :param existing: (permission bits, uid, gid) of the catalogue's files that exist, by path.
+    :param paste_sections: (path, section) of the catalogue's paste files that exist.
+    :param paste_filters: (path, section) of the sections that use the same module as the catalogue's filter, whatever
+        their names are.
+    :param uids: user ids by name.
     :param gids: group ids by name.
-    :param uid: of the user who applies: it owns a new file whose owner is not known.
-    :param gid: of that user's group.
-    :param prefix: put before every path that stands *inside* a file: empty, or the root directory when daemons are to
-        be started from it without chroot.
+    :param uid: id of the user who runs the agent; this user owns a new file whose owner is unknown.
+    :param gid: id of that user's group.
+    :param prefix: put before every path *inside* a file: empty, or the root directory when daemons run from it without
+        chroot.
     :param target: put before every path that is written or edited: the root directory, or empty.
-    :param manage_services: whether units may be restarted here.
-    :param broker_version: of the RabbitMQ package, as ``4.0.5``; '' when there is none or it does not say.
-    :param release: the distribution and its version, as ``debian 13``; '' when os-release does not say.
+    :param manage_services: whether the agent may restart units here.
+    :param broker_version: version of the RabbitMQ package, as ``4.0.5``; '' when there is none or it is unknown.
+    :param release: the distribution and its version, as ``debian 13``; '' when it is unknown.
     :param queue_options: names of the options about queues that the last apply wrote for services here.
-    :param oslo_messaging: version of the oslo.messaging that packaged services import; '' when none was found.
-    :param drivers: by path of a service's file, the sections of the drivers whose keys in it are this project's.
+    :param oslo_messaging: version of the oslo.messaging that packaged services import; '' when there is none.
+    :param drivers: by path of a service's file, the driver sections in it that the last apply wrote.
+    :param texts: the texts of the last apply, by digest of template and values (`om_agent.templating`).
     """
 
     family: str = "debian"
@@ -134,9 +139,10 @@ class Host:
     drivers: typing.Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     release: str = ""
     queue_options: tuple[str, ...] = ()
+    texts: typing.Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def inside(self, path: str) -> str:
-        """Return ``path`` as a file's content must name it."""
+        """Return ``path`` as the content of a file must name it."""
         return self.prefix + path
 
 

@@ -1,15 +1,14 @@
-"""Of which kind the brokers' queues are, and what services' drivers are told of it. Pure.
+"""Choose the kind of the brokers' queues, and the options that services need for it. Pure.
 
-Queues are declared by the services, so every node has to come to one answer: that of the metadata, else that of the
-broker on the node, else that of the broker which the node's distribution has.
+Services declare the queues, so all nodes must choose the same kind. The metadata decides. Without a word in it, the
+version of the broker on the node decides; without a broker, the version that the node's distribution has.
 
-Sources: https://www.rabbitmq.com/docs/ha (mirroring is gone since 4.0), /docs/quorum-queues, /docs/streams,
+Sources: https://www.rabbitmq.com/docs/ha (4.0 removed mirroring), /docs/quorum-queues, /docs/streams,
 /docs/deprecated-features-list; the releases of oslo.messaging themselves.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 
 from om_agent import errors, kinds, model
@@ -18,14 +17,15 @@ from om_agent.plan import layout
 _WITHOUT_MIRRORS = (4,)
 _WITH_QUORUM = (3, 8)
 _REFUSES_TRANSIENT = (4, 3)
-MEMBERS = 3  # of a quorum queue where there are as many brokers, RabbitMQ's own default
+MEMBERS = 3  # of a quorum queue, where there are enough brokers: RabbitMQ's own default
 _RECONCILES_SINCE = (3, 13)  # rabbit.schema, quorum_queue.continuous_membership_reconciliation
 _TESTED = ((3,), (4,))  # major versions
-_RELEASES_WITH_4 = {"debian": (13,), "ubuntu": (25, 4)}  # since; a Debian without a number is testing or unstable
+# The first release of a distribution with RabbitMQ 4. A Debian without a number is testing or unstable.
+_RELEASES_WITH_4 = {"debian": (13,), "ubuntu": (25, 4)}
 
 _TRANSIENT_OPTION_SINCE = (14, 7)
-# What the driver is told, and the oslo.messaging that knows it first. A stream needs a limit to what is sent ahead:
-# this is as many as a service works at at a time (executor_thread_pool_size).
+# Options of the driver, their values, and the first oslo.messaging that has them. A stream needs a prefetch count: this
+# one is the number of messages that a service handles at a time (executor_thread_pool_size).
 QUORUM_OPTIONS = (
     ("rabbit_quorum_queue", "true", (12, 13)),
     ("amqp_durable_queues", "true", ()),
@@ -33,16 +33,16 @@ QUORUM_OPTIONS = (
     ("rabbit_stream_fanout", "true", (14, 7)),
     ("rabbit_qos_prefetch_count", "64", (14, 7)),
 )
-# By itself: two services that run in the same program, uwsgi or Apache, are one to it, and get each other's answers
-# (oslo.messaging bug 2110957).
+# Only on request: with it, two services in the same program (uwsgi or Apache) get each other's replies (oslo.messaging
+# bug 2110957).
 MANAGER_OPTION = ("use_queue_manager", "true", (14, 7))
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Of which kind queues are, and why, a clause.
+class Choice(typing.NamedTuple):
+    """The kind of the queues.
 
-    :param kind: None where brokers are somebody else's and the metadata does not say.
+    :param kind: None when the metadata does not say and the brokers are external.
+    :param why: the reason, a clause.
     """
 
     kind: model.Queues | None
@@ -50,20 +50,22 @@ class Choice:
 
 
 def choose(d: model.Deployment, host: layout.Host) -> Choice:
-    """Return of which kind queues are, as far as can be seen from ``host``."""
+    """Return the kind of the queues, by the metadata and the facts of ``host``."""
     if d.broker.queues:
         return Choice(d.broker.queues, "the metadata says so")
     if not any(b.scheme is model.Scheme.RABBIT and not b.external for b in d.halves):
         return Choice(None, "nothing is known of the brokers")
     if host.broker_version:
-        return Choice(_of(layout.numbers(host.broker_version)), f"RabbitMQ {host.broker_version} is installed here")
+        return Choice(
+            _kind_for(layout.numbers(host.broker_version)), f"RabbitMQ {host.broker_version} is installed here"
+        )
     major = 4 if _release_has_4(host.release) else 3
     where = host.release or "an unknown distribution"
     why = f"no RabbitMQ is installed here and {where} is taken to have RabbitMQ {major}; broker.queues overrules this"
-    return Choice(_of((major,)), why)
+    return Choice(_kind_for((major,)), why)
 
 
-def _of(version: tuple[int, ...]) -> model.Queues:
+def _kind_for(version: tuple[int, ...]) -> model.Queues:
     return model.Queues.QUORUM if version >= _WITHOUT_MIRRORS else model.Queues.MIRRORED
 
 
@@ -74,12 +76,12 @@ def _release_has_4(release: str) -> bool:
 
 
 def can_mirror(host: layout.Host) -> bool:
-    """Return whether the broker of ``host`` takes a policy of mirroring; one of 4.x does not even start with it."""
+    """Return whether the broker of ``host`` accepts a mirroring policy; RabbitMQ 4 does not start with one."""
     return layout.numbers(host.broker_version) < _WITHOUT_MIRRORS
 
 
 def problems(d: model.Deployment, host: layout.Host) -> typing.Iterator[errors.Problem]:
-    """Yield why the broker of ``host`` cannot have the queues that the metadata asks for."""
+    """Yield the reasons why the broker of ``host`` cannot have the kind of queues that the metadata asks for."""
     version, key = layout.numbers(host.broker_version), "broker.queues"
     if d.broker.queues is model.Queues.MIRRORED and not can_mirror(host):
         yield kinds.problem(key, "queues-mirrored", version=host.broker_version)
@@ -88,7 +90,7 @@ def problems(d: model.Deployment, host: layout.Host) -> typing.Iterator[errors.P
 
 
 def queue_findings(d: model.Deployment, host: layout.Host, runs: bool, uses: bool) -> typing.Iterator[errors.Problem]:
-    """Yield what may go wrong.
+    """Yield warnings about queues.
 
     :param runs: whether the node runs a broker.
     :param uses: whether services of the node use RabbitMQ.
@@ -104,9 +106,9 @@ def queue_findings(d: model.Deployment, host: layout.Host, runs: bool, uses: boo
 
 
 def options(d: model.Deployment, host: layout.Host) -> dict[str, str]:
-    """Return what services of this node are told of queues in ``[oslo_messaging_rabbit]``.
+    """Return the options about queues for ``[oslo_messaging_rabbit]`` in the files of this node's services.
 
-    Where the services' oslo.messaging is not known, all options are written: older ones ignore what they do not know.
+    When the version of oslo.messaging is unknown, all options are there: an old version ignores unknown options.
     """
     if choose(d, host).kind is not model.Queues.QUORUM:
         return {}
@@ -116,9 +118,10 @@ def options(d: model.Deployment, host: layout.Host) -> dict[str, str]:
 
 
 def permits_transient(d: model.Deployment, host: layout.Host) -> bool:
-    """Return whether the broker must be told to take queues that are neither durable nor of one connection.
+    """Return whether the broker needs a setting to accept queues that are neither durable nor exclusive.
 
-    RabbitMQ 4.3 refuses them by itself. Answers and fanouts go through such queues unless the driver is told otherwise.
+    RabbitMQ 4.3 refuses them by default. The driver uses such queues for replies and fanouts unless an option says
+    otherwise.
     """
     if layout.numbers(host.broker_version) < _REFUSES_TRANSIENT:
         return False
@@ -127,9 +130,9 @@ def permits_transient(d: model.Deployment, host: layout.Host) -> bool:
 
 
 def members(d: model.Deployment, host: layout.Host, brokers: int) -> int:
-    """Return how many members the broker is to give each quorum queue by itself; 0 when it cannot, or has none.
+    """Return the number of members to which the broker grows each quorum queue; 0 without that, or without such queues.
 
-    A queue that is declared before all brokers have joined has fewer, and would keep so.
+    A queue that is declared before all brokers have joined has fewer members, and would keep that number.
     """
     reconciles = layout.numbers(host.broker_version) >= _RECONCILES_SINCE
     return min(MEMBERS, brokers) if reconciles and choose(d, host).kind is model.Queues.QUORUM else 0

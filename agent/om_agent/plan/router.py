@@ -1,9 +1,9 @@
-"""The router's configuration: a list of (entity, attributes) that qdrouterd 1.19 and skrouterd 3.4 both accept.
+"""Plan the router's configuration: a list of (entity, attributes) that qdrouterd 1.19 and skrouterd 3.4 both accept.
 
-Only modern attribute names are used: the common part of both engines' schemas (python/qpid_dispatch/management/
-qdrouter.json at 1.19.0, skrouter.json at 3.4.2). The router has no check mode and starts happily on a missing
-certificate, an unknown sslProfile or without a router entity, so `check_entities` looks for
-those before anything is written.
+The attribute names are those that both engines' schemas have (python/qpid_dispatch/management/qdrouter.json at 1.19.0,
+skrouter.json at 3.4.2). A router has no check mode. It starts without a router entity, with an sslProfile that does not
+exist, or with a certificate file that is missing. So before anything is written, `check_entities` checks the plan
+and apply looks for the files of `RouterPlan.requires`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from om_agent.plan import layout, policy, topology
 Entity = tuple[str, dict[str, typing.Any]]
 
 REALM = policy.REALM
-PROFILE = "messaging"  # what listeners for clients show
-MESH_PROFILE = "mesh"  # what routers show to each other
+PROFILE = "messaging"  # the sslProfile of listeners for clients
+MESH_PROFILE = "mesh"  # the sslProfile of connections between routers
 
 # oslo.messaging's addresses with its default prefixes (oslo_messaging/_drivers/amqp1_driver/opts.py).
 _DISTRIBUTION = (("multicast", "multicast"), ("unicast", "closest"), ("anycast", "balanced"))
 
-# What both engines take, of what this project writes.
+# The entities and attributes that this project writes; both engines accept all of them.
 _LINK = ("name", "host", "port", "role", "saslMechanisms", "sslProfile", "linkCapacity", "idleTimeoutSeconds")
 _KNOWN: dict[str, frozenset[str]] = {
     "router": frozenset(("id", "mode", "workerThreads", "saslConfigDir", "saslConfigName")),
@@ -51,24 +51,27 @@ class SaslUser:
 
 @dataclasses.dataclass(frozen=True)
 class RouterPlan:
-    """One node's router.
+    """The router of one node.
 
-    :param entities: in the order in which they are written.
-    :param users: who may log in with a password; ``admin`` is one of them, and the agent itself.
-    :param client_files: certificate and key that the router's clients, and so the agent, show; empty when they need
-        none.
-    :param requires: files that must be there before the router starts.
     :param mode: ``standalone``, ``interior`` or ``edge``, as the engines call it.
-    :param sasl_database: path of users and passwords, as the configuration names it.
-    :param mechanisms: of SASL that its listeners offer.
-    :param certificates: path of what it shows, as the configuration names it, by `PROFILE` and `MESH_PROFILE`.
-    :param mesh_password: what its certificate for other routers is made from; None when that is the operator's own, or
-        there are no others.
-    :param interiors: names of all interior routers, which are their ids too.
+    :param sasl_database: path of the file with users and passwords, as the configuration names it.
+    :param mechanisms: SASL mechanisms that the router's listeners offer.
+    :param certificates: path of the router's certificate, as the configuration names it, by `PROFILE` and
+        `MESH_PROFILE`.
+    :param entities: the configuration, in the order of the file.
+    :param users: users who log in with a password, ``admin`` included.
+    :param admin: the agent's own user.
+    :param client_files: certificate and key that clients of the router present, the agent included; empty when clients
+        need none.
+    :param requires: files that must be there before the router starts.
+    :param mesh_password: the secret that the router's certificate for other routers is derived from; None when the
+        operator provides that certificate, or when there are no other routers.
+    :param interiors: names of all interior routers; a router's name is its id too.
     :param links: (source, target) of every connection between interior routers.
     :param listener: address and port of a listener for clients.
-    :param servers: what it shows that is the operator's own, not made here.
-    :param ca: path, on this machine, of the authorities that ``listener`` is verified with; '' for the system's.
+    :param tls: whether clients use TLS.
+    :param ca: path, on this machine, of the CA certificates that verify ``listener``; '' for the system's.
+    :param servers: what has a certificate that the operator provides.
     """
 
     engine: model.Engine
@@ -103,45 +106,29 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
         return None
     where = d.router.engine.record
     may_have_peers = model.may_have_peers(d)
-    interior = node.router is model.RouterMode.INTERIOR
-    # Interior even without peers: the mode cannot be changed while the router runs, and peers may be added.
+    # A router that may get peers is interior from the start: its mode cannot be changed while it runs.
     mode = node.router.value if may_have_peers else "standalone"
-    entities: list[Entity] = [_router(d, node, host, where, mode)]
-    shown = _shown_files(d, host, where)
-    if PROFILE in shown:
-        entities.append(_ssl_profile(d, shown[PROFILE], any(b.client_files for b in carried)))
-    if MESH_PROFILE in shown:
-        entities.append(_mesh_profile(shown[MESH_PROFILE]))
     by_port: dict[int, list[model.Backend]] = {}
     for backend in carried:
         by_port.setdefault(backend.port, []).append(backend)
-    entities += [_client_listener(d, node, backends[0]) for backends in by_port.values()]
-    if d.router.http_port:
-        entities.append(_http_listener(d, node))
-    if may_have_peers and interior:
-        entities.append(_mesh_listener(d, node, "inter-router", d.router.inter_router_port))
-    edges = may_have_peers and interior and d.router.clients is model.Clients.LOCAL
-    if edges:
-        entities.append(_mesh_listener(d, node, "edge", d.router.edge_port))
-    if may_have_peers:
-        by_name = d.by_name()
-        entities += [_connector(d, link, by_name[link.target]) for link in mesh.opened_by(node.name)]
-    for half in ("rpc", "notify"):
-        entities += [
-            ("address", {"prefix": f"{policy.PREFIX}/{half}/{kind}", "distribution": distribution})
-            for kind, distribution in _DISTRIBUTION
-        ]
-    entities += policy.entities(d, {_listener_name(b[0]): b for b in by_port.values()}, edges)
+    listeners = tuple(tuple(backends) for backends in by_port.values())
+    profiles = _profile_files(d, host, where)
+    entities = [_router(d, node, host, where, mode)]
+    if PROFILE in profiles:
+        entities.append(_ssl_profile(d, profiles[PROFILE], any(b.client_files for b in carried)))
+    if MESH_PROFILE in profiles:
+        entities.append(_mesh_profile(profiles[MESH_PROFILE]))
+    entities += _connections(d, node, listeners, mesh)
     admin = SaslUser(model.ADMIN_USER, REALM, d.router.admin_password)
-    accounts = {a.username: a.password for b in carried for a in b.accounts.values()}
+    accounts = {account.username: account.password for b in carried for account in b.accounts.values()}
     users = [SaslUser(name, REALM, accounts[name]) for name in sorted(accounts) if accounts[name].reveal()]
     return RouterPlan(
         engine=d.router.engine,
         node=node,
         mode=mode,
         sasl_database=host.inside(where.sasl_database),
-        mechanisms=frozenset(m for _, a in entities for m in str(a.get("saslMechanisms", "")).split()),
-        certificates={profile: certificate for profile, (_, certificate, _) in shown.items()},
+        mechanisms=_offered_mechanisms(listeners, may_have_peers),
+        certificates={profile: certificate for profile, (_, certificate, _) in profiles.items()},
         entities=tuple(entities),
         users=(*users, admin),
         admin=admin,
@@ -157,8 +144,43 @@ def plan_router(d: model.Deployment, node: model.Node, host: layout.Host, mesh: 
     )
 
 
-def _shown_files(d: model.Deployment, host: layout.Host, where: record.Record) -> dict[str, tuple[str, ...]]:
-    """Return the paths of CA, certificate and key, as the configuration names them, by profile."""
+def _connections(
+    d: model.Deployment, node: model.Node, listeners: tuple[tuple[model.Backend, ...], ...], mesh: topology.Mesh
+) -> typing.Iterator[Entity]:
+    """Yield listeners, connectors, addresses and policies.
+
+    :param listeners: for each listener for clients, the backends that share its port.
+    """
+    for backends in listeners:
+        yield _client_listener(d, node, backends[0])
+    if d.router.http_port:
+        yield _http_listener(d, node)
+    may_have_peers = model.may_have_peers(d)
+    accepts_routers = may_have_peers and node.router is model.RouterMode.INTERIOR
+    accepts_edges = accepts_routers and d.router.clients is model.Clients.LOCAL
+    if accepts_routers:
+        yield _mesh_listener(d, node, "inter-router", d.router.inter_router_port)
+    if accepts_edges:
+        yield _mesh_listener(d, node, "edge", d.router.edge_port)
+    by_name = d.by_name()
+    for link in mesh.opened_by(node.name) if may_have_peers else ():
+        yield _connector(d, link, by_name[link.target])
+    for half in ("rpc", "notify"):
+        for kind, distribution in _DISTRIBUTION:
+            yield ("address", {"prefix": f"{policy.PREFIX}/{half}/{kind}", "distribution": distribution})
+    by_vhost = {_listener_name(backends[0]): backends for backends in listeners}
+    yield from policy.entities(d, by_vhost, accepts_edges)
+
+
+def _offered_mechanisms(listeners: tuple[tuple[model.Backend, ...], ...], may_have_peers: bool) -> frozenset[str]:
+    """Return the SASL mechanisms that the router's listeners offer."""
+    for_clients = {name for backends in listeners for name in _mechanisms(backends[0])}
+    for_routers = {model.Mechanism.EXTERNAL.value} if may_have_peers else set()
+    return frozenset(for_clients | for_routers)
+
+
+def _profile_files(d: model.Deployment, host: layout.Host, where: record.Record) -> dict[str, tuple[str, ...]]:
+    """Return the paths of CA, certificate and key, as the configuration names them, by sslProfile."""
     found: dict[str, tuple[str, ...]] = {}
     if d.router.tls:
         found[PROFILE] = tuple(inside_or_given(path, d.tls, host) for path in tls_paths(d.tls, where.directory))
@@ -191,7 +213,7 @@ def _router(d: model.Deployment, node: model.Node, host: layout.Host, where: rec
 
 
 def tls_paths(tls: model.Tls, directory: str) -> tuple[str, str, str]:
-    """Return the paths of CA, certificate and key: the operator's own, or below ``directory`` for PEM text."""
+    """Return the paths of CA, certificate and key: the operator's files, or files below ``directory`` for PEM text."""
     return (
         tls.ca_file or (f"{directory}/tls/ca.pem" if tls.ca else ""),
         tls.certificate_file or f"{directory}/tls/certificate.pem",
@@ -200,7 +222,7 @@ def tls_paths(tls: model.Tls, directory: str) -> tuple[str, str, str]:
 
 
 def given_files(tls: model.Tls, what: str) -> tuple[layout.Required, ...]:
-    """Return the files that the metadata names and somebody else puts on the node."""
+    """Return the TLS files that the metadata names and the operator puts on the node."""
     named = (("ca_file", tls.ca_file), ("certificate_file", tls.certificate_file), ("key_file", tls.key_file))
     return tuple(layout.Required(path, f"the {what}", f"tls.{key}") for key, path in named if path)
 
@@ -212,22 +234,23 @@ def _requires(d: model.Deployment, may_have_peers: bool) -> tuple[layout.Require
 
 
 def inside_or_given(path: str, tls: model.Tls, host: layout.Host) -> str:
-    """Return a path as the configuration names it: the operator's own paths are never moved below a root."""
+    """Return a path as the configuration names it: only paths of the agent's own files are moved below a root."""
     return path if path in ("", tls.ca_file, tls.certificate_file, tls.key_file) else host.inside(path)
 
 
 def _ssl_profile(d: model.Deployment, files: typing.Sequence[str], external: bool) -> Entity:
     kind, attributes = _profile(PROFILE, files, " ".join(f"TLSv{v.value}" for v in d.tls.versions))
     ciphers = {"ciphers": ":".join(d.tls.ciphers)} if d.tls.ciphers else {}
-    user = {"uidFormat": "n"} if external else {}  # who shows a certificate is who its common name says
+    # The common name of a client's certificate is the user's name.
+    user = {"uidFormat": "n"} if external else {}
     return (kind, {**attributes, **ciphers, **user})
 
 
 def _mesh_profile(files: typing.Sequence[str]) -> Entity:
-    """Return what routers show to each other: of an authority of the mesh's own, whatever clients have.
+    """Return the sslProfile for connections between routers, whose CA belongs to the mesh alone.
 
-    With the clients' authority any client's certificate would do, and with passwords any client's password, since one
-    Cyrus configuration serves all listeners and vhost policy does not look at connections between interiors.
+    With the clients' CA any client's certificate could join the mesh, and with passwords any client's password: one
+    Cyrus configuration serves all listeners, and the engines apply no vhost policy between interior routers.
     """
     return _profile(MESH_PROFILE, files, "TLSv1.3")
 
@@ -238,8 +261,12 @@ def _profile(name: str, paths: typing.Sequence[str], protocols: str) -> Entity:
     return ("sslProfile", {"name": name, **files, "protocols": protocols})
 
 
-# PLAIN is how the agent logs in; who chooses another one tells services never to speak it.
-_MECHANISMS = {m: " ".join(dict.fromkeys((m.value, model.Mechanism.PLAIN.value))) for m in model.Mechanism}
+def _mechanisms(backend: model.Backend) -> tuple[str, ...]:
+    """Return the SASL mechanisms of a listener for clients.
+
+    The agent logs in with PLAIN. Where the metadata chooses another one, services' files allow that one only.
+    """
+    return tuple(dict.fromkeys((backend.mechanism.value, model.Mechanism.PLAIN.value)))
 
 
 def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backend) -> Entity:
@@ -249,10 +276,10 @@ def _client_listener(d: model.Deployment, node: model.Node, backend: model.Backe
         "port": backend.port,
         "role": "normal",
         "authenticatePeer": True,
-        "saslMechanisms": _MECHANISMS[backend.mechanism],
+        "saslMechanisms": " ".join(_mechanisms(backend)),
         "linkCapacity": d.router.link_capacity,
         "idleTimeoutSeconds": d.router.idle_timeout,
-        # Without this the client's own Open frame would choose its vhost.
+        # Without this the client chooses its vhost in its Open frame.
         "policyVhost": _listener_name(backend),
     }
     if d.router.tls:
@@ -265,10 +292,10 @@ def _listener_name(backend: model.Backend) -> str:
 
 
 def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
-    """Health and metrics only: with websockets off no AMQP can be spoken there.
+    """Return the listener for health checks and metrics; without websockets it carries no AMQP.
 
     Both engines ignore ``host`` for HTTP and listen on every address (src/http-libwebsockets.c never sets an interface;
-    run with 1.19.0 and 3.4.2), so two routers on one machine need two ports.
+    tested with 1.19.0 and 3.4.2). So two routers on one machine need two ports.
     """
     return (
         "listener",
@@ -285,7 +312,7 @@ def _http_listener(d: model.Deployment, node: model.Node) -> Entity:
 
 
 def _mesh_listener(d: model.Deployment, node: model.Node, role: str, port: int) -> Entity:
-    """Return where other routers connect: interior ones (``inter-router``) or edges (``edge``)."""
+    """Return the listener for other routers: for interior routers (``inter-router``) or for edges (``edge``)."""
     listener: dict[str, str | int | bool] = {
         "name": role,
         "host": node.address,
@@ -320,9 +347,9 @@ def _connector(d: model.Deployment, link: topology.Link, peer: model.Node) -> En
 
 
 def check_entities(path: str, entities: typing.Sequence[Entity]) -> typing.Iterator[errors.Problem]:
-    """Yield what is wrong with a rendered configuration that the router itself would not refuse, or only at run time.
+    """Yield the mistakes in a configuration that a router would not report, or would report only while it runs.
 
-    :param path: the file that will hold it, for the sentences.
+    :param path: the file that will hold the configuration, for the messages.
     """
     count = sum(kind == "router" for kind, _ in entities)
     if count != 1:
