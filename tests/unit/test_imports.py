@@ -19,7 +19,7 @@ import pytest
 from om_agent import errors
 from packaging import requirements
 
-from tests import helpers
+from tests.support import helpers, trees
 
 pytestmark = pytest.mark.subprocess
 
@@ -158,6 +158,6 @@ def test_nothing_to_do_needs_the_catalogue_and_what_makes_the_routers_certificat
     metadata = written(tmp_path, raw)
     assert agent.imported("plan", metadata, *where) == needed | JINJA2 | {"difflib"}  # it shows differences
     assert agent.imported("apply", metadata, *where) == needed | JINJA2
-    before = helpers.tree(root)
+    before = trees.snapshot(root)
     assert agent.imported(command, metadata, *where) == needed
-    assert helpers.tree(root) == before
+    assert trees.snapshot(root) == before

@@ -13,7 +13,7 @@ import pytest
 from om_agent import errors, render, templating
 from om_agent.plan import broker
 
-from tests import helpers
+from tests.support import helpers
 
 TEMPLATES = helpers.PACKAGE / "templates"
 # The tags and expressions that a template may hold: loops over values, and a value, joined if it is a list.
