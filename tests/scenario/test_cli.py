@@ -87,7 +87,7 @@ def test_help_has_exit_codes_and_examples(node: helpers.Machine) -> None:
     command = node.command("x")[:-3]
     result = subprocess.run([*command, "--help"], env=node.environment(), capture_output=True, text=True, check=True)
     assert "exit codes:" in result.stdout and "examples:" in result.stdout and "om-agent apply --wait" in result.stdout
-    assert "3  verify or status found messaging degraded or broken, or drain reached its timeout" in result.stdout
+    assert "3  verify or status found messaging degraded or broken, or drain left edge routers" in result.stdout
     assert "verify or status could not inspect the node" in result.stdout
     assert subprocess.run(command, env=node.environment(), capture_output=True, check=False).returncode == 2
 
@@ -505,7 +505,7 @@ def test_hook_fails_when_messaging_does_not_work(node: helpers.Machine) -> None:
 def test_hook_leaves_the_node_alone_when_its_deployment_goes(node: helpers.Machine, action: str) -> None:
     before = node.tree()
     answer = hook(node, deployment(helpers.dual(), deploy_action=action))
-    assert answer["deploy_status_code"] == 0 and "the present state stays" in answer["deploy_stdout"]
+    assert answer["deploy_status_code"] == 0 and "keeps its present state" in answer["deploy_stdout"]
     assert node.tree() == before
 
 
@@ -689,7 +689,7 @@ def test_topology_of_a_node_that_does_not_answer(node: helpers.Machine) -> None:
     raw = put(raw, "rpc.port", 1)
     result = node.run("topology", "--live", "--node", "ctl-0", node.metadata(raw))
     assert result.returncode == 1 and result.stdout == ""
-    assert "The router at 127.0.0.1:" in result.stderr
+    assert "cannot query the router at 127.0.0.1:" in result.stderr
 
 
 def test_capacity(node: helpers.Machine) -> None:

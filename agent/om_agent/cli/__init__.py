@@ -38,8 +38,8 @@ exit codes:
      would fail; drain failed, and the message says what is left; verify or status could not inspect the node, so they
      say nothing about messaging
   2  the metadata or the command line is invalid; the agent changed nothing
-  3  verify or status found messaging degraded or broken, or drain reached its timeout; the output names each problem
-     and the next command to run
+  3  verify or status found messaging degraded or broken, or drain left edge routers or messages at the router; the
+     output names each problem and the next command to run
 
 examples:
   om-agent validate overcloud.json

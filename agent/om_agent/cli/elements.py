@@ -11,9 +11,7 @@ from om_agent.cli import output
 
 
 def add_elements_path(commands: typing.Any) -> None:
-    parser = commands.add_parser(
-        "elements-path", help="print the directory of this project's diskimage-builder elements"
-    )
+    parser = commands.add_parser("elements-path", help="print the directory of this project's image elements")
     parser.set_defaults(run=_elements_path)
 
 
