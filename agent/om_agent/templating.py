@@ -5,7 +5,7 @@ logic. Values are quoted for the file's reader before they come here (see `om_ag
 nothing but its template and its values.
 
 A run of the agent that changes nothing must stay cheap, and importing Jinja2 and compiling the templates would add a
-quarter to its CPU time. So the node keeps the texts of its last apply, each with a digest of what it was made from
+fifth to its CPU time. So the node keeps the texts of its last apply, each with a digest of what it was made from
 (`om_agent.plan.layout.Host.texts`). Jinja2 is imported only for a text that the node does not have yet.
 """
 
