@@ -488,5 +488,5 @@ def test_certificates(engine: model.Engine, supervisor: processes.Supervisor, tm
     assert "has expired, or is of another authority" in found["router-certificate"]
     _, found, _ = cloud.verify("ctl-1", renewed)
     assert found["peer-certificate"].startswith("router on ctl-3: the router on ctl-3 cannot be asked over TLS: ")
-    assert "it is expired, of another authority" in found["peer-certificate"]
+    assert "its certificate is expired, of another authority" in found["peer-certificate"]
     assert "openssl x509 -noout -enddate" in found["peer-certificate"]
