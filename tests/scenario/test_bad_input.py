@@ -149,7 +149,7 @@ def test_nobody_said_which_node_this_is(node: helpers.Machine) -> None:
 
 def test_an_absent_service(node: helpers.Machine) -> None:
     said = refused(node, put(helpers.dual(), "services", ["nova", "heat"]), "services[1]")
-    assert '"heat" is asked for' in said and f"{node.root}/etc/heat" in said
+    assert 'the metadata names "heat"' in said and f"{node.root}/etc/heat" in said
 
 
 def test_an_absent_section(node: helpers.Machine) -> None:
