@@ -244,7 +244,7 @@ def test_lock_held(tmp_path: pathlib.Path) -> None:
     machine, kept = make(tmp_path)
     with lock_held(machine):
         assert "still holds" in kept.run(machine.command("apply", *APPLY, "--lock-timeout", "0"), 1)
-    assert "was ended" in kept.run(hanging(machine, "--puppet-timeout", "0.5"), 1)
+    assert "had not finished" in kept.run(hanging(machine, "--puppet-timeout", "0.5"), 1)
 
 
 def hanging(machine: helpers.Machine, *more: str) -> list[str]:
