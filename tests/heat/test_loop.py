@@ -67,7 +67,7 @@ def test_a_failing_verification(made: loop.Loop) -> None:
     print(reason)
     assert (  # Heat puts a blank behind each colon
         f"problem: router on {NODE}: no router listens at {node.address}: 31459. Run systemctl status om-devrouter, and"
-        " journalctl -u om-devrouter for why."
+        " journalctl -u om-devrouter to see why."
     ) in reason
     assert "non-zero status code: 3" in reason
     check_silent(reason)
