@@ -121,6 +121,9 @@ class Secret:
     __str__ = __repr__
 
 
+NO_SECRET = Secret("")  # in place of a secret that is not given
+
+
 @dataclasses.dataclass(frozen=True)
 class Node:
     """An overcloud host.

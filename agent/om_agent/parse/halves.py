@@ -66,7 +66,7 @@ def _password(given: mapping.Mapping, rpc: model.Backend | None, external: bool)
         for name in ("password", "also_accept"):
             if given.has(name):
                 given.fail(name, "external-password")
-        return model.Secret("")
+        return model.NO_SECRET
     if not given.has("password"):
         if rpc is None or rpc.mechanism is model.Mechanism.EXTERNAL:
             given.fail("password", "missing", hint=f"it is the password of the {given.path} user")

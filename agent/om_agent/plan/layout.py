@@ -42,9 +42,6 @@ class Required(typing.NamedTuple):
     key: str
 
 
-_NOTHING = model.Secret("")
-
-
 @dataclasses.dataclass(frozen=True)
 class Credential:
     """A CA, certificate or key: a path on the node, or PEM text; neither when the metadata has none.
@@ -54,7 +51,7 @@ class Credential:
 
     key: str
     path: str = ""
-    text: model.Secret = _NOTHING
+    text: model.Secret = model.NO_SECRET
 
     @property
     def where(self) -> str:
@@ -70,7 +67,7 @@ class Server:
     :param names: names that the certificate must contain.
     :param exact: more such names, which a wildcard does not cover.
     :param peer: whether the server presents the certificate as a client too, to its peers.
-    :param user: the user as whom a client logs in; '' for a server.
+    :param user: the user name that a client logs in with; '' for a server.
     """
 
     what: str

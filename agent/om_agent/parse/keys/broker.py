@@ -16,7 +16,7 @@ BROKER: mapping.Keys = (
         "erlang_cookie",
         values.Text(fields.COOKIE),
         "The secret that the brokers of a cluster share.",
-        default=model.Secret(""),
+        default=model.NO_SECRET,
         default_text="derived from ``rpc.password``. In a cluster there is a warning, since services know that "
         "password",
         secret=True,

@@ -6,7 +6,6 @@ from om_agent import fields, model
 from om_agent.parse import mapping, values
 
 _DRIVERS = ("messagingv2", "messaging", "noop", "log", "routing", "test")
-_NO_SECRET = model.Secret("")
 
 _ACCOUNT: mapping.Keys = (
     mapping.Key(
@@ -20,7 +19,7 @@ _ACCOUNT: mapping.Keys = (
         "password",
         values.Text(fields.PASSWORD),
         "The password of the other user.",
-        default=_NO_SECRET,
+        default=model.NO_SECRET,
         required="a user has a name and a password",
         secret=True,
     ),
@@ -53,7 +52,7 @@ _BOTH: mapping.Keys = (
         values.Text(fields.PASSWORD),
         "The password of that user. For RabbitMQ it may not hold ``/``. For a router of ours it may not end with a "
         "line break, which saslpasswd2 cuts off. With ``EXTERNAL`` there is no password.",
-        default=_NO_SECRET,
+        default=model.NO_SECRET,
         default_text="none: it must be given, except with ``EXTERNAL``",
         secret=True,
     ),
@@ -161,7 +160,7 @@ _NOTIFY_DEFAULTS = {
 }
 # Texts without a default of their own; the other keys have none either, since they come from ``rpc``.
 _NOTIFY_VALUES = {
-    "password": _NO_SECRET,
+    "password": model.NO_SECRET,
     "client_certificate_file": "",
     "client_key_file": "",
     "also_accept": (),

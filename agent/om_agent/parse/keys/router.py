@@ -5,8 +5,6 @@ from __future__ import annotations
 from om_agent import fields, model
 from om_agent.parse import mapping, values
 
-_NO_SECRET = model.Secret("")
-
 ROUTER: mapping.Keys = (
     mapping.Key(
         "engine",
@@ -111,7 +109,7 @@ ROUTER: mapping.Keys = (
         "mesh_password",
         values.Text(fields.MESH_PASSWORD),
         "The secret of the mesh. The certificates that routers show to each other are made from it.",
-        default=_NO_SECRET,
+        default=model.NO_SECRET,
         default_text="none: it must be given where routers run here, unless the three files below and "
         "``admin_password`` are",
         secret=True,
@@ -141,7 +139,7 @@ ROUTER: mapping.Keys = (
         "admin_password",
         values.Text(fields.MESH_PASSWORD),
         "The password of the user ``router-admin``, with which the agent manages running routers.",
-        default=_NO_SECRET,
+        default=model.NO_SECRET,
         default_text="derived from ``mesh_password``",
         secret=True,
     ),

@@ -41,7 +41,7 @@ TLS: mapping.Keys = (
         "key",
         values.Text(fields.PRIVATE_KEY),
         "The key as text, without a password.",
-        default=model.Secret(""),
+        default=model.NO_SECRET,
         secret=True,
     ),
     mapping.Key(
