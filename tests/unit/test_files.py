@@ -509,7 +509,7 @@ def test_damaged_journal(runs: Runs, content: bytes) -> None:
         transaction.recover(root)
     assert str(caught.value) == (
         f"{damaged} is damaged, so what an interrupted run left cannot be put back. "
-        f"Look for files that end in .om-agent-old beside the configuration files, then remove {damaged}."
+        f"Look for files that end in .om-agent-old next to the configuration files, then remove {damaged}."
     )
     assert snapshot(root) == before
 

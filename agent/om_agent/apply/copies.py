@@ -106,13 +106,12 @@ def describe(root: pathlib.Path, path: str) -> Original:
 
 def _open_up(old: pathlib.Path, mode: int | None) -> None:
     """Give the copy the mode that its original had; journals of earlier versions do not know it, and need not."""
-    if mode is not None:
-        with (
-            contextlib.suppress(PermissionError),
-            files.open_regular(old) as stream,
-        ):  # closed to its owner: done already
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
+    if mode is None:
+        return
+    # When even its owner may not open the copy, it has its mode already.
+    with contextlib.suppress(PermissionError), files.open_regular(old) as stream:
+        os.fchmod(stream.fileno(), mode)
+        os.fsync(stream.fileno())
 
 
 def _replace(old: pathlib.Path, path: pathlib.Path) -> None:

@@ -136,7 +136,7 @@ def recover(root: pathlib.Path) -> tuple[str, ...] | None:
     if found is None:
         raise errors.RollbackFailed(
             f"{path} is damaged, so what an interrupted run left cannot be put back. "
-            f"Look for files that end in {copies.OLD} beside the configuration files, then remove {path}."
+            f"Look for files that end in {copies.OLD} next to the configuration files, then remove {path}."
         )
     with proc.uninterrupted():
         puppet_began = _restore(root, found)
